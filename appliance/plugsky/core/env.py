@@ -1,0 +1,43 @@
+"""Every environment variable Plugsky reads, in one place. ``docs/cli/environment.md`` is generated from it.
+
+No other module may touch ``os.environ`` (a test holds that), so that a site's behaviour can be read from this page.
+A flag beats the environment; the environment beats the user's file; see :mod:`plugsky.core.settings`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its name, what it is for, and whether its value is a secret."""
+
+    name: str
+    about: str
+    secret: bool = False
+
+    def read(self, environ: Mapping[str, str] | None = None) -> str | None:
+        """Its value, or None where it is unset or empty."""
+        source = os.environ if environ is None else environ
+        return source.get(self.name) or None
+
+
+ROOT: Final = Variable("PLUGSKY_ROOT", "The site's directory, as --root. Default: /var/lib/plugsky for root.")
+TRUST: Final = Variable("PLUGSKY_TRUST", "The operator's trust directory, as --trust.")
+PASSPHRASE: Final = Variable("PLUGSKY_PASSPHRASE", "The passphrase of the operator's keys.", secret=True)
+PASSPHRASE_FILE: Final = Variable("PLUGSKY_PASSPHRASE_FILE", "A file whose first line is that passphrase.")
+WHEELHOUSE: Final = Variable("PLUGSKY_WHEELHOUSE", "A folder with llama-cpp-python's compiled wheel.")
+CACHE: Final = Variable("PLUGSKY_CACHE", "Where the builder keeps downloads. Default: $XDG_CACHE_HOME/plugsky.")
+API_KEY: Final = Variable("PLUGSKY_API_KEY", "The API key `plugsky chat` sends.", secret=True)
+CONFIG: Final = Variable("PLUGSKY_CONFIG", "The user's settings file. Default: $XDG_CONFIG_HOME/plugsky/plugsky.toml.")
+XDG_RUNTIME_DIR: Final = Variable("XDG_RUNTIME_DIR", "Where an unprivileged site keeps its sockets.")
+XDG_CACHE_HOME: Final = Variable("XDG_CACHE_HOME", "The user's cache directory. Default: ~/.cache.")
+XDG_CONFIG_HOME: Final = Variable("XDG_CONFIG_HOME", "The user's settings directory. Default: ~/.config.")
+NO_COLOR: Final = Variable("NO_COLOR", "Set to anything: no colour anywhere (no-color.org).")
+TERM: Final = Variable("TERM", "The terminal's type; `dumb` gives plain output.")
+COLORTERM: Final = Variable("COLORTERM", "`truecolor` when the terminal shows 24-bit colour.")
+SSH_TTY: Final = Variable("SSH_TTY", "Set by sshd; the console then redraws less often.")
+
+ALL: Final = tuple(value for value in dict(globals()).values() if isinstance(value, Variable))

@@ -1,0 +1,358 @@
+"""The frames that processes of a site exchange over Unix sockets, and how they are cut on the wire.
+
+On the wire a frame is a u32 length, big-endian, then that many bytes of MessagePack: a map with the frame's name under
+``t``. A frame is at most 16 MiB. Unknown fields of a known frame are ignored (a newer minor version may add some); an
+unknown frame, or a ``hello`` whose major version differs, ends the connection.
+
+Engine, one socket per model. To the engine: ``hello`` (first), ``prepare``, ``submit``, ``cancel``, ``threads``,
+``stats``, ``drain``, ``ack_final``. From it: ``hello`` (first), ``loading``, ``refused``, ``prepared``, ``accepted``,
+``step``, ``stats_reply``, ``failed``, ``retiring``. One ``step`` frame carries the news of all sequences; an item's
+``final`` carries the usage and is repeated on a new connection until ``ack_final`` names it.
+
+Admin: ``call`` and ``abort`` to the service; ``reply``, ``item``, ``end`` and ``failed`` from it. A unary verb answers
+one ``reply``; a server-streaming verb any number of ``item`` and one ``end``.
+
+``rid`` numbers a request on one connection; ``job`` is its UUIDv7, the same after a reconnect, so that a submit sent
+twice runs once. Times are integer microseconds.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import msgspec
+
+PROTOCOL: Final = 1
+"""Major version of the frames; peers of another major refuse each other."""
+MAX_FRAME: Final = 16 << 20
+_LENGTH: Final = struct.Struct(">I")
+
+FrameT = TypeVar("FrameT")
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame: too long, malformed, or of an unknown name."""
+
+
+class _Frame(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
+    """What all frames share: a tag with their name, immutability, and defaults that are not sent."""
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One turn of a conversation as the template sees it."""
+
+    role: str
+    content: str
+
+
+class Params(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How to choose tokens. A temperature of 0 is greedy. A ``seed`` of None draws one."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logit_bias: dict[int, float] = {}
+    top_logprobs: int | None = None
+    ignore_eos: bool = False
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request consumed, counted by the engine. ``engine_us`` is its share of measured compute time."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    engine_us: int = 0
+
+
+FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+ServiceClass = Literal["interactive", "standard", "batch"]
+
+
+class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The end of a request: why it ended and what it used."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The log-probability of one produced token and of its likeliest rivals, as ``(id, piece, logprob)``."""
+
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...] = ()
+
+
+class StepItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """News of one request in one step: token ids, the text they complete (whole characters), perhaps its end."""
+
+    rid: int
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    final: Finish | None = None
+
+
+# -- to the engine ---------------------------------------------------------------------------------------------------
+
+
+class ClientHello(_Frame, frozen=True, tag="hello"):
+    """The first frame of a peer of the engine."""
+
+    proto: int = PROTOCOL
+
+
+class Prepare(_Frame, frozen=True, tag="prepare"):
+    """Render, tokenise and check a request without running it. Exactly one of messages, text, tokens is given."""
+
+    rid: int
+    tenant: str
+    adapter: str = ""
+    messages: tuple[Message, ...] | None = None
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    max_tokens: int | None = None
+
+
+class Submit(_Frame, frozen=True, tag="submit"):
+    """Run a prepared request. ``resume_tokens`` were already delivered and are prefilled, not chosen again."""
+
+    rid: int
+    job: str
+    tenant: str
+    tokens: tuple[int, ...]
+    params: Params
+    max_tokens: int
+    service_class: ServiceClass = "standard"
+    weight: int = 1
+    resume_tokens: tuple[int, ...] = ()
+    deadline_us: int | None = None
+    """Microseconds from receipt until the request is ended with reason ``deadline``."""
+
+
+class Cancel(_Frame, frozen=True, tag="cancel"):
+    """Stop a request within one step; its ``final`` follows with reason ``cancelled``."""
+
+    rid: int
+
+
+class Threads(_Frame, frozen=True, tag="threads"):
+    """The engine's share of the host's cores from the next step on."""
+
+    n: int
+
+
+class Stats(_Frame, frozen=True, tag="stats"):
+    """Ask for one ``stats_reply``."""
+
+    rid: int
+
+
+class Drain(_Frame, frozen=True, tag="drain"):
+    """Finish what runs, accept nothing more."""
+
+
+class AckFinal(_Frame, frozen=True, tag="ack_final"):
+    """The finals of these jobs were received and settled; the engine may forget them."""
+
+    jobs: tuple[str, ...]
+
+
+# -- from the engine -------------------------------------------------------------------------------------------------
+
+
+class EngineHello(_Frame, frozen=True, tag="engine_hello"):
+    """The first frame of an engine that has its model in memory."""
+
+    proto: int
+    instance: str
+    build: str
+    digest: str
+    n_ctx: int
+    caps: tuple[str, ...] = ()
+
+
+class Loading(_Frame, frozen=True, tag="loading"):
+    """The model is being loaded; ``fraction`` runs from 0 to 1."""
+
+    fraction: float
+
+
+class Refused(_Frame, frozen=True, tag="refused"):
+    """The model cannot be loaded here: it needs ``need`` bytes and ``have`` are free."""
+
+    need: int
+    have: int
+
+
+class Prepared(_Frame, frozen=True, tag="prepared"):
+    """The answer to ``prepare``: the prompt's tokens, and how many more the context can hold."""
+
+    rid: int
+    tokens: tuple[int, ...]
+    room: int
+
+
+class Accepted(_Frame, frozen=True, tag="accepted"):
+    """The submit is queued; ``cached`` prompt tokens need no computing."""
+
+    rid: int
+    cached: int = 0
+
+
+class Step(_Frame, frozen=True, tag="step"):
+    """One step of the engine: its number, its duration, and news of every request that has any."""
+
+    n: int
+    t_us: int
+    items: tuple[StepItem, ...]
+
+
+class StatsReply(_Frame, frozen=True, tag="stats_reply"):
+    """How the engine stands now."""
+
+    rid: int
+    running: int
+    waiting: int
+    kv_used: int
+    kv_cells: int
+    tokens_per_s: float
+    steps: int
+    completion_tokens: int
+    prompt_tokens: int
+    rss_bytes: int
+
+
+class Failed(_Frame, frozen=True, tag="failed"):
+    """A request, or with ``rid`` 0 the engine itself, failed. ``kind`` is the wire name of an ErrorKind."""
+
+    rid: int
+    kind: str
+    what: str
+    param: str | None = None
+    n_prompt: int | None = None
+    n_ctx: int | None = None
+
+
+class Retiring(_Frame, frozen=True, tag="retiring"):
+    """The engine accepts nothing more and exits when the peer closes."""
+
+
+# -- Admin -----------------------------------------------------------------------------------------------------------
+
+
+class Call(_Frame, frozen=True, tag="call"):
+    """Run a verb of the Admin protocol with these arguments."""
+
+    id: int
+    verb: str
+    args: dict[str, Any] = {}
+
+
+class Abort(_Frame, frozen=True, tag="abort"):
+    """Stop a streaming verb."""
+
+    id: int
+
+
+class Reply(_Frame, frozen=True, tag="reply"):
+    """The result of a unary verb."""
+
+    id: int
+    value: Any = None
+
+
+class Item(_Frame, frozen=True, tag="item"):
+    """One result of a streaming verb."""
+
+    id: int
+    value: Any = None
+
+
+class End(_Frame, frozen=True, tag="end"):
+    """A streaming verb is over."""
+
+    id: int
+
+
+class CallFailed(_Frame, frozen=True, tag="call_failed"):
+    """A verb failed: the fields of a PlugskyError."""
+
+    id: int
+    kind: str
+    what: str
+    why: str = ""
+    next: str = ""
+
+
+ToEngine = ClientHello | Prepare | Submit | Cancel | Threads | Stats | Drain | AckFinal
+FromEngine = EngineHello | Loading | Refused | Prepared | Accepted | Step | StatsReply | Failed | Retiring
+ToAdmin = Call | Abort
+FromAdmin = Reply | Item | End | CallFailed
+AnyFrame = ToEngine | FromEngine | ToAdmin | FromAdmin
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+def encode(frame: AnyFrame) -> bytes:
+    """The frame as bytes for the wire, length first. Raises :class:`FrameError` above 16 MiB."""
+    body = _ENCODER.encode(frame)
+    if len(body) > MAX_FRAME:
+        raise FrameError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameBuffer(Generic[FrameT]):
+    """Cuts a byte stream into frames of one side's vocabulary. Does no IO: feed it bytes, iterate over frames."""
+
+    def __init__(self, decoder: "msgspec.msgpack.Decoder[FrameT]") -> None:
+        self._decoder = decoder
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[FrameT]:
+        """The frames that ``data`` completes, in order. Raises :class:`FrameError` at the first that is none."""
+        self._pending += data
+        start = 0
+        try:
+            while len(self._pending) - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(self._pending, start)
+                if length > MAX_FRAME:
+                    raise FrameError(f"a frame announces {length} bytes; the limit is {MAX_FRAME}")
+                end = start + _LENGTH.size + length
+                if len(self._pending) < end:
+                    break
+                body = bytes(self._pending[start + _LENGTH.size : end])
+                start = end
+                try:
+                    frame = self._decoder.decode(body)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise FrameError(f"a frame of {length} bytes cannot be read: {type(error).__name__}") from error
+                yield frame
+        finally:
+            del self._pending[:start]
+
+
+def to_engine_buffer() -> FrameBuffer[ToEngine]:
+    """A buffer for the engine's side of its socket."""
+    return FrameBuffer(msgspec.msgpack.Decoder(ToEngine))
+
+
+def from_engine_buffer() -> FrameBuffer[FromEngine]:
+    """A buffer for a peer of the engine."""
+    return FrameBuffer(msgspec.msgpack.Decoder(FromEngine))
+
+
+def to_admin_buffer() -> FrameBuffer[ToAdmin]:
+    """A buffer for the Admin service."""
+    return FrameBuffer(msgspec.msgpack.Decoder(ToAdmin))
+
+
+def from_admin_buffer() -> FrameBuffer[FromAdmin]:
+    """A buffer for an Admin client."""
+    return FrameBuffer(msgspec.msgpack.Decoder(FromAdmin))

@@ -1,0 +1,100 @@
+"""Where a site keeps things on disk. Pure values: a getter never creates anything.
+
+A site is one directory (``--root``; ``/var/lib/plugsky`` where root installs). Sockets live in a short runtime
+directory apart from it, because the address of a Unix socket ends at 107 bytes (unix(7)).
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from plugsky.core import env
+
+SYSTEM_ROOT: Final = Path("/var/lib/plugsky")
+SYSTEM_RUN: Final = Path("/run/plugsky")
+MAX_SOCKET_PATH: Final = 107
+
+
+@dataclass(frozen=True)
+class SitePaths:
+    """Every path of one site. ``root`` is absolute; ``run`` holds its sockets."""
+
+    root: Path
+    run: Path
+
+    @classmethod
+    def at(cls, root: Path, run: Path | None = None) -> "SitePaths":
+        """The paths of the site at ``root``; its runtime directory follows from the root unless given."""
+        absolute = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would follow a symlinked root
+        return cls(absolute, run or runtime_directory(absolute))
+
+    @property
+    def store(self) -> Path:
+        """Whole files by SHA-256, 0440."""
+        return self.root / "store"
+
+    @property
+    def staging(self) -> Path:
+        """Where files are written before they are verified; on the same file system as the store."""
+        return self.root / "staging"
+
+    @property
+    def generations(self) -> Path:
+        """``generations/<n>``: everything one installed bundle needs to run."""
+        return self.root / "generations"
+
+    @property
+    def current(self) -> Path:
+        """The symbolic link to the running generation; the only thing an activation renames."""
+        return self.root / "current"
+
+    @property
+    def trust(self) -> Path:
+        """The site's keys and what it has accepted so far: root, floors, newest time, revocations."""
+        return self.root / "trust"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "plugsky.db"
+
+    @property
+    def audit(self) -> Path:
+        """One chain per writing process: ``audit/<host>.<process>/``."""
+        return self.root / "audit"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.run / "admin.sock"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """The gateway's control socket: live requests, cancel, reload."""
+        return self.run / "gateway.sock"
+
+    def engine_socket(self, model: str) -> Path:
+        """Where the engine of ``model`` listens. Long model ids are shortened by digest to fit a socket address."""
+        path = self.run / "engines" / f"{model}.sock"
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+            return path
+        return self.run / "engines" / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.sock"
+
+
+def runtime_directory(root: Path) -> Path:
+    """The socket directory of the site at ``root``: ``/run/plugsky``, or a short private one per user and site."""
+    if root == SYSTEM_ROOT:
+        return SYSTEM_RUN
+    name = f"plugsky-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}"
+    base = env.XDG_RUNTIME_DIR.read()
+    if base and len(os.fsencode(base)) < 40:
+        return Path(base) / name
+    return Path("/tmp") / f"{name}-{os.getuid()}"  # noqa: S108 - made 0700 and checked for its owner before use
