@@ -1,0 +1,175 @@
+"""Every way a bundle, a key or a trust directory can be refused, as one tree of named errors.
+
+Each error carries three sentences: what happened, why, and the next thing to do. `exit_code` is what a command line
+ends with (0 ok, 1 failed, 2 usage, 3 declined, 4 not authorised, 5 verification failed, 6 refused by policy,
+7 not found, 8 unreachable). Text that came from media may hold anything, so control and bidirectional characters
+are escaped here, once, before anyone prints them. Nothing in an error is secret.
+"""
+
+# ruff: noqa: N818 - the names say what was found (Rollback, Revoked); they are also the codes in JSON output
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+MAX_TEXT = 600
+
+
+def printable(text: str) -> str:
+    """`text` on one line, escaped where a terminal or a log could be fooled, and cut at 600 characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return shown if len(shown) <= MAX_TEXT else shown[:MAX_TEXT] + "…"
+
+
+class BundleError(Exception):
+    """What happened, why, and what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, why: str, then: str) -> None:
+        self.what, self.why, self.next = printable(what), printable(why), printable(then)
+        super().__init__(self.what, self.why, self.next)
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}. {self.next}"
+
+    @property
+    def code(self) -> str:
+        """The error's name in machine-readable output, for example `digest_mismatch`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+
+class VerificationError(BundleError):
+    """The bundle is not what trusted people signed. Never continue."""
+
+    exit_code = 5
+
+
+class MalformedMetadata(VerificationError):
+    """Metadata that does not follow the format: not JSON, too large, too deep, a field missing or out of range."""
+
+
+class MalformedChunkList(VerificationError):
+    """A chunk list that does not decode, or does not add up to its file."""
+
+
+class UnsafeName(VerificationError):
+    """A path or a role name outside the allowed alphabet, or two names that a file system could mix up."""
+
+
+class UntrustedRoot(VerificationError):
+    """The root metadata does not lead back to the one that this site trusts."""
+
+
+class BadKey(VerificationError):
+    """A key that is not named by its own hash, is listed twice, or uses a scheme that is not allowed."""
+
+
+class SignatureMissing(VerificationError):
+    """A role without any signature."""
+
+
+class SignatureUnknown(VerificationError):
+    """A signature by a key that the role does not name."""
+
+
+class SignatureInvalid(VerificationError):
+    """A signature by a known key over other bytes."""
+
+
+class ThresholdNotMet(VerificationError):
+    """Fewer good signatures than the role asks for."""
+
+
+class MetadataExpired(VerificationError):
+    """Metadata past its date, by the newest time that this site can prove."""
+
+
+class Rollback(VerificationError):
+    """An older version than one already accepted, or other content under the same version."""
+
+
+class MixAndMatch(VerificationError):
+    """Metadata of one bundle beside metadata of another."""
+
+
+class Revoked(VerificationError):
+    """A bundle, a key or a digest that has been revoked."""
+
+
+class DigestMismatch(VerificationError):
+    """Bytes that are not the ones signed: changed, missing or too many."""
+
+
+class BlobMissing(VerificationError):
+    """A listed file that is not on the media."""
+
+
+class MetadataMissing(VerificationError):
+    """A metadata file that is not on the media."""
+
+
+class UnlistedFile(VerificationError):
+    """A file, link or device on the media that no signed list names."""
+
+
+class NotSealed(VerificationError):
+    """A bundle that has not been signed and sealed yet."""
+
+
+class ChainError(VerificationError):
+    """A hash-chained log that was edited, reordered or cut; says where.
+
+    `seq` is the number of the first record that cannot be trusted, `offset` the byte at which its line begins.
+    """
+
+    def __init__(self, what: str, why: str, then: str, *, seq: int, offset: int) -> None:
+        super().__init__(what, why, then)
+        self.seq, self.offset = seq, offset
+
+
+class GgufError(VerificationError):
+    """A model file that is not a well-formed GGUF."""
+
+
+class RecipeError(BundleError):
+    """A recipe with an unknown key, a missing value or a wrong hash."""
+
+    exit_code = 2
+
+
+class SourceError(BundleError):
+    """Something a recipe asks for could not be obtained."""
+
+
+class SourceUnreachable(SourceError):
+    """The network, a mirror or a proxy did not answer."""
+
+    exit_code = 8
+
+
+class NoSpace(BundleError):
+    """Not enough room; says how much is needed and how much is there."""
+
+
+class ExistsError(BundleError):
+    """Something is already where the result would go."""
+
+
+class NotFound(BundleError):
+    """A directory, key or bundle that is not where it was said to be."""
+
+    exit_code = 7
+
+
+class PassphraseError(BundleError):
+    """The passphrase does not open the key."""
+
+    exit_code = 4
+
+
+class KeyUnusable(BundleError):
+    """No key at hand may do what was asked."""
+
+    exit_code = 4
