@@ -32,6 +32,7 @@ WHEELHOUSE: Final = Variable("PLUGSKY_WHEELHOUSE", "A folder with llama-cpp-pyth
 CACHE: Final = Variable("PLUGSKY_CACHE", "Where the builder keeps downloads. Default: $XDG_CACHE_HOME/plugsky.")
 API_KEY: Final = Variable("PLUGSKY_API_KEY", "The API key `plugsky chat` sends.", secret=True)
 CONFIG: Final = Variable("PLUGSKY_CONFIG", "The user's settings file. Default: $XDG_CONFIG_HOME/plugsky/plugsky.toml.")
+TRACEBACK: Final = Variable("PLUGSKY_TRACEBACK", "Set to anything: unforeseen errors show where they happened.")
 XDG_RUNTIME_DIR: Final = Variable("XDG_RUNTIME_DIR", "Where an unprivileged site keeps its sockets.")
 XDG_CACHE_HOME: Final = Variable("XDG_CACHE_HOME", "The user's cache directory. Default: ~/.cache.")
 XDG_CONFIG_HOME: Final = Variable("XDG_CONFIG_HOME", "The user's settings directory. Default: ~/.config.")

@@ -1,0 +1,6 @@
+"""``python -m plugsky`` is the ``plugsky`` command."""
+
+from plugsky.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The ``plugsky`` command: the table of nouns, and the one place where a failure becomes words and an exit code.
+
+A command raises; :func:`main` catches. A PlugskyError or a BundleError prints what happened, why and the next command
+on stderr (as one JSON object under ``--json``) and ends with its exit code. Ctrl-C ends with 130. An exception that
+nobody foresaw is a defect: it prints one line that says so and ends with 1; ``PLUGSKY_TRACEBACK=1`` shows where.
+"""
+
+import errno
+import importlib
+import sys
+from typing import Any, Final, NoReturn
+
+import typer
+from typer._click import Command, Context, HelpFormatter
+from typer._click.exceptions import ClickException
+from typer.core import TyperGroup
+
+from plugsky import __version__
+from plugsky.cli.output import Failure, print_failure
+from plugsky.core import env
+from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
+from plugsky_bundles.errors import BundleError
+
+NOUNS: Final = {
+    "trust": "Make and use the operator's keys.",
+    "bundle": "Build, seal, inspect, verify and install bundles.",
+    "serve": "Run the site: gateway, engines and administration.",
+    "model": "Show the models of the site.",
+    "key": "Make, list and revoke API keys.",
+    "chat": "Ask a model one question through the site's API.",
+    "usage": "Report what was used, from the ledger.",
+    "audit": "Search and verify the audit trail.",
+    "console": "Open the administrator's console.",
+    "doctor": "Say what is healthy and what is not.",
+    "demo": "Walk the main job end to end on a real model.",
+    "config": "Show settings and where each comes from.",
+    "help": "Exit codes, environment variables and file places.",
+    "engine": "Run one engine process (used by serve and by systemd).",
+    "gateway": "Run one gateway process (used by serve and by systemd).",
+}
+
+
+class Nouns(TyperGroup):
+    """The top level: knows each noun's one-line help, and imports a noun's module when it is asked for."""
+
+    def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - the base class's signature
+        return list(NOUNS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:  # noqa: ARG002 - the base class's signature
+        if cmd_name not in NOUNS:
+            return None
+        module = importlib.import_module(f"plugsky.cli.{cmd_name}")
+        command: Command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002 - likewise
+        with formatter.section("Commands"):
+            formatter.write_dl(list(NOUNS.items()))
+
+
+app = typer.Typer(
+    cls=Nouns,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="The sovereign AI cloud that fits on a USB stick.\n\nExample: plugsky bundle verify /media/usb/plugsky-demo-1",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"plugsky {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    del version
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with a documented code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and give its exit code; everything it has to say is printed."""
+    as_json = "--json" in arguments
+    try:
+        result: Any = app(args=arguments, prog_name="plugsky", standalone_mode=False)
+    except ClickException as error:
+        if as_json:
+            print_failure(Failure("usage", error.format_message(), "", "plugsky --help"), as_json)
+        else:
+            error.show(sys.stderr)
+        return ExitCode.USAGE
+    except typer.Abort:
+        print_failure(Failure("declined", "Declined; nothing was changed.", "", ""), as_json)
+        return ExitCode.DECLINED
+    except KeyboardInterrupt:
+        print_failure(Failure("interrupted", "Interrupted.", "", ""), as_json)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except (PlugskyError, BundleError) as error:
+        print_failure(Failure.of(error), as_json)
+        return error.exit_code
+    except OSError as error:
+        failure, code = _of_os(error)
+        print_failure(failure, as_json)
+        return code
+    except Exception as error:
+        if env.TRACEBACK.read():
+            raise
+        why = f"{type(error).__name__} was not foreseen here; this is a defect of plugsky"
+        print_failure(Failure("internal", "The command failed.", why, "PLUGSKY_TRACEBACK=1 shows where"), as_json)
+        return ExitCode.FAILED
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _of_os(error: OSError) -> tuple[Failure, int]:
+    """An operating-system failure in our words: the path and the reason, and what to do about the common ones."""
+    place = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or type(error).__name__
+    advice = {
+        errno.ENOSPC: "free space on that file system, then run the same command again",
+        errno.EDQUOT: "raise the quota or free space, then run the same command again",
+        errno.EACCES: "run as the owner of that path, or choose another one",
+        errno.EPERM: "run as the owner of that path, or choose another one",
+        errno.EROFS: "the file system is mounted read-only; choose another path",
+        errno.ENOENT: "check the path",
+    }.get(error.errno or 0, "")
+    kind = ErrorKind.NOT_FOUND if error.errno == errno.ENOENT else ErrorKind.INTERNAL
+    return Failure(kind.wire, f"{place}{reason}.", "", advice), kind.value.exit_code
+
+
+def _reader_gone() -> int:
+    """The reader of our output closed it (as ``| head`` does): end quietly, without a second error at exit."""
+    sys.stderr.close()
+    return ExitCode.FAILED
