@@ -1,0 +1,52 @@
+"""Files that are either wholly there or not at all, also after a power cut.
+
+Write to a temporary name in the same directory, fsync, rename, fsync the directory. A full disk is `NoSpace`; the
+temporary file is removed whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from plugsky_bundles.errors import NoSpace
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put `data` at `path`, replacing what was there in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with out_of_space(path):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in `path` last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def out_of_space(path: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT inside the block into `NoSpace` naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpace(f"{path} could not be written", "the disk is full", "Free some space and run it again") from error
