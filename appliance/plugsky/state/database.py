@@ -1,0 +1,128 @@
+"""The connection to the site's database, and how a transaction begins.
+
+Guarantees: a database that was opened has this release's schema (or a later one, which is additive). On SQLite the
+file is 0600, journalled ahead (WAL), durable at every commit (``synchronous=FULL``: what the audit trail names is never
+missing from the ledger after a power cut), checks foreign keys, and waits for another writer instead of failing. A
+writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``), so that it never learns halfway that
+it may not write. PostgreSQL is opened by URL through the same code.
+
+Database failures leave here as :class:`PlugskyError` without the statement or its values.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlmodel import Session
+
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.state.migrate import migrate
+
+BUSY_TIMEOUT_MS: Final = 10_000
+_WRITES: Final = "plugsky_writes"
+
+
+class Database:
+    """Sessions over one engine. Safe to share between threads; every session is one transaction of one thread."""
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self.engine = engine
+        self.where = where
+        self._writing = engine.execution_options(**{_WRITES: True})
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that reads one moment of the database."""
+        with _named_failures(self.where), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that commits when the block ends and leaves no trace when it raises."""
+        with _named_failures(self.where), Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self.engine.dispose()
+
+
+def open_database(url_or_path: str | Path) -> Database:
+    """The database at a file path or an SQLAlchemy URL, made or completed where needed.
+
+    Raises :class:`PlugskyError` when it cannot be opened, is no database, or cannot be migrated.
+    """
+    if isinstance(url_or_path, Path) or "://" not in url_or_path:
+        path = Path(url_or_path)
+        _make_private_file(path)
+        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        where, lock = str(path), path.with_name(path.name + ".lock")
+        _prepare_sqlite(engine)
+    else:
+        try:
+            url = make_url(url_or_path)
+            engine = create_engine(url, pool_pre_ping=True)
+        except (ArgumentError, ImportError) as error:
+            raise PlugskyError(
+                ErrorKind.BAD_REQUEST,
+                "the database URL cannot be used",
+                why=f"{type(error).__name__}: its form or its driver is unknown here",
+                next="give a path, or postgresql+psycopg://USER@HOST/NAME with that driver installed",
+            ) from error
+        where, lock = url.render_as_string(hide_password=True), None
+    database = Database(engine, where)
+    try:
+        with _named_failures(where):
+            migrate(engine, lock)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _make_private_file(path: Path) -> None:
+    """An empty file of mode 0600 where none is; SQLite gives its journal files the mode of the database."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise PlugskyError(
+            ErrorKind.INTERNAL,
+            f"the database {path} cannot be opened",
+            why=error.strerror or type(error).__name__,
+            next="run the command as the owner of the site, or give --root the directory of yours",
+        ) from error
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _named_failures(where: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise PlugskyError(
+            ErrorKind.OVERLOADED,
+            "the site's database did not take the transaction",
+            why=f"{where}: {type(error.orig).__name__}: {error.orig}",
+            next="plugsky doctor",
+            retry_after=1.0,
+        ) from None

@@ -1,0 +1,88 @@
+"""Every table of the site. Times are integer microseconds since the Unix epoch, UTC, so that both dialects sort alike.
+
+The schema only grows: a column or table is added with a default and never dropped or renamed, because the previous
+generation must run on the schema of the next. :mod:`plugsky.state.migrations` holds the same tables as steps, and a
+test compares the two.
+"""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Index, Text
+from sqlmodel import Field, SQLModel
+
+
+class LedgerState:
+    """Where a ledger entry stands. Only ``settled`` entries are usage."""
+
+    RESERVED: Final = "reserved"
+    SETTLED: Final = "settled"
+    RECOVERED: Final = "recovered"
+
+
+class Tenant(SQLModel, table=True):
+    """Who is billed. ``monthly_tokens`` is the budget of prompt plus completion tokens a UTC month; None: no limit."""
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    created_us: int = Field(sa_type=BigInteger)
+    monthly_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    weight: int = 1
+
+
+class ApiKey(SQLModel, table=True):
+    """A tenant's key: an HMAC of it, never the key. ``models`` is a comma-separated scope; None: every model."""
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    tenant: str = Field(foreign_key="tenant.id", index=True, sa_type=Text)
+    name: str = Field(default="", sa_type=Text)
+    digest: bytes
+    models: str | None = Field(default=None, sa_type=Text)
+    created_us: int = Field(sa_type=BigInteger)
+    expires_us: int | None = Field(default=None, sa_type=BigInteger)
+    revoked_us: int | None = Field(default=None, sa_type=BigInteger)
+    last_used_us: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class TenantMonth(SQLModel, table=True):
+    """A tenant's running sums of one UTC month (``2026-11``): what budgets are checked against, in one update."""
+
+    tenant: str = Field(primary_key=True, foreign_key="tenant.id", sa_type=Text)
+    month: str = Field(primary_key=True, sa_type=Text)
+    used: int = Field(default=0, sa_type=BigInteger)
+    reserved: int = Field(default=0, sa_type=BigInteger)
+
+
+class LedgerEntry(SQLModel, table=True):
+    """One request from reservation to settlement. ``writer`` is the audit chain of the gateway that answers for it.
+
+    ``digest`` is the SHA-256 of the model file, ``engine_us`` the request's share of measured compute time, ``outcome``
+    a finish reason or the wire name of a failure. ``month`` is that of the reservation; the budget follows it.
+    """
+
+    __table_args__ = (
+        Index("ix_ledgerentry_state_writer", "state", "writer"),
+        Index("ix_ledgerentry_settled_us", "settled_us"),
+        Index("ix_ledgerentry_tenant_settled_us", "tenant", "settled_us"),
+    )
+
+    job: str = Field(primary_key=True, sa_type=Text)
+    tenant: str = Field(foreign_key="tenant.id", sa_type=Text)
+    key_id: str = Field(sa_type=Text)
+    end_user: str = Field(default="", sa_type=Text)
+    requested_model: str = Field(sa_type=Text)
+    model: str = Field(sa_type=Text)
+    digest: str = Field(sa_type=Text)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    image_tokens: int = 0
+    engine_us: int = Field(default=0, sa_type=BigInteger)
+    service_class: str = Field(default="standard", sa_type=Text)
+    price_list: str = Field(default="", sa_type=Text)
+    state: str = Field(default=LedgerState.RESERVED, sa_type=Text)
+    outcome: str = Field(default="", sa_type=Text)
+    month: str = Field(sa_type=Text)
+    reserved_tokens: int = Field(sa_type=BigInteger)
+    created_us: int = Field(sa_type=BigInteger)
+    settled_us: int | None = Field(default=None, sa_type=BigInteger)
+    writer: str = Field(sa_type=Text)
