@@ -1,0 +1,372 @@
+"""The asyncio peer of one engine: what the gateway and the supervisor hold to talk to it over its Unix socket.
+
+One :class:`EngineClient` is one connection. :meth:`~EngineClient.connect` waits for the engine's ``hello`` and may be
+called again after a loss; calls made meanwhile share one attempt. What is in flight when the connection ends fails with
+``engine_lost``, each request for itself. A request's ``final`` is kept by the engine until
+:meth:`Generation.acknowledge`, so a peer acknowledges only after it has settled the usage. DESIGN, "Frames".
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from plugsky.core import frames
+from plugsky.core.errors import ErrorKind, PlugskyError
+
+_READ: Final = 1 << 16
+ReplyT = TypeVar("ReplyT")
+
+
+class EngineError(PlugskyError):
+    """A failure named by the engine. ``n_prompt`` and ``n_ctx`` count tokens when it is ``context_exceeded``."""
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        what: str,
+        *,
+        why: str = "",
+        param: str | None = None,
+        retry_after: float | None = None,
+        n_prompt: int | None = None,
+        n_ctx: int | None = None,
+    ) -> None:
+        super().__init__(kind, what, why=why, param=param, retry_after=retry_after)
+        self.n_prompt = n_prompt
+        self.n_ctx = n_ctx
+
+
+class Generation:
+    """The answer to one submit: an async iterator of its :class:`~plugsky.core.frames.StepItem`.
+
+    The last item carries ``final``; then the iteration ends. A failure of the request or the loss of the engine raises
+    :class:`EngineError` from the iteration, after all items that came before it.
+    """
+
+    def __init__(self, rid: int, job: str, send: Callable[[frames.ToEngine], None]) -> None:
+        self.rid = rid
+        self.job = job
+        self._send = send
+        self._items: asyncio.Queue[frames.StepItem | EngineError] = asyncio.Queue()
+        self._accepted: asyncio.Future[frames.Accepted] = asyncio.get_running_loop().create_future()
+        self._over = False
+
+    async def accepted(self) -> frames.Accepted:
+        """Wait until the engine has queued the request. Raises :class:`EngineError` when it refuses or is lost."""
+        return await asyncio.shield(self._accepted)
+
+    def cancel(self) -> None:
+        """Ask the engine to stop within one step; go on iterating for the ``final`` with the usage so far."""
+        if not self._over:
+            self._send(frames.Cancel(rid=self.rid))
+
+    def acknowledge(self) -> None:
+        """Tell the engine that the final's usage is settled, so that it may forget the job."""
+        self._send(frames.AckFinal(jobs=(self.job,)))
+
+    def __aiter__(self) -> "Generation":
+        return self
+
+    async def __anext__(self) -> frames.StepItem:
+        if self._over and self._items.empty():
+            raise StopAsyncIteration
+        item = await self._items.get()
+        if isinstance(item, EngineError):
+            raise item
+        return item
+
+    def _was_accepted(self, frame: frames.Accepted) -> None:
+        if not self._accepted.done():
+            self._accepted.set_result(frame)
+
+    def _put(self, item: frames.StepItem) -> None:
+        self._over = item.final is not None
+        self._items.put_nowait(item)
+
+    def _fail(self, error: EngineError) -> None:
+        self._over = True
+        if not self._accepted.done():
+            self._accepted.set_exception(error)
+            self._accepted.exception()  # marks it as seen: a peer may wait for items only
+        self._items.put_nowait(error)
+
+
+class EngineClient:
+    """One connection to the engine that listens at ``socket_path``. Use it from one event loop."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self.retiring = False
+        """Whether the engine has said that it accepts nothing more."""
+        self.loading: float | None = None
+        """The fraction of the model read so far, while :meth:`connect` waits for it; else None."""
+        self._hello: frames.EngineHello | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._reader_task: asyncio.Task[None] | None = None
+        self._connecting = asyncio.Lock()
+        self._next_rid = 1
+        self._replies: dict[int, asyncio.Future[Any]] = {}
+        self._generations: dict[int, Generation] = {}
+
+    @property
+    def hello(self) -> frames.EngineHello:
+        """What the engine said of itself. Raises ``engine_lost`` when not connected."""
+        if self._hello is None:
+            raise EngineError(ErrorKind.ENGINE_LOST, "no engine is connected", why=str(self.socket_path))
+        return self._hello
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine's ``hello`` came and the connection still stands."""
+        return self._hello is not None
+
+    async def connect(self, timeout: float) -> frames.EngineHello:  # noqa: ASYNC109 - it names how far loading came
+        """Wait up to ``timeout`` seconds for the engine's ``hello``; at once when already connected.
+
+        Raises :class:`EngineError`: ``loading`` when the model is not in memory in time, ``overloaded`` when it does
+        not fit (with both numbers), the engine's own error when the load failed, ``unreachable`` when nothing listens.
+        """
+        async with self._connecting:
+            if self._hello is not None:
+                return self._hello
+            await self.close()
+            try:
+                async with asyncio.timeout(timeout):
+                    return await self._open()
+            except TimeoutError:
+                await self.close()
+                seen = f"{self.loading:.0%} of the model is read" if self.loading is not None else "it has not answered"
+                raise EngineError(
+                    ErrorKind.LOADING, "the model is still being loaded", why=seen, retry_after=max(1.0, timeout / 4)
+                ) from None
+            finally:
+                self.loading = None
+
+    async def prepare(
+        self,
+        *,
+        tenant: str,
+        messages: tuple[frames.Message, ...] | None = None,
+        text: str | None = None,
+        tokens: tuple[int, ...] | None = None,
+        max_tokens: int | None = None,
+        adapter: str = "",
+    ) -> frames.Prepared:
+        """Render, tokenise and check one prompt; exactly one of ``messages``, ``text``, ``tokens``.
+
+        Raises :class:`EngineError`; for ``context_exceeded`` with both numbers.
+        """
+        return await self._ask(
+            lambda rid: frames.Prepare(
+                rid=rid,
+                tenant=tenant,
+                adapter=adapter,
+                messages=messages,
+                text=text,
+                tokens=tokens,
+                max_tokens=max_tokens,
+            ),
+            frames.Prepared,
+        )
+
+    def submit(
+        self,
+        *,
+        job: str,
+        tenant: str,
+        tokens: tuple[int, ...],
+        params: frames.Params,
+        max_tokens: int,
+        service_class: frames.ServiceClass = "standard",
+        weight: int = 1,
+        resume_tokens: tuple[int, ...] = (),
+        deadline_us: int | None = None,
+    ) -> Generation:
+        """Run prepared ``tokens``. ``max_tokens`` counts ``resume_tokens`` too; ``deadline_us`` runs from receipt."""
+        rid = self._take_rid()
+        generation = Generation(rid, job, self._send_if_connected)
+        self._send(
+            frames.Submit(
+                rid=rid,
+                job=job,
+                tenant=tenant,
+                tokens=tokens,
+                params=params,
+                max_tokens=max_tokens,
+                service_class=service_class,
+                weight=weight,
+                resume_tokens=resume_tokens,
+                deadline_us=deadline_us,
+            )
+        )
+        self._generations[rid] = generation
+        return generation
+
+    async def stats(self) -> frames.StatsReply:
+        """How the engine stands now."""
+        return await self._ask(lambda rid: frames.Stats(rid=rid), frames.StatsReply)
+
+    def threads(self, n: int) -> None:
+        """Give the engine ``n`` cores from its next step on."""
+        self._send(frames.Threads(n=n))
+
+    def drain(self) -> None:
+        """Ask the engine to finish what runs and to accept nothing more."""
+        self._send(frames.Drain())
+
+    async def close(self) -> None:
+        """End the connection; requests in flight fail with ``engine_lost`` and the engine cancels them."""
+        task, self._reader_task = self._reader_task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._lose("the connection was closed")
+
+    async def _open(self) -> frames.EngineHello:
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(self.socket_path)
+        except OSError as error:
+            raise EngineError(
+                ErrorKind.UNREACHABLE, "no engine listens for this model", why=f"{self.socket_path}: {error.strerror}"
+            ) from error
+        buffer = frames.from_engine_buffer()
+        self._send(frames.ClientHello())
+        try:
+            while data := await reader.read(_READ):
+                for frame in buffer.feed(data):
+                    if isinstance(frame, frames.EngineHello):
+                        return self._greet(frame, reader, buffer)
+                    self._before_hello(frame)
+        except (OSError, frames.FrameError) as error:
+            self._lose("its first frames cannot be read")
+            raise EngineError(
+                ErrorKind.ENGINE_LOST, "the engine's first frames cannot be read", why=str(error)
+            ) from error
+        except EngineError:
+            self._lose("it refused")
+            raise
+        self._lose("it closed the connection")
+        raise EngineError(ErrorKind.ENGINE_LOST, "the engine ended before its model was loaded")
+
+    def _greet(
+        self, hello: frames.EngineHello, reader: asyncio.StreamReader, buffer: frames.FrameBuffer[frames.FromEngine]
+    ) -> frames.EngineHello:
+        if hello.proto != frames.PROTOCOL:
+            raise EngineError(
+                ErrorKind.INTERNAL, f"the engine speaks protocol {hello.proto}, this process {frames.PROTOCOL}"
+            )
+        self._hello, self.retiring = hello, False
+        self._reader_task = asyncio.create_task(self._read(reader, buffer), name=f"engine {self.socket_path.stem}")
+        return hello
+
+    def _before_hello(self, frame: frames.FromEngine) -> None:
+        if isinstance(frame, frames.Loading):
+            self.loading = frame.fraction
+        elif isinstance(frame, frames.Refused):
+            raise EngineError(
+                ErrorKind.OVERLOADED,
+                f"the model needs {frame.need} bytes of memory and {frame.have} are free",
+                retry_after=60.0,
+            )
+        elif isinstance(frame, frames.Failed):
+            raise _error(frame)
+        elif isinstance(frame, frames.Retiring):
+            raise EngineError(ErrorKind.LOADING, "the engine is retiring", retry_after=1.0)
+
+    async def _read(self, reader: asyncio.StreamReader, buffer: frames.FrameBuffer[frames.FromEngine]) -> None:
+        reason = "it closed the connection"
+        try:
+            for frame in buffer.feed(b""):
+                self._dispatch(frame)
+            while data := await reader.read(_READ):
+                for frame in buffer.feed(data):
+                    self._dispatch(frame)
+        except (OSError, frames.FrameError) as error:
+            reason = str(error)
+        self._lose(reason)
+
+    def _dispatch(self, frame: frames.FromEngine) -> None:
+        if isinstance(frame, frames.Step):
+            for item in frame.items:
+                generation = self._generations.get(item.rid)
+                if generation is not None:
+                    generation._put(item)
+                    if item.final is not None:
+                        del self._generations[item.rid]
+        elif isinstance(frame, frames.Accepted):
+            if frame.rid in self._generations:
+                self._generations[frame.rid]._was_accepted(frame)
+        elif isinstance(frame, frames.Prepared | frames.StatsReply):
+            self._resolve(frame.rid, frame)
+        elif isinstance(frame, frames.Failed):
+            error = _error(frame)
+            if frame.rid in self._generations:
+                self._generations.pop(frame.rid)._fail(error)
+            else:
+                self._resolve(frame.rid, error)
+        elif isinstance(frame, frames.Retiring):
+            self.retiring = True
+
+    def _resolve(self, rid: int, outcome: frames.Prepared | frames.StatsReply | EngineError) -> None:
+        waiting = self._replies.pop(rid, None)
+        if waiting is None or waiting.done():
+            return
+        if isinstance(outcome, EngineError):
+            waiting.set_exception(outcome)
+        else:
+            waiting.set_result(outcome)
+
+    async def _ask(self, make: Callable[[int], frames.ToEngine], _reply: type[ReplyT]) -> ReplyT:
+        rid = self._take_rid()
+        waiting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._replies[rid] = waiting
+        try:
+            self._send(make(rid))
+            return cast("ReplyT", await waiting)
+        finally:
+            self._replies.pop(rid, None)
+
+    def _take_rid(self) -> int:
+        rid = self._next_rid
+        self._next_rid += 1
+        return rid
+
+    def _send(self, frame: frames.ToEngine) -> None:
+        if self._writer is None:
+            raise EngineError(ErrorKind.ENGINE_LOST, "no engine is connected", why=str(self.socket_path))
+        try:
+            self._writer.write(frames.encode(frame))
+        except frames.FrameError as error:
+            raise EngineError(ErrorKind.TOO_LARGE, "the request does not fit into one frame", why=str(error)) from error
+        except UnicodeEncodeError as error:
+            raise EngineError(ErrorKind.BAD_REQUEST, "the text holds half of a surrogate pair") from error
+
+    def _send_if_connected(self, frame: frames.ToEngine) -> None:
+        if self._writer is not None:
+            self._send(frame)
+
+    def _lose(self, reason: str) -> None:
+        self._hello = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+        generations, self._generations = self._generations, {}
+        replies, self._replies = self._replies, {}
+        for generation in generations.values():
+            generation._fail(_lost(reason))
+        for waiting in replies.values():
+            if not waiting.done():
+                waiting.set_exception(_lost(reason))
+
+
+def _lost(reason: str) -> EngineError:
+    return EngineError(ErrorKind.ENGINE_LOST, "the engine was lost", why=reason, retry_after=1.0)
+
+
+def _error(frame: frames.Failed) -> EngineError:
+    return EngineError(
+        ErrorKind.from_wire(frame.kind), frame.what, param=frame.param, n_prompt=frame.n_prompt, n_ctx=frame.n_ctx
+    )
