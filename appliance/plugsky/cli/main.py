@@ -27,7 +27,6 @@ NOUNS: Final = {
     "serve": "Run the site: gateway, engines and administration.",
     "model": "Show the models of the site.",
     "key": "Make, list and revoke API keys.",
-    "chat": "Ask a model one question through the site's API.",
     "usage": "Report what was used, from the ledger.",
     "audit": "Search and verify the audit trail.",
     "console": "Open the administrator's console.",

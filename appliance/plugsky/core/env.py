@@ -20,8 +20,12 @@ class Variable:
 
     def read(self, environ: Mapping[str, str] | None = None) -> str | None:
         """Its value, or None where it is unset or empty."""
-        source = os.environ if environ is None else environ
-        return source.get(self.name) or None
+        return (current() if environ is None else environ).get(self.name) or None
+
+
+def current() -> Mapping[str, str]:
+    """The environment of this process. To be read through a :class:`Variable`, or handed to a child as a whole."""
+    return os.environ
 
 
 ROOT: Final = Variable("PLUGSKY_ROOT", "The site's directory, as --root. Default: /var/lib/plugsky for root.")
@@ -30,7 +34,12 @@ PASSPHRASE: Final = Variable("PLUGSKY_PASSPHRASE", "The passphrase of the operat
 PASSPHRASE_FILE: Final = Variable("PLUGSKY_PASSPHRASE_FILE", "A file whose first line is that passphrase.")
 WHEELHOUSE: Final = Variable("PLUGSKY_WHEELHOUSE", "A folder with llama-cpp-python's compiled wheel.")
 CACHE: Final = Variable("PLUGSKY_CACHE", "Where the builder keeps downloads. Default: $XDG_CACHE_HOME/plugsky.")
-API_KEY: Final = Variable("PLUGSKY_API_KEY", "The API key `plugsky chat` sends.", secret=True)
+HOST: Final = Variable("PLUGSKY_HOST", "The address the gateway listens on, as --host. Default: 127.0.0.1.")
+PORT: Final = Variable("PLUGSKY_PORT", "The port the gateway listens on, as --port. Default: 8080.")
+THREADS: Final = Variable(
+    "PLUGSKY_THREADS", "Cores an engine may use, as --threads. Default: the host's physical cores."
+)
+CONTEXT: Final = Variable("PLUGSKY_CONTEXT", "KV cells of an engine, as --context. Default: 4096.")
 CONFIG: Final = Variable("PLUGSKY_CONFIG", "The user's settings file. Default: $XDG_CONFIG_HOME/plugsky/plugsky.toml.")
 TRACEBACK: Final = Variable("PLUGSKY_TRACEBACK", "Set to anything: unforeseen errors show where they happened.")
 XDG_RUNTIME_DIR: Final = Variable("XDG_RUNTIME_DIR", "Where an unprivileged site keeps its sockets.")

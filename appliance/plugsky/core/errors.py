@@ -24,6 +24,21 @@ class ExitCode:
     INTERRUPTED: Final = 130
 
 
+EXIT_CODES: Final = {
+    ExitCode.OK: "ok",
+    ExitCode.FAILED: "failed",
+    ExitCode.USAGE: "wrong usage: an option, an argument, a recipe or a settings file",
+    ExitCode.DECLINED: "declined at a question, or cancelled; nothing was changed",
+    ExitCode.NOT_AUTHORISED: "not authorised: key, role or passphrase",
+    ExitCode.VERIFICATION_FAILED: "verification failed: something is not what trusted people signed",
+    ExitCode.REFUSED_BY_POLICY: "refused by policy",
+    ExitCode.NOT_FOUND: "not found",
+    ExitCode.UNREACHABLE: "unreachable, overloaded or still loading; the same command may succeed later",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+}
+"""What each exit code means, for ``plugsky help exit-codes`` and the generated page."""
+
+
 class ErrorColumns(NamedTuple):
     """What each edge shows for one kind of failure."""
 

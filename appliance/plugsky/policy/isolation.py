@@ -155,7 +155,7 @@ def has_default_route(route: str, ipv6_route: str) -> bool:
 
 
 def probe(pids: Mapping[int, str], allowed_hosts: Iterable[str], proc: Path = Path("/proc")) -> IsolationReading:
-    """Read ``/proc`` for the processes (pid to role: engine, gateway, admin) and judge. One that is gone is left out."""
+    """Read ``/proc`` for the processes (pid to role: engine, gateway, admin) and judge. Gone ones are left out."""
     views = [view for pid, role in pids.items() if (view := _view(proc / str(pid), pid, role)) is not None]
     route = has_default_route(_text(proc / "net/route"), _text(proc / "net/ipv6_route"))
     return judge(views, str((proc / "self/ns/net").readlink()), route, allowed_hosts)

@@ -1,0 +1,44 @@
+"""``plugsky help``: what holds for every command, generated from the code that holds it."""
+
+import typer
+
+from plugsky.cli import reference as pages
+from plugsky.cli.output import JsonFlag, table, tell, tell_json
+from plugsky.core import env
+from plugsky.core.errors import EXIT_CODES
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Exit codes, environment variables, reference.")
+
+
+@app.command("exit-codes")
+def exit_codes(as_json: JsonFlag = False) -> None:
+    """What the exit code of a command means.
+
+    Example: plugsky help exit-codes
+    """
+    if as_json:
+        tell_json("plugsky.help.exit-codes/1", {"exit_codes": {str(code): about for code, about in EXIT_CODES.items()}})
+    else:
+        table(("code", "meaning"), EXIT_CODES.items())
+
+
+@app.command()
+def environment(as_json: JsonFlag = False) -> None:
+    """Every environment variable that plugsky reads.
+
+    Example: plugsky help environment
+    """
+    if as_json:
+        tell_json("plugsky.help.environment/1", {"variables": {one.name: one.about for one in env.ALL}})
+    else:
+        table(("variable", "what it is for"), [(one.name, one.about) for one in env.ALL])
+
+
+@app.command()
+def reference(as_json: JsonFlag = False) -> None:
+    """The whole command reference as Markdown, made from the commands themselves.
+
+    Example: plugsky help reference > reference.md
+    """
+    text = pages.markdown()
+    tell_json("plugsky.help.reference/1", {"markdown": text}) if as_json else tell(text)

@@ -1,0 +1,156 @@
+"""The site's settings and where each value comes from.
+
+A flag beats the environment, the environment beats the user's file, the user's file beats the system's file
+(``/etc/plugsky/plugsky.toml``), and that beats the default. A file is TOML with the names below at its top level; an
+unknown name or a value of the wrong type is refused with the file's path, never ignored. ``plugsky config show``
+prints the result with its origins.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, get_type_hints
+
+from plugsky.core import env
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.paths import SYSTEM_ROOT
+
+SYSTEM_FILE: Final = Path("/etc/plugsky/plugsky.toml")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values a command runs with."""
+
+    root: Path | None
+    trust: Path | None
+    cache: Path
+    wheelhouse: Path | None
+    host: str
+    port: int
+    threads: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Sourced:
+    """Settings and, for each name, where its value comes from: flag, a variable's name, a file's path, or default."""
+
+    values: Settings
+    origins: Mapping[str, str]
+
+
+_VARIABLES: Final = {
+    "root": env.ROOT,
+    "trust": env.TRUST,
+    "cache": env.CACHE,
+    "wheelhouse": env.WHEELHOUSE,
+    "host": env.HOST,
+    "port": env.PORT,
+    "threads": env.THREADS,
+    "context": env.CONTEXT,
+}
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    system_file: Path = SYSTEM_FILE,
+) -> Sourced:
+    """The settings under these flags (None values are absent flags) and this environment.
+
+    Raises :class:`PlugskyError` of kind ``bad_request`` for a file or variable that cannot be used, by name.
+    """
+    environment = env.current() if environ is None else environ
+    values: dict[str, Any] = _defaults(environment)
+    origins = dict.fromkeys(values, "default")
+    for path in (system_file, user_file(environment)):
+        for name, value in _read_file(path).items():
+            values[name] = _typed(name, value, str(path))
+            origins[name] = str(path)
+    for name, variable in _VARIABLES.items():
+        text = variable.read(environment)
+        if text is not None:
+            values[name] = _typed(name, text, variable.name)
+            origins[name] = variable.name
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name] = _typed(name, value, f"--{name}")
+            origins[name] = "flag"
+    return Sourced(Settings(**values), origins)
+
+
+def user_file(environ: Mapping[str, str]) -> Path:
+    """The user's settings file: ``PLUGSKY_CONFIG``, else below ``$XDG_CONFIG_HOME``."""
+    named = env.CONFIG.read(environ)
+    if named:
+        return Path(named)
+    base = env.XDG_CONFIG_HOME.read(environ)
+    return (Path(base) if base else Path.home() / ".config") / "plugsky" / "plugsky.toml"
+
+
+def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
+    cache = env.XDG_CACHE_HOME.read(environ)
+    return {
+        "root": SYSTEM_ROOT if os.geteuid() == 0 and SYSTEM_ROOT.is_dir() else None,
+        "trust": None,
+        "cache": (Path(cache) if cache else Path.home() / ".cache") / "plugsky",
+        "wheelhouse": None,
+        "host": "127.0.0.1",
+        "port": 8080,
+        "threads": physical_cores(),
+        "context": 4096,
+    }
+
+
+def physical_cores(sys_cpu: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Cores this process may run on, hyper-threads counted once: sharing one slows llama.cpp down."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        siblings = sys_cpu / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
+    return max(1, len(cores))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _bad(f"{path} is not TOML.", str(error), f"mend {path}") from error
+    for name in table:
+        if name not in _VARIABLES:
+            near = difflib.get_close_matches(name, _VARIABLES, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(_VARIABLES)}"
+            raise _bad(f"{path} sets {name}, which is no setting.", hint, f"mend {path}")
+    return table
+
+
+_TYPES: Final = {field.name: get_type_hints(Settings)[field.name] for field in fields(Settings)}
+_RANGES: Final = {"port": (0, 65535), "threads": (1, 1024), "context": (256, 1 << 24)}
+
+
+def _typed(name: str, value: object, origin: str) -> object:
+    if _TYPES[name] is int:
+        try:
+            number = int(str(value))
+        except ValueError as error:
+            raise _bad(f"{origin} is {value!r}.", f"{name} is a whole number", f"mend {origin}") from error
+        low, high = _RANGES[name]
+        if not low <= number <= high:
+            raise _bad(f"{origin} is {number}.", f"{name} lies between {low} and {high}", f"mend {origin}")
+        return number
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        raise _bad(f"{origin} is {value!r}.", f"{name} is text", f"mend {origin}")
+    return value if _TYPES[name] is str else Path(value)
+
+
+def _bad(what: str, why: str, advice: str) -> PlugskyError:
+    return PlugskyError(ErrorKind.BAD_REQUEST, what, why=why, next=advice)
