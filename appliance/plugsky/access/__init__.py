@@ -1,0 +1,1 @@
+"""Accounts: who may use the site (``keys``), how much (``quota``), and what it cost them (``ledger``)."""

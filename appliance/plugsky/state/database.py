@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlmodel import Session
+from sqlalchemy.orm import Session
 
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.state.migrate import migrate

@@ -1,0 +1,231 @@
+"""API keys: made, listed, revoked, and checked at every request.
+
+Guarantees: a key's text is shown once and stored nowhere, only its HMAC under the site's pepper (``state/pepper``).
+:meth:`Keys.authenticate` answers alike, and compares the same number of bytes in constant time, whether the key is
+missing, malformed, unknown, wrong, expired or revoked. What it knows of a key is at most :data:`FRESH_US` old, so a
+revocation by any process of the site counts within half a second.
+
+Tenants are made by their first key. Every method may use the database: call them in a thread, not on an event loop.
+"""
+
+import hmac
+import re
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from plugsky.access.key_text import PREFIX, digest_of, id_of, key_in, new_key
+from plugsky.core.clock import Clock, unix_us
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.ids import is_model_id
+from plugsky.core.paths import SitePaths
+from plugsky.core.principal import Principal
+from plugsky.state import ApiKey, Database, Tenant
+from plugsky.state.secrets import read_or_make, read_secret
+
+FRESH_US: Final = 500_000
+MAX_CACHED: Final = 10_000
+MAX_DAYS: Final = 3650
+_DAY_US: Final = 86_400_000_000
+_TENANT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+_NOBODY: Final = bytes(32)
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """A key as it may be shown. Times in microseconds since the Unix epoch; ``models`` None means every model."""
+
+    id: str
+    tenant: str
+    name: str
+    models: tuple[str, ...] | None
+    created_us: int
+    expires_us: int | None
+    revoked_us: int | None
+    last_used_us: int | None
+
+    @property
+    def prefix(self) -> str:
+        """The part of the key that is no secret."""
+        return f"{PREFIX}{self.id}"
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A key just made, with its text: the only time it exists outside its owner's hands."""
+
+    record: KeyRecord
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"IssuedKey({self.record!r}, secret=<hidden>)"
+
+
+Witness = Callable[[KeyRecord], object]
+"""Called inside the transaction, before it commits; what it raises undoes the change."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    digest: bytes
+    principal: Principal
+    expires_us: int | None
+    revoked: bool
+    at_us: int
+
+
+class Keys:
+    """The keys of one site, over its database."""
+
+    def __init__(self, database: Database, pepper: bytes, clock: Clock) -> None:
+        self._database = database
+        self._pepper = pepper
+        self._clock = clock
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, database: Database, paths: SitePaths, clock: Clock) -> "Keys":
+        """The site's keys, with its pepper made on first use. Raises when a pepper is missing that keys depend on."""
+        path = paths.state / "pepper"
+        if read_secret(path) is None:
+            with database.read() as session:
+                if session.scalar(select(col(ApiKey.id)).limit(1)) is not None:
+                    raise PlugskyError(
+                        ErrorKind.INTERNAL,
+                        f"{path} is missing, so no API key of this site can be checked",
+                        why="keys are stored as an HMAC under it and it cannot be made again",
+                        next=f"restore {path} from the backup, or move the database aside and make new keys",
+                    )
+        return cls(database, read_or_make(path, lambda: secrets.token_bytes(32)), clock)
+
+    def create(
+        self,
+        tenant: str,
+        name: str = "",
+        models: tuple[str, ...] | None = None,
+        days: int | None = None,
+        witness: Witness | None = None,
+    ) -> IssuedKey:
+        """A new key for ``tenant``, valid for ``days`` (1 to 3650) or until revoked."""
+        _check(tenant, name, models, days)
+        now = unix_us(self._clock.now())
+        key_id, text = new_key()
+        row = ApiKey(
+            id=key_id,
+            tenant=tenant,
+            name=name,
+            digest=digest_of(text, self._pepper),
+            models=None if models is None else ",".join(sorted(set(models))),
+            created_us=now,
+            expires_us=None if days is None else now + days * _DAY_US,
+        )
+        with self._database.write() as session:
+            if session.get(Tenant, tenant) is None:
+                session.add(Tenant(id=tenant, created_us=now))
+                session.flush()
+            session.add(row)
+            session.flush()
+            record = _record(row)
+            if witness is not None:
+                witness(record)
+        return IssuedKey(record, text)
+
+    def list(self, tenant: str | None = None) -> tuple[KeyRecord, ...]:
+        """Every key, oldest first, of one tenant or of all."""
+        query = select(ApiKey).order_by(col(ApiKey.created_us), col(ApiKey.id))
+        if tenant is not None:
+            query = query.where(col(ApiKey.tenant) == tenant)
+        with self._database.read() as session:
+            return tuple(_record(row) for row in session.scalars(query))
+
+    def revoke(self, key_id: str, witness: Witness | None = None) -> KeyRecord:
+        """Ends a key. Ending it again changes nothing. Raises NOT_FOUND for an id that is none."""
+        with self._database.write() as session:
+            row = session.get(ApiKey, key_id.removeprefix(PREFIX))
+            if row is None:
+                raise PlugskyError(
+                    ErrorKind.NOT_FOUND,
+                    "there is no API key of that id",
+                    why="an id is the 8 characters after psk_",
+                    next="plugsky key list",
+                    param="key_id",
+                )
+            if row.revoked_us is None:
+                row.revoked_us = unix_us(self._clock.now())
+                session.add(row)
+                session.flush()
+            record = _record(row)
+            if witness is not None:
+                witness(record)
+        with self._lock:
+            self._known.pop(record.id, None)
+        return record
+
+    def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
+        """Who sent a request with these headers (raw pairs, names in lower case). Raises UNAUTHENTICATED."""
+        text = key_in(headers) or ""
+        key_id = id_of(text)
+        known = self._lookup(key_id) if key_id is not None else None
+        matches = hmac.compare_digest(digest_of(text, self._pepper), known.digest if known else _NOBODY)
+        now = unix_us(self._clock.now())
+        if known and matches and not known.revoked and (known.expires_us is None or now < known.expires_us):
+            return known.principal
+        raise PlugskyError(
+            ErrorKind.UNAUTHENTICATED,
+            "the API key is missing, unknown, expired or revoked",
+            why="every request carries `Authorization: Bearer psk_…` with a key of this site",
+            next="ask the site's administrator for a key (plugsky key create --tenant NAME)",
+        )
+
+    def _lookup(self, key_id: str) -> _Known | None:
+        now = self._clock.monotonic_us()
+        with self._lock:
+            known = self._known.get(key_id)
+        if known is not None and now - known.at_us < FRESH_US:
+            return known
+        with self._database.read() as session:
+            found = session.execute(
+                select(ApiKey, col(Tenant.weight)).join(Tenant).where(col(ApiKey.id) == key_id)
+            ).first()
+        if found is None:
+            return None
+        row, weight = found
+        models = None if row.models is None else frozenset(filter(None, row.models.split(",")))
+        known = _Known(
+            row.digest, Principal(row.tenant, row.id, models, weight), row.expires_us, row.revoked_us is not None, now
+        )
+        with self._lock:
+            self._known[key_id] = known
+            self._known.move_to_end(key_id)
+            while len(self._known) > MAX_CACHED:
+                self._known.popitem(last=False)
+        return known
+
+
+def _record(row: ApiKey) -> KeyRecord:
+    models = None if row.models is None else tuple(filter(None, row.models.split(",")))
+    return KeyRecord(
+        row.id, row.tenant, row.name, models, row.created_us, row.expires_us, row.revoked_us, row.last_used_us
+    )
+
+
+def _check(tenant: str, name: str, models: tuple[str, ...] | None, days: int | None) -> None:
+    if not _TENANT.match(tenant):
+        raise _bad("tenant", "the tenant's name is not allowed", "1 to 64 of a-z, 0-9, `.`, `_`, `-`, a letter first")
+    if len(name) > 64 or not name.isprintable():
+        raise _bad("name", "the key's name is not allowed", "at most 64 printable characters")
+    if models is not None and not (models and all(is_model_id(model) for model in models)):
+        raise _bad("models", "the key's scope is not a list of model ids", "see plugsky model list")
+    if days is not None and not 1 <= days <= MAX_DAYS:
+        raise _bad("days", f"a key cannot live for {days} days", f"1 to {MAX_DAYS} days, or none for no expiry")
+
+
+def _bad(param: str, what: str, why: str) -> PlugskyError:
+    return PlugskyError(ErrorKind.BAD_REQUEST, what, why=why, next="plugsky key create --help", param=param)
