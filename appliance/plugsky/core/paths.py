@@ -15,6 +15,12 @@ from plugsky.core import env
 SYSTEM_ROOT: Final = Path("/var/lib/plugsky")
 SYSTEM_RUN: Final = Path("/run/plugsky")
 MAX_SOCKET_PATH: Final = 107
+_IN_CHECKOUT: Final = {
+    "recipes": "bundles/recipes",
+    "locks": "bundles/locks",
+    "playbooks": "playbooks",
+    "examples": "docs/examples",
+}
 
 
 @dataclass(frozen=True)
@@ -98,3 +104,12 @@ def runtime_directory(root: Path) -> Path:
     if base and len(os.fsencode(base)) < 40:
         return Path(base) / name
     return Path("/tmp") / f"{name}-{os.getuid()}"  # noqa: S108 - made 0700 and checked for its owner before use
+
+
+def data_directory(name: str) -> Path:
+    """Where ``recipes``, ``locks``, ``playbooks`` or ``examples`` lie: in the checkout, else inside the wheel."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1]
+    if (checkout / "pyproject.toml").is_file() and (checkout / _IN_CHECKOUT[name]).is_dir():
+        return checkout / _IN_CHECKOUT[name]
+    return package / "_data" / name

@@ -1,0 +1,216 @@
+"""``plugsky demo``: the main job, end to end, on a real model, in one directory.
+
+Every step runs the public command that a person would type, as its own process, and prints it first. A step whose
+result is already there is done again by its command, which says so quickly; so a killed demo is finished by the next.
+Two demos never share a directory: a lock holds the second one off.
+"""
+
+import fcntl
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
+from plugsky.core import env, settings
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.paths import data_directory
+
+app = typer.Typer(rich_markup_mode=None)
+
+MODEL: Final = "smollm2-135m-instruct"
+QUESTION: Final = "What is the capital of France?"
+READY_TIMEOUT_S: Final = 120
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path | None, typer.Option("--dir", help="Where everything goes. Default: the cache.")] = None,
+    question: Annotated[str, typer.Option("--question", help="What to ask the model.")] = QUESTION,
+    as_json: JsonFlag = False,
+) -> None:
+    """Walk the main job: trust, build, sign, seal, verify, install, serve, ask, report, verify the trail.
+
+    Example: plugsky demo --dir /tmp/plugsky-demo
+    """
+    place = (directory or settings.load().values.cache / "demo").absolute()
+    place.mkdir(parents=True, exist_ok=True)
+    with _alone(place):
+        walk = Walk(place)
+        answer = _steps(walk, question)
+    if as_json:
+        tell_json("plugsky.demo/1", {"answer": answer, "steps": walk.seconds, "total_s": sum(walk.seconds.values())})
+        return
+    say("")
+    table(
+        ("step", "seconds"),
+        [*((name, f"{took:.2f}") for name, took in walk.seconds.items()), ("all", f"{walk.total:.2f}")],
+    )
+    tell("")
+    tell(f"{MODEL} answered: {answer}")
+
+
+@dataclass
+class Walk:
+    """A demo under way: where it happens, and what each arrow cost in seconds."""
+
+    place: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a person would have exported once in their shell."""
+        return {
+            **env.current(),
+            env.TRUST.name: str(self.place / "trust"),
+            env.PASSPHRASE_FILE.name: str(self.place / "passphrase"),
+            env.ROOT.name: str(self.place / "site"),
+        }
+
+    @contextmanager
+    def step(self, name: str, about: str) -> Iterator[None]:
+        """One arrow: say it, time it."""
+        say(f"\n[{len(self.seconds) + 1}] {name}: {about}")
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+        say(f"    {self.seconds[name]:.2f} s")
+
+    def run(self, *command: str | Path, program: tuple[str | Path, ...] = ()) -> str:
+        """Run one public command, show it, and give what it printed. Its failure ends the demo with its words."""
+        shown = " ".join(_short(part, self.place) for part in (*(program[:1] or ("plugsky",)), *command))
+        say(f"    $ {shown}")
+        words = [str(part) for part in (*(program or (sys.executable, "-m", "plugsky")), *command)]
+        done = subprocess.run(words, env=self.environment, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise StepError(shown, done.returncode)
+        return done.stdout
+
+    def json(self, *command: str | Path, program: tuple[str | Path, ...] = ()) -> dict[str, Any]:
+        """Likewise, with ``--json``."""
+        answer: dict[str, Any] = json.loads(self.run(*command, "--json", program=program))
+        return answer
+
+
+class StepError(PlugskyError):
+    """A command of the demo failed; it has said why itself."""
+
+    def __init__(self, command: str, code: int) -> None:
+        super().__init__(
+            ErrorKind.INTERNAL, f"`{command}` ended with {code}.", next="mend that, then run the demo again"
+        )
+        self._code = code
+
+    @property
+    def exit_code(self) -> int:
+        return self._code if self._code > 0 else 128 - self._code
+
+
+def _steps(walk: Walk, question: str) -> str:
+    trust, media, site = (walk.place / name for name in ("trust", "media", "site"))
+    recipe = data_directory("recipes") / "demo.toml"
+    with walk.step("trust", "the operator makes root, targets, snapshot and timestamp keys"):
+        _throwaway_passphrase(walk.place / "passphrase")
+        if not trust.exists():
+            walk.run("trust", "init", "--out", trust)
+        pin = walk.json("trust", "show", "--trust", trust)["root_fingerprint"]
+        say(f"    the paper says: root {pin}")
+    with walk.step("build", "recipe -> Draft: model, wheels and playbooks, cut into chunks"):
+        built = walk.json("bundle", "build", recipe, "--out", media)
+        say(f"    {built['path']}: {built['state']}, content {built['content_id'][:16]}")
+    with walk.step("sign and seal", "Draft -> sealed bundle"):
+        if built["state"] != "sealed":
+            walk.run("trust", "sign", built["path"])
+            walk.run("bundle", "seal", built["path"])
+    with walk.step("verify", "media -> VerifiedBundle, every byte read"):
+        verdict = walk.json("bundle", "verify", built["path"], "--pin", pin)
+        say(f"    bundle {verdict['bundle_id'][:16]}, {len(verdict['checks'])} checks passed")
+    with walk.step("inspect", "who signed, what is inside, which licence"):
+        tell(walk.run("bundle", "inspect", built["path"], "--pin", pin).rstrip())
+    with walk.step("install", "VerifiedBundle -> Plan -> one-read copy -> Generation"):
+        walk.run("bundle", "install", built["path"], "--pin", pin, "--yes")
+    plugsky = (site / "current/venv/bin/plugsky",)
+    with _served(walk, plugsky) as base_url:
+        with walk.step("ask", "the unmodified openai package, streaming"):
+            answer = _ask(walk, plugsky, base_url, question)
+        with walk.step("usage", "LedgerEntry -> report"):
+            tell(walk.run("usage", "report", program=plugsky).rstrip())
+        with walk.step("audit", "every chain, from trust init to that request"):
+            tell(walk.run("audit", "verify", program=plugsky).rstrip())
+        with walk.step("console", "the Home screen, as `plugsky console` draws it"):
+            tell(walk.run("console", "--print", program=plugsky).rstrip())
+        with walk.step("doctor", "what is healthy"):
+            tell(walk.run("doctor", program=plugsky).rstrip())
+    return answer
+
+
+def _ask(walk: Walk, plugsky: tuple[Path, ...], base_url: str, question: str) -> str:
+    key = walk.json("key", "create", "--tenant", "demo", "--name", "demo", program=plugsky)
+    client = data_directory("examples") / "ask.py"
+    say(f"    $ python {client.name} {base_url} {MODEL} {question!r}")
+    environment = {**walk.environment, "OPENAI_API_KEY": key["secret"]}
+    words = [sys.executable, str(client), base_url, MODEL, question]
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise StepError(f"python {client.name}", done.returncode)
+    walk.run("key", "revoke", key["id"], program=plugsky)
+    return done.stdout.strip()
+
+
+@contextmanager
+def _served(walk: Walk, plugsky: tuple[Path, ...]) -> Iterator[str]:
+    """The site, running from its own generation, for as long as the block lasts."""
+    words = [str(plugsky[0]), "serve", "--port", "0", "--exit-with-parent", "--json"]
+    with walk.step("serve", "gateway and one engine process behind a Unix socket"):
+        say(f"    $ {' '.join(_short(part, walk.place) for part in words)}")
+        process = subprocess.Popen(words, env=walk.environment, stdout=subprocess.PIPE, text=True)
+        ready = process.stdout.readline() if process.stdout else ""
+        if not ready:
+            raise StepError("plugsky serve", process.wait() or 1)
+        base_url: str = json.loads(ready)["base_url"]
+        say(f"    {base_url}")
+    try:
+        yield base_url
+    finally:
+        process.terminate()
+        code = process.wait(READY_TIMEOUT_S)
+    if code:
+        raise StepError("plugsky serve", code)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    with (place / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PlugskyError(
+                ErrorKind.CONFLICT,
+                f"Another demo runs in {place}.",
+                why="two would build into the same directory",
+                next="wait for it, or choose another --dir",
+            ) from error
+        yield
+
+
+def _throwaway_passphrase(path: Path) -> None:
+    """A random passphrase for keys that guard nothing: the demo's bundle never leaves this machine."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(24) + "\n")
+
+
+def _short(part: str | Path, place: Path) -> str:
+    return str(part).replace(f"{place}/", "")

@@ -1,0 +1,89 @@
+"""``plugsky key``: API keys of tenants' programs."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from plugsky.cli.administration import ask
+from plugsky.cli.options import RootOption
+from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make, list and revoke API keys.")
+
+
+@app.command()
+def create(
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose key; the tenant is made if it does not exist.")],
+    name: Annotated[str, typer.Option("--name", help="What the key is for.")] = "",
+    model: Annotated[list[str] | None, typer.Option("--model", help="A model it may use; all when left out.")] = None,
+    days: Annotated[
+        int | None, typer.Option("--days", min=1, help="Days until it expires; never when left out.")
+    ] = None,
+    root: RootOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key and print it: this is the only time it can be seen.
+
+    Example: plugsky key create --tenant treasury --name reports --days 90
+    """
+    models = tuple(model) if model else None
+    key = ask(root, lambda admin: admin.key_create(tenant, name, models, days))
+    if as_json:
+        tell_json("plugsky.key.create/1", msgspec.to_builtins(key))
+        return
+    say(f"Key {key.id} for {key.tenant}. Keep it now; it cannot be shown again.")
+    tell(key.secret)
+
+
+@app.command("list")
+def list_(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's keys.")] = None,
+    root: RootOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List keys, without their secrets.
+
+    Example: plugsky key list --tenant treasury
+    """
+    keys = ask(root, lambda admin: admin.key_list(tenant))
+    if as_json:
+        tell_json("plugsky.key.list/1", {"keys": msgspec.to_builtins(keys)})
+        return
+    table(
+        ("id", "tenant", "name", "models", "created", "expires", "revoked", "last used"),
+        [
+            (
+                k.id,
+                k.tenant,
+                k.name or "-",
+                _models(k.models),
+                k.created,
+                k.expires or "-",
+                k.revoked or "-",
+                k.last_used or "-",
+            )
+            for k in keys
+        ],
+    )
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The key's id, as `key list` shows it.")],
+    root: RootOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Revoke a key; requests with it are refused within a second.
+
+    Example: plugsky key revoke a1b2c3d4
+    """
+    key = ask(root, lambda admin: admin.key_revoke(key_id))
+    if as_json:
+        tell_json("plugsky.key.revoke/1", msgspec.to_builtins(key))
+    else:
+        say(f"Key {key.id} of {key.tenant} is revoked since {key.revoked}.")
+
+
+def _models(models: tuple[str, ...] | None) -> str:
+    return "all" if models is None else ",".join(models)
