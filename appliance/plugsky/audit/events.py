@@ -1,0 +1,139 @@
+"""What the audit trail records, as values. Pure.
+
+An event says who (``actor``) did what (``action``) to what (``subject``), how it ended (``outcome``), and a few plain
+facts. Facts are text, whole numbers, booleans or nothing; text is escaped and cut at 600 characters. Prompts, answers
+and secrets are never facts: where content must be provable, its digest is.
+
+The builders here are the only makers of the events that :mod:`plugsky.audit.verify` links to each other, so that
+writer and prover cannot drift apart.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from plugsky_bundles.errors import printable
+from plugsky_bundles.strict_json import MAX_INTEGER
+
+Fact = str | int | bool | None
+
+OPENED: Final = "audit.opened"
+CLOSED: Final = "audit.closed"
+GAP: Final = "audit.gap"
+RETRACTED: Final = "audit.retracted"
+INSTALLED: Final = "bundle.installed"
+REQUEST: Final = "request"
+KEY_CREATED: Final = "key.created"
+KEY_REVOKED: Final = "key.revoked"
+REQUEST_CANCELLED: Final = "request.cancelled"
+MAX_FACTS: Final = 64
+HEAD_PREFIX: Final = "head:"
+COUNTS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "engine_us")
+
+
+class Event(NamedTuple):
+    """The arguments of :meth:`AuditLog.append`, in order."""
+
+    action: str
+    actor: str
+    subject: str
+    outcome: str
+    fields: Mapping[str, Fact]
+
+
+class ClosedEntry(Protocol):
+    """A closed ledger entry, as ``access.ledger`` gives it."""
+
+    @property
+    def job(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def requested_model(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def engine_us(self) -> int: ...
+    @property
+    def service_class(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def settled_us(self) -> int: ...
+
+
+def request(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) -> Event:
+    """The one record of a request that was admitted: written after its ledger entry is closed, with the same counts.
+
+    ``extra`` may add facts of the edge (endpoint, status, content digests).
+    """
+    fields: dict[str, Fact] = dict(extra or {})
+    for name in ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state"):
+        fields[name] = getattr(entry, name)
+    return Event(REQUEST, f"key:{entry.key_id}", entry.job, entry.outcome, fields)
+
+
+def bundle_installed(
+    actor: str,
+    *,
+    bundle_id: str,
+    content_id: str,
+    channel: str,
+    version: int,
+    generation: int,
+    root_fingerprint: str,
+    custody_head: str,
+) -> Event:
+    """A generation was installed. ``custody_head`` is the hash of the last line of the custody log beside it."""
+    return Event(
+        INSTALLED,
+        actor,
+        f"{channel}-{version}",
+        "ok",
+        {
+            "bundle_id": bundle_id,
+            "content_id": content_id,
+            "channel": channel,
+            "version": version,
+            "generation": generation,
+            "root_fingerprint": root_fingerprint,
+            "custody_head": custody_head,
+        },
+    )
+
+
+def record_of(event: Event, time: str) -> dict[str, Any]:
+    """The event as a chain's record. Raises ValueError or TypeError for facts that have no exact form."""
+    if len(event.fields) > MAX_FACTS:
+        raise ValueError(f"an audit record has at most {MAX_FACTS} facts")
+    return {
+        "time": time,
+        "action": printable(event.action),
+        "actor": printable(event.actor),
+        "subject": printable(event.subject),
+        "outcome": printable(event.outcome),
+        "fields": {printable(name): _exact(value) for name, value in event.fields.items()},
+    }
+
+
+def _exact(value: Fact) -> Fact:
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if not isinstance(value, int):
+        raise TypeError(f"an audit fact is text, a whole number, a boolean or None, not {type(value).__name__}")
+    if abs(value) > MAX_INTEGER:
+        raise ValueError("an audit fact is a number beyond 2^53 - 1")
+    return value
