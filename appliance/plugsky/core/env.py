@@ -50,4 +50,17 @@ TERM: Final = Variable("TERM", "The terminal's type; `dumb` gives plain output."
 COLORTERM: Final = Variable("COLORTERM", "`truecolor` when the terminal shows 24-bit colour.")
 SSH_TTY: Final = Variable("SSH_TTY", "Set by sshd; the console then redraws less often.")
 
+LISTEN_FDS: Final = Variable("LISTEN_FDS", "How many listening sockets systemd or the supervisor passes, from 3 on.")
+LISTEN_PID: Final = Variable("LISTEN_PID", "The process those sockets are meant for.")
+
 ALL: Final = tuple(value for value in dict(globals()).values() if isinstance(value, Variable))
+
+
+def for_child(listeners: int = 0, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a process we start: ours without secrets, with ``listeners`` sockets from descriptor 3 on."""
+    source = os.environ if environ is None else environ
+    kept_back = {variable.name for variable in ALL if variable.secret} | {LISTEN_FDS.name, LISTEN_PID.name}
+    child = {name: value for name, value in source.items() if name not in kept_back}
+    if listeners:
+        child[LISTEN_FDS.name] = str(listeners)
+    return child

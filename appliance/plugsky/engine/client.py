@@ -13,29 +13,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from plugsky.core import frames
-from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.errors import ErrorKind
+from plugsky.engine.errors import DoesNotFitError, EngineError
+
+__all__ = ["EngineClient", "EngineError", "Generation"]
 
 _READ: Final = 1 << 16
 ReplyT = TypeVar("ReplyT")
-
-
-class EngineError(PlugskyError):
-    """A failure named by the engine. ``n_prompt`` and ``n_ctx`` count tokens when it is ``context_exceeded``."""
-
-    def __init__(
-        self,
-        kind: ErrorKind,
-        what: str,
-        *,
-        why: str = "",
-        param: str | None = None,
-        retry_after: float | None = None,
-        n_prompt: int | None = None,
-        n_ctx: int | None = None,
-    ) -> None:
-        super().__init__(kind, what, why=why, param=param, retry_after=retry_after)
-        self.n_prompt = n_prompt
-        self.n_ctx = n_ctx
 
 
 class Generation:
@@ -266,11 +250,7 @@ class EngineClient:
         if isinstance(frame, frames.Loading):
             self.loading = frame.fraction
         elif isinstance(frame, frames.Refused):
-            raise EngineError(
-                ErrorKind.OVERLOADED,
-                f"the model needs {frame.need} bytes of memory and {frame.have} are free",
-                retry_after=60.0,
-            )
+            raise DoesNotFitError(frame.need, frame.have)
         elif isinstance(frame, frames.Failed):
             raise _error(frame)
         elif isinstance(frame, frames.Retiring):

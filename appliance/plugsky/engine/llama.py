@@ -1,0 +1,302 @@
+"""llama.cpp through llama-cpp-python's low-level functions; the only module that imports ``llama_cpp``.
+
+One :class:`Model` (safe to read from any thread) and one :class:`Context` (one owner thread). The KV cache is unified:
+any sequence may use any cell. ``n_batch == n_ubatch`` and a synchronise after each decode, so that no sequence can read
+another's cells while they are written. Batches are numpy arrays that llama.cpp reads in place: the number of
+foreign calls per step grows with sequences, never with tokens.
+
+llama.cpp ends the process on a C++ exception or a failed assertion, so everything that reaches it is checked before:
+token ids, lengths, places. Its log goes to :mod:`logging`, errors only; they name tensors and numbers, never content.
+"""
+
+import ctypes
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from plugsky.core.errors import ErrorKind
+from plugsky.engine import sampling
+from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.scheduler import Chunk
+
+LOG: Final = logging.getLogger(__name__)
+Logits = npt.NDArray[np.float32]
+
+_ERROR_LEVEL: Final = 4
+_errors: deque[str] = deque(maxlen=3)
+
+
+def _on_log(level: int, text: bytes, _data: object) -> None:
+    line = text.decode("utf-8", "replace").strip()
+    if level == _ERROR_LEVEL and line:
+        _errors.append(line[:300])
+        LOG.error("llama.cpp: %s", line[:300])
+
+
+_LOG_CALLBACK: Final = llama_cpp.llama_log_callback(_on_log)  # kept alive: llama.cpp holds its address
+
+
+class CacheFullError(Exception):
+    """The KV cache has no cells for this batch. Nothing was computed."""
+
+
+class BatchRefusedError(Exception):
+    """llama.cpp refused the batch as wrong. Nothing was computed."""
+
+
+class ContextBrokenError(Exception):
+    """A decode failed half way: the context must not be used again."""
+
+
+def build() -> str:
+    """The build of llama.cpp and the CPU features it uses: answers are comparable within one such value only."""
+    features = llama_cpp.llama_print_system_info()
+    return f"llama-cpp-python-{llama_cpp.__version__}-{hashlib.sha256(features).hexdigest()[:8]}"
+
+
+class Model:
+    """The weights and the vocabulary of one GGUF file, mapped read-only."""
+
+    def __init__(self, file: Path, progress: Callable[[float], None]) -> None:
+        """Load ``file``. ``progress`` gets fractions from 0 to 1. Raises ``tampered`` when llama.cpp cannot read it."""
+        llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        _errors.clear()
+
+        def report(fraction: float, _data: object) -> bool:
+            progress(fraction)
+            return True
+
+        params = llama_cpp.llama_model_default_params()
+        params.progress_callback = llama_cpp.llama_progress_callback(report)
+        self._handle: Any = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
+        if not self._handle:
+            raise EngineError(
+                ErrorKind.TAMPERED,
+                f"llama.cpp cannot load {file.name}",
+                why=_errors[-1] if _errors else "it gave no reason",
+                next="plugsky bundle verify, then install the bundle again",
+            )
+        self._vocab: Any = llama_cpp.llama_model_get_vocab(self._handle)
+        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)
+        self.size: int = llama_cpp.llama_model_size(self._handle)
+        template = llama_cpp.llama_model_chat_template(self._handle, None)
+        self.template: str | None = template.decode("utf-8", "replace") if template else None
+        self.bos: str = self._name(llama_cpp.llama_vocab_bos(self._vocab))
+        self.eos: str = self._name(llama_cpp.llama_vocab_eos(self._vocab))
+        self._pieces: dict[int, bytes] = {}
+
+    def tokens(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        """``text`` as token ids; names of special tokens in it become those tokens."""
+        data = text.encode()
+        room = len(data) + 8
+        buffer = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, True)
+        if count < 0:
+            raise EngineError(ErrorKind.INTERNAL, f"{len(data)} bytes of text did not fit into {room} tokens")
+        return tuple(buffer[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token; none for a control token. Bytes, because a character may span tokens."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._bytes(token, special=False)
+        return known
+
+    def ends(self, token: int) -> bool:
+        """Whether ``token`` ends a generation (end of text, of turn, of message)."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    def kv_bytes(self, cells: int) -> int:
+        """About how many bytes a cache of ``cells`` takes, for full attention with 16-bit keys and values."""
+        heads = max(1, llama_cpp.llama_model_n_head(self._handle))
+        width = llama_cpp.llama_model_n_embd(self._handle) // heads * llama_cpp.llama_model_n_head_kv(self._handle)
+        return 2 * 2 * int(llama_cpp.llama_model_n_layer(self._handle)) * width * cells
+
+    def close(self) -> None:
+        """Unmap the weights. Close its contexts first."""
+        llama_cpp.llama_model_free(self._handle)
+
+    def _name(self, token: int) -> str:
+        return self._bytes(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def _bytes(self, token: int, *, special: bool) -> bytes:
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+
+class Sampler:
+    """A native chain with its own random state. Close it: it lives outside Python's memory."""
+
+    def __init__(self, stages: tuple[sampling.Stage, ...], n_vocab: int, last_n: int) -> None:
+        self._greedy = stages == (sampling.Greedy(),)
+        self._chain: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        for stage in stages:
+            llama_cpp.llama_sampler_chain_add(self._chain, _native(stage, n_vocab, last_n))
+
+    def pick(self, logits: Logits, candidates: "Candidates") -> int:
+        """Choose one token. ``logits`` is one row of the last decode."""
+        if self._greedy:
+            return int(np.argmax(logits))
+        return candidates.apply(self._chain, logits)
+
+    def accept(self, token: int) -> None:
+        """Count ``token`` as part of the answer, for the penalties."""
+        llama_cpp.llama_sampler_accept(self._chain, token)
+
+    def close(self) -> None:
+        llama_cpp.llama_sampler_free(self._chain)
+
+
+class Candidates:
+    """The array of candidates that sampler chains narrow down, used again for each token."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self._rows = np.zeros(n_vocab, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._data = ctypes.cast(self._rows.ctypes.data, llama_cpp.llama_token_data_p)
+
+    def apply(self, chain: Any, logits: Logits) -> int:
+        """The token that ``chain`` selects."""
+        self._rows["id"] = self._ids
+        self._rows["logit"] = logits
+        array = llama_cpp.llama_token_data_array(data=self._data, size=len(self._rows), selected=-1, sorted=False)
+        llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            raise EngineError(ErrorKind.INTERNAL, "the sampler left no token to choose")
+        return int(array.data[array.selected].id)
+
+
+class Context:
+    """One llama.cpp context with its KV cache. Only its owner thread may call it."""
+
+    def __init__(self, model: Model, *, cells: int, places: int, batch: int, threads: int, free_memory: int) -> None:
+        """Raises :class:`DoesNotFitError` when cache and weights exceed ``free_memory`` bytes."""
+        need = model.size + model.kv_bytes(cells)
+        if need > free_memory:
+            raise DoesNotFitError(need, free_memory)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = cells
+        params.n_batch = params.n_ubatch = batch
+        params.n_seq_max = places
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+        params.kv_unified = True
+        params.no_perf = True
+        self._handle: Any = llama_cpp.llama_init_from_model(model._handle, params)
+        if not self._handle:
+            raise EngineError(
+                ErrorKind.INTERNAL,
+                "llama.cpp cannot make a context for this model",
+                why=_errors[-1] if _errors else "it gave no reason",
+            )
+        self._memory: Any = llama_cpp.llama_get_memory(self._handle)
+        self._n_vocab = model.n_vocab
+        self._candidates = Candidates(model.n_vocab)
+        self._tokens = np.zeros(batch, dtype=np.int32)
+        self._positions = np.zeros(batch, dtype=np.int32)
+        self._outputs = np.zeros(batch, dtype=np.int8)
+        self._counts = np.ones(batch, dtype=np.int32)
+        self._places = np.arange(places, dtype=np.int32)
+        self._place_address = self._places.ctypes.data + 4 * np.arange(places, dtype=np.uintp)
+        self._addresses = np.zeros(batch, dtype=np.uintp)
+        self._steps = np.arange(batch, dtype=np.int32)
+        self._batch = llama_cpp.llama_batch(
+            token=_pointer(self._tokens, ctypes.c_int32),
+            pos=_pointer(self._positions, ctypes.c_int32),
+            n_seq_id=_pointer(self._counts, ctypes.c_int32),
+            seq_id=_pointer(self._addresses, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self._outputs, ctypes.c_int8),
+        )
+
+    @property
+    def cells(self) -> int:
+        """KV cells of the cache, after llama.cpp's own rounding."""
+        return int(llama_cpp.llama_n_ctx(self._handle))
+
+    def decode(self, chunks: Sequence[Chunk]) -> list[Logits]:
+        """Compute all ``chunks`` in one batch; the logits after each chunk that is ``last``, in their order.
+
+        The rows are valid until the next decode. Raises :class:`CacheFullError`, :class:`BatchRefusedError` or
+        :class:`ContextBrokenError`.
+        """
+        filled, outputs = 0, []
+        self._outputs[:] = 0
+        for chunk in chunks:
+            end = filled + len(chunk.tokens)
+            self._tokens[filled:end] = chunk.tokens
+            self._positions[filled:end] = self._steps[: end - filled] + chunk.start
+            self._addresses[filled:end] = self._place_address[chunk.place]
+            if chunk.last:
+                self._outputs[end - 1] = 1
+                outputs.append(end - 1)
+            filled = end
+        self._batch.n_tokens = filled
+        code = llama_cpp.llama_decode(self._handle, self._batch)
+        if code == 1:
+            raise CacheFullError
+        if code == -1:
+            raise BatchRefusedError
+        if code != 0:
+            raise ContextBrokenError(f"llama_decode gave {code}")
+        llama_cpp.llama_synchronize(self._handle)
+        return [self._row(index) for index in outputs]
+
+    def pick(self, sampler: Sampler, logits: Logits) -> int:
+        """Choose one token from a row of the last decode."""
+        return sampler.pick(logits, self._candidates)
+
+    def clear(self, place: int) -> None:
+        """Give back all cells of one place."""
+        llama_cpp.llama_memory_seq_rm(self._memory, place, -1, -1)
+
+    def set_threads(self, n: int) -> None:
+        """Use ``n`` threads from the next decode on."""
+        llama_cpp.llama_set_n_threads(self._handle, n, n)
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self._handle)
+
+    def _row(self, index: int) -> Logits:
+        row = llama_cpp.llama_get_logits_ith(self._handle, index)
+        if not row:
+            raise ContextBrokenError(f"no logits for row {index}")
+        return np.ctypeslib.as_array(row, shape=(self._n_vocab,))
+
+
+def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+
+def _native(stage: sampling.Stage, n_vocab: int, last_n: int) -> Any:
+    match stage:
+        case sampling.LogitBias(biases):
+            rows = (llama_cpp.llama_logit_bias * len(biases))(*(llama_cpp.llama_logit_bias(*bias) for bias in biases))
+            return llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), rows)
+        case sampling.Penalties(repeat, frequency, presence):
+            return llama_cpp.llama_sampler_init_penalties(n_vocab, last_n, repeat, frequency, presence)
+        case sampling.TopK(k):
+            return llama_cpp.llama_sampler_init_top_k(k)
+        case sampling.TopP(p):
+            return llama_cpp.llama_sampler_init_top_p(p, 1)
+        case sampling.MinP(p):
+            return llama_cpp.llama_sampler_init_min_p(p, 1)
+        case sampling.Temperature(t):
+            return llama_cpp.llama_sampler_init_temp(t)
+        case sampling.Draw(seed):
+            return llama_cpp.llama_sampler_init_dist(seed)
+        case sampling.Greedy():
+            return llama_cpp.llama_sampler_init_greedy()

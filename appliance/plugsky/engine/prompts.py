@@ -1,0 +1,86 @@
+"""From what a client sends to checked tokens: render, tokenise, count. Every refusal of a prompt happens here."""
+
+from typing import Protocol
+
+from plugsky.core.errors import ErrorKind
+from plugsky.core.frames import Message, Prepare, Prepared, Submit
+from plugsky.engine import sampling
+from plugsky.engine.errors import EngineError, bad_request, context_exceeded
+from plugsky.engine.renderer import Renderer
+
+
+class Vocabulary(Protocol):
+    """What prompts need of a model."""
+
+    n_vocab: int
+    bos: str
+
+    def tokens(self, text: str, *, add_special: bool) -> tuple[int, ...]: ...
+
+
+class Prompts:
+    """Prepares requests for one model. Used from one thread: the renderer's."""
+
+    def __init__(self, vocabulary: Vocabulary, renderer: Renderer | None, n_ctx: int) -> None:
+        self._vocabulary = vocabulary
+        self._renderer = renderer
+        self.n_ctx = n_ctx
+
+    def prepare(self, frame: Prepare) -> Prepared:
+        """The prompt's tokens and the room left. Raises :class:`EngineError` that says what is wrong with it."""
+        given = [part for part in (frame.messages, frame.text, frame.tokens) if part is not None]
+        if len(given) != 1:
+            raise bad_request("give exactly one of messages, text and tokens")
+        if frame.adapter:
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "this engine has no adapters", param="adapter")
+        if frame.max_tokens is not None and frame.max_tokens < 1:
+            raise bad_request("max_tokens must be at least 1", "max_tokens")
+        tokens = self._tokens(frame)
+        self._check_tokens(tokens)
+        if frame.max_tokens is not None and len(tokens) + frame.max_tokens > self.n_ctx:
+            raise context_exceeded(len(tokens), self.n_ctx, frame.max_tokens)
+        return Prepared(rid=frame.rid, tokens=tokens, room=self.n_ctx - len(tokens))
+
+    def check(self, frame: Submit) -> None:
+        """Refuse a submit that could not run: it may come from a peer that did not prepare it."""
+        self._check_tokens(frame.tokens)
+        if frame.max_tokens < 1:
+            raise bad_request("max_tokens must be at least 1", "max_tokens")
+        if len(frame.tokens) + frame.max_tokens > self.n_ctx:
+            raise context_exceeded(len(frame.tokens), self.n_ctx, frame.max_tokens)
+        if len(frame.resume_tokens) >= frame.max_tokens:
+            raise bad_request("resume_tokens already hold max_tokens", "resume_tokens")
+        self._check_range(frame.resume_tokens, "resume_tokens")
+        if frame.deadline_us is not None and frame.deadline_us < 1:
+            raise bad_request("deadline_us must be at least 1", "deadline_us")
+        sampling.check(frame.params, self._vocabulary.n_vocab)
+
+    def _tokens(self, frame: Prepare) -> tuple[int, ...]:
+        if frame.tokens is not None:
+            return frame.tokens
+        if frame.text is not None:
+            return self._vocabulary.tokens(frame.text, add_special=True)
+        text = self._render(frame.messages or ())
+        # A template that writes the beginning-of-text token itself must not get a second one.
+        bos = self._vocabulary.bos
+        return self._vocabulary.tokens(text, add_special=not (bos and text.startswith(bos)))
+
+    def _render(self, messages: tuple[Message, ...]) -> str:
+        if not messages:
+            raise bad_request("messages must hold at least one message", "messages")
+        if self._renderer is None:
+            raise EngineError(
+                ErrorKind.NOT_SUPPORTED, "this model has no chat template; send text instead", param="messages"
+            )
+        return self._renderer.render(messages)
+
+    def _check_tokens(self, tokens: tuple[int, ...]) -> None:
+        if not tokens:
+            raise bad_request("the prompt is empty", "prompt")
+        if len(tokens) >= self.n_ctx:
+            raise context_exceeded(len(tokens), self.n_ctx)
+        self._check_range(tokens, "tokens")
+
+    def _check_range(self, tokens: tuple[int, ...], param: str) -> None:
+        if tokens and not (min(tokens) >= 0 and max(tokens) < self._vocabulary.n_vocab):
+            raise bad_request(f"token ids go from 0 to {self._vocabulary.n_vocab - 1}", param)

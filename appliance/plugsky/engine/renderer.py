@@ -1,0 +1,132 @@
+"""The engine's end of the template child: it asks, waits a bounded time, and kills a child that overstays.
+
+Used from one thread. A killed or crashed child costs one request its answer; the next request starts a new child.
+"""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+from typing import Final
+
+import msgspec
+
+from plugsky.core import env
+from plugsky.core.errors import ErrorKind
+from plugsky.core.frames import Message
+from plugsky.engine import templates
+from plugsky.engine.errors import EngineError, bad_request
+
+RENDER_S: Final = 5.0
+"""Seconds one render may take."""
+_START_S: Final = 30.0
+_REASON: Final = 200
+
+
+class Renderer:
+    """One killable child for one template."""
+
+    def __init__(self, template: str, *, bos: str, eos: str, timeout_s: float = RENDER_S) -> None:
+        self._setup = templates.Setup(template=template, bos=bos, eos=eos, cpu_s=timeout_s)
+        self._timeout_s = timeout_s
+        self._child: subprocess.Popen[bytes] | None = None
+        self._warm = False
+
+    def render(self, messages: tuple[Message, ...]) -> str:
+        """The prompt's text. Raises ``bad_request`` when the template refuses, ``timeout`` when it takes too long."""
+        child = self._running()
+        limit = self._timeout_s if self._warm else self._timeout_s + _START_S
+        deadline = time.monotonic() + limit
+        try:
+            _write(child, msgspec.msgpack.encode(templates.Render(messages)), deadline)
+            reply = msgspec.msgpack.decode(_read(child, deadline), type=templates.Rendered)
+        except TimeoutError:
+            self.close()
+            raise EngineError(
+                ErrorKind.TIMEOUT,
+                f"the model's chat template took longer than {limit:g} seconds and was stopped",
+                param="messages",
+            ) from None
+        except (OSError, EOFError, msgspec.DecodeError) as error:
+            self.close()
+            raise EngineError(
+                ErrorKind.INTERNAL, "the model's chat template ended its process", param="messages"
+            ) from error
+        self._warm = True
+        if reply.problem:
+            reason = "".join(char for char in reply.problem[:_REASON] if char.isprintable())
+            raise bad_request(f"the model's chat template refuses these messages: {reason}", "messages")
+        return reply.text
+
+    def close(self) -> None:
+        """Kill the child, if there is one."""
+        child, self._child, self._warm = self._child, None, False
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._child.poll() is None:
+            return self._child
+        self.close()
+        # What a template prints or raises may hold a prompt, so the child has no stderr.
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "plugsky.engine.templates"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=env.for_child(),
+        )
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                os.set_blocking(pipe.fileno(), False)
+        _write(self._child, msgspec.msgpack.encode(self._setup), time.monotonic() + _START_S)
+        return self._child
+
+
+def _left_ms(deadline: float) -> int:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return int(left * 1000) + 1
+
+
+def _write(child: subprocess.Popen[bytes], body: bytes, deadline: float) -> None:
+    """All of one message, or TimeoutError, or OSError when the child is gone."""
+    if child.stdin is None:
+        raise BrokenPipeError
+    descriptor = child.stdin.fileno()
+    data = memoryview(templates.LENGTH.pack(len(body)) + body)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    while data:
+        if poll.poll(_left_ms(deadline)):
+            data = data[os.write(descriptor, data[: 1 << 16]) :]
+
+
+def _read(child: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """One message, or TimeoutError, or EOFError when the child is gone."""
+    if child.stdout is None:
+        raise EOFError
+    descriptor = child.stdout.fileno()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    data = bytearray()
+    wanted = templates.LENGTH.size
+    while len(data) < wanted:
+        if not poll.poll(_left_ms(deadline)):
+            continue
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            raise EOFError
+        data += part
+        if wanted == templates.LENGTH.size and len(data) >= wanted:
+            wanted += templates.LENGTH.unpack_from(data)[0]
+    return bytes(data[templates.LENGTH.size :])

@@ -1,0 +1,20 @@
+"""What one engine is told to load: the plain value that the catalogue, the supervisor and the process share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Mode = Literal["generate", "embed", "rerank"]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One model, one mode. ``n_ctx`` counts the KV cells all its sequences share; ``threads`` is its share of cores."""
+
+    model_id: str
+    file: Path
+    digest: str
+    """SHA-256 of ``file`` as installed, in hex; replies name it. It was checked when the file was copied."""
+    mode: Mode
+    n_ctx: int
+    threads: int

@@ -1,0 +1,142 @@
+"""A model's chat template, rendered. Run as a module it is the child process that does so, apart from the engine.
+
+A template comes out of a model file and is a program: Jinja's immutable sandbox bounds what it may touch, the child
+process what it may use (address space, CPU time per render, size of the text). :mod:`plugsky.engine.renderer` holds the
+other end of the pipe and kills a child that overstays. What a template may use follows Hugging Face's
+``apply_chat_template``: ``messages``, ``add_generation_prompt``, ``bos_token``, ``eos_token``, ``raise_exception``,
+``strftime_now``, ``tojson``, loop controls; lines are trimmed as there.
+
+On the pipe each message is a u32 length, big-endian, then MessagePack: first one :class:`Setup`, then for each
+:class:`Render` one :class:`Rendered`.
+"""
+
+import json
+import math
+import resource
+import struct
+import sys
+import time
+from datetime import UTC, datetime
+from typing import BinaryIO, Final, NoReturn
+
+import jinja2
+import msgspec
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from plugsky.core.frames import Message
+
+LENGTH: Final = struct.Struct(">I")
+MAX_TEXT: Final = 12 << 20
+"""Characters of rendered text."""
+MAX_MEMORY: Final = 1 << 30
+"""Bytes of address space of the child."""
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What a child renders with, for its whole life. ``cpu_s`` bounds the CPU seconds of one render."""
+
+    template: str
+    bos: str
+    eos: str
+    cpu_s: float
+
+
+class Render(msgspec.Struct, frozen=True):
+    """One conversation to render, up to where the answer begins."""
+
+    messages: tuple[Message, ...]
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """The prompt's text, or why the template gave none."""
+
+    text: str = ""
+    problem: str = ""
+
+
+class TemplateRefusedError(Exception):
+    """The template raised: the text is its own message, for example that roles must alternate."""
+
+
+def compile_template(source: str) -> jinja2.Template:
+    """The template in its sandbox. Raises :class:`jinja2.TemplateError` when it is no template."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], autoescape=False
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+    return environment.from_string(source)
+
+
+def render(template: jinja2.Template, setup: Setup, messages: tuple[Message, ...]) -> str:
+    """The prompt for ``messages``. Raises :class:`TemplateRefusedError`."""
+    pieces: list[str] = []
+    room = MAX_TEXT
+    try:
+        for piece in template.generate(
+            messages=[{"role": message.role, "content": message.content} for message in messages],
+            add_generation_prompt=True,
+            bos_token=setup.bos,
+            eos_token=setup.eos,
+        ):
+            room -= len(piece)
+            if room < 0:
+                raise TemplateRefusedError(f"the prompt would be longer than {MAX_TEXT} characters")
+            pieces.append(piece)
+    except jinja2.TemplateError as error:
+        raise TemplateRefusedError(str(error)) from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        raise TemplateRefusedError(f"it ended with a {type(error).__name__}") from error
+    return "".join(pieces)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(layout: str) -> str:
+    return datetime.now(UTC).strftime(layout)
+
+
+def _tojson(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _read(pipe: BinaryIO) -> bytes | None:
+    head = pipe.read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        return None
+    return pipe.read(LENGTH.unpack(head)[0])
+
+
+def _answer(setup: Setup, template: jinja2.Template | str, request: Render) -> Rendered:
+    if isinstance(template, str):
+        return Rendered(problem=template)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + setup.cpu_s), resource.RLIM_INFINITY))
+    try:
+        return Rendered(text=render(template, setup, request.messages))
+    except TemplateRefusedError as error:
+        return Rendered(problem=str(error) or "it gave no reason")
+
+
+def main() -> int:
+    """Serve the pipe until it is closed. 0 at its end."""
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    first = _read(sys.stdin.buffer)
+    if first is None:
+        return 0
+    setup = msgspec.msgpack.decode(first, type=Setup)
+    template: jinja2.Template | str
+    try:
+        template = compile_template(setup.template)
+    except jinja2.TemplateError as error:
+        template = f"it cannot be compiled: {error}"
+    while (body := _read(sys.stdin.buffer)) is not None:
+        reply = msgspec.msgpack.encode(_answer(setup, template, msgspec.msgpack.decode(body, type=Render)))
+        sys.stdout.buffer.write(LENGTH.pack(len(reply)) + reply)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""From token pieces to text: whole characters only, and stop strings found wherever tokens happen to cut them.
+
+Guarantees, in order: (1) what has been given out is never taken back; (2) a character is given out only when all its
+UTF-8 bytes are there, and bytes that are no UTF-8 become U+FFFD as Unicode 16.0, section 3.9 recommends; (3) no part of
+a stop string is given out, however its text is spread over pieces; (4) the result depends on the bytes alone, never on
+how they were cut. A character left unfinished at the end is dropped: it is not text.
+"""
+
+import codecs
+
+
+class TextStream:
+    """The text of one sequence. Feed it pieces until :attr:`stopped` or the end, then :meth:`finish` it."""
+
+    def __init__(self, stops: tuple[str, ...] = ()) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops = stops
+        self._longest = max(map(len, stops), default=0)
+        self._held = ""
+        self.stopped = False
+        """Whether a stop string was met; the text before it has been given out and nothing follows."""
+
+    def feed(self, piece: bytes) -> str:
+        """The text that ``piece`` settles, perhaps empty."""
+        if self.stopped:
+            return ""
+        text = self._held + self._decoder.decode(piece)
+        if not self._stops:
+            return text
+        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        keep = self._begun(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """The text held back because a stop string might have begun in it."""
+        held, self._held = self._held, ""
+        return held
+
+    def _begun(self, text: str) -> int:
+        """The length of the longest end of ``text`` that begins a stop string."""
+        for length in range(min(len(text), self._longest - 1), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0
