@@ -1,0 +1,217 @@
+"""Serves calls over a Unix socket: the Admin service's socket, and the gateway's control socket.
+
+Guarantees: the socket lies in a directory of mode 0700 (or one that root prepared) and has mode 0660; who calls is
+taken from the kernel (``SO_PEERCRED``, unix(7)), never from the frames. A connection runs at most :data:`MAX_CALLS`
+calls at once; an ``abort`` or the end of the connection cancels what it had asked for. A peer that does not read is
+given :data:`PATIENCE_S` and then cut; bytes that are no frame end the connection. A failure answers with its kind and
+words; one that was not foreseen answers ``internal`` and its words stay here, in the log.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.frames import (
+    Abort,
+    Call,
+    CallFailed,
+    End,
+    FrameError,
+    FromAdmin,
+    Item,
+    Reply,
+    encode,
+    to_admin_buffer,
+)
+from plugsky.core.paths import MAX_SOCKET_PATH
+
+MAX_CALLS: Final = 32
+MAX_CONNECTIONS: Final = 64
+PATIENCE_S: Final = 30.0
+_CHUNK: Final = 64 * 1024
+_CREDENTIALS: Final = struct.Struct("3i")
+_log = logging.getLogger(__name__)
+
+Answer = Awaitable[Any] | AsyncGenerator[Any]
+Answering = Callable[[int, str, Mapping[str, Any]], Answer]
+"""Takes the caller's uid, the verb and its arguments; gives one value to await, or a stream of them."""
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The uid of the process at the other end of a Unix socket, as the kernel noted it when it connected."""
+    size = _CREDENTIALS.size
+    _pid, uid, _gid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(uid)
+
+
+def bind_socket(path: Path) -> socket.socket:
+    """A listening Unix socket at ``path``, mode 0660. A socket that nobody listens on any more is replaced.
+
+    Raises CONFLICT when somebody does, FORBIDDEN when the directory belongs to others, BAD_REQUEST for a long path.
+    """
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise PlugskyError(
+            ErrorKind.BAD_REQUEST,
+            f"{path} is too long for a socket",
+            why=f"the address of a Unix socket ends at {MAX_SOCKET_PATH} bytes",
+            next="set XDG_RUNTIME_DIR to a shorter directory",
+        )
+    _private(path.parent)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        _make_way(path)
+        listener.bind(os.fspath(path))
+        path.chmod(0o660)
+        listener.listen(MAX_CONNECTIONS)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise PlugskyError(
+            ErrorKind.FORBIDDEN,
+            f"the socket directory {directory} is not safe",
+            why="it belongs to another user, or others may write in it",
+            next=f"look at who made it, then: rm -r {directory}",
+        )
+
+
+def _make_way(path: Path) -> None:
+    """Removes a socket that a process left behind; refuses to take one from a process that listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise PlugskyError(
+        ErrorKind.CONFLICT,
+        f"a process already listens on {path}",
+        why="this site is running",
+        next="stop it first, or serve another --root",
+    )
+
+
+class CallServer:
+    """Answers calls on one listening socket until closed."""
+
+    def __init__(self, answer: Answering) -> None:
+        self._answer = answer
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self, listener: socket.socket) -> None:
+        """Begins to accept. The listener is closed with the server."""
+        self._server = await asyncio.start_unix_server(self._accepted, sock=listener)
+
+    async def close(self) -> None:
+        """Stops accepting, cancels every call and closes every connection."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(writer, self._answer)
+        try:
+            if len(self._connections) > MAX_CONNECTIONS:
+                return
+            buffer = to_admin_buffer()
+            while data := await reader.read(_CHUNK):
+                for frame in buffer.feed(data):
+                    await connection.take(frame)
+        except (FrameError, ConnectionError) as error:
+            _log.info("a connection was cut: %s", error)
+        finally:
+            await connection.end()
+
+
+class _Connection:
+    """The calls in flight of one peer."""
+
+    def __init__(self, writer: asyncio.StreamWriter, answer: Answering) -> None:
+        self._writer = writer
+        self._answer = answer
+        self._uid = peer_uid(writer.get_extra_info("socket"))
+        self._calls: dict[int, asyncio.Task[None]] = {}
+
+    async def take(self, frame: Call | Abort) -> None:
+        if isinstance(frame, Abort):
+            if task := self._calls.get(frame.id):
+                task.cancel()
+            return
+        if frame.id in self._calls or len(self._calls) >= MAX_CALLS:
+            error = PlugskyError(
+                ErrorKind.OVERLOADED, "too many calls on one connection", why=f"at most {MAX_CALLS} run at once"
+            )
+            await self._send(_failed(frame.id, error))
+            return
+        task = asyncio.get_running_loop().create_task(self._run(frame))
+        self._calls[frame.id] = task
+        task.add_done_callback(lambda task: self._over(frame, task))
+
+    async def end(self) -> None:
+        calls = list(self._calls.values())
+        for task in calls:
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    async def _run(self, call: Call) -> None:
+        try:
+            answer = self._answer(self._uid, call.verb, call.args)
+            if isinstance(answer, AsyncGenerator):
+                async with aclosing(answer):
+                    async for item in answer:
+                        await self._send(Item(call.id, item))
+                await self._send(End(call.id))
+            else:
+                await self._send(Reply(call.id, await answer))
+        except PlugskyError as error:
+            await self._send(_failed(call.id, error))
+        except FrameError as error:
+            too_large = PlugskyError(ErrorKind.TOO_LARGE, "the answer is too large for one frame", why=str(error))
+            await self._send(_failed(call.id, too_large))
+
+    def _over(self, call: Call, task: asyncio.Task[None]) -> None:
+        self._calls.pop(call.id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the verb %s failed", call.verb, exc_info=error)
+            internal = PlugskyError(ErrorKind.INTERNAL, "the call failed", next="plugsky doctor")
+            self._writer.write(encode(_failed(call.id, internal)))
+
+    async def _send(self, frame: FromAdmin) -> None:
+        with suppress(ConnectionError):
+            self._writer.write(encode(frame))
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._writer.drain()
+            except TimeoutError:
+                self._writer.transport.abort()
+
+
+def _failed(number: int, error: PlugskyError) -> CallFailed:
+    return CallFailed(number, error.kind.wire, error.what, error.why, error.next)

@@ -1,0 +1,127 @@
+"""The Admin protocol over the site's socket. Imports ``core`` and the protocol only: what the console holds.
+
+Values come back as the types of :mod:`plugsky.admin.api`; failures as the :class:`PlugskyError` that the service
+raised. When nobody listens, UNREACHABLE says which command starts the site; the next call tries again by itself.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from plugsky.admin.api import (
+    AuditRecord,
+    AuditVerdict,
+    Home,
+    Isolation,
+    KeyView,
+    ModelView,
+    NewKey,
+    RequestView,
+    UsageReport,
+)
+from plugsky.admin.call_client import CallClient
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.paths import SitePaths
+
+ValueT = TypeVar("ValueT")
+
+
+class AdminClient:
+    """An :class:`~plugsky.admin.api.Admin` for the user who runs this process."""
+
+    def __init__(self, socket: Path, root: Path) -> None:
+        def unreachable(why: str) -> PlugskyError:
+            return PlugskyError(
+                ErrorKind.UNREACHABLE,
+                f"the site at {root} is not running",
+                why=f"{socket}: {why}",
+                next=f"plugsky serve --root {root}",
+            )
+
+        try:
+            owner = root.stat().st_uid
+        except OSError:
+            owner = None
+        self._calls = CallClient(socket, unreachable, owner)
+
+    @classmethod
+    def of(cls, paths: SitePaths) -> Self:
+        """The client of the site with these paths."""
+        return cls(paths.admin_socket, paths.root)
+
+    async def home(self) -> Home:
+        return await self._call("home", Home)
+
+    async def watch_home(self, interval_s: float) -> AsyncGenerator[Home]:
+        async with aclosing(self._calls.stream("watch_home", {"interval_s": interval_s})) as items:
+            async for item in items:
+                yield _value(item, Home)
+
+    async def model_list(self) -> tuple[ModelView, ...]:
+        return await self._call("model_list", tuple[ModelView, ...])
+
+    async def request_list(self) -> tuple[RequestView, ...]:
+        return await self._call("request_list", tuple[RequestView, ...])
+
+    async def request_cancel(self, job: str) -> None:
+        await self._calls.call("request_cancel", {"job": job})
+
+    async def key_create(
+        self, tenant: str, name: str = "", models: tuple[str, ...] | None = None, days: int | None = None
+    ) -> NewKey:
+        return await self._call("key_create", NewKey, tenant=tenant, name=name, models=models, days=days)
+
+    async def key_list(self, tenant: str | None = None) -> tuple[KeyView, ...]:
+        return await self._call("key_list", tuple[KeyView, ...], tenant=tenant)
+
+    async def key_revoke(self, key_id: str) -> KeyView:
+        return await self._call("key_revoke", KeyView, key_id=key_id)
+
+    async def usage_report(
+        self, since: str | None = None, until: str | None = None, tenant: str | None = None
+    ) -> UsageReport:
+        return await self._call("usage_report", UsageReport, since=since, until=until, tenant=tenant)
+
+    async def audit_search(
+        self, text: str = "", action: str = "", since: str | None = None, limit: int = 100
+    ) -> tuple[AuditRecord, ...]:
+        return await self._call(
+            "audit_search", tuple[AuditRecord, ...], text=text, action=action, since=since, limit=limit
+        )
+
+    async def audit_verify(self) -> AuditVerdict:
+        return await self._call("audit_verify", AuditVerdict)
+
+    async def isolation(self) -> Isolation:
+        return await self._call("isolation", Isolation)
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        await self._calls.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, verb: str, kind: type[ValueT], **arguments: Any) -> ValueT:
+        return _value(await self._calls.call(verb, arguments), kind)
+
+
+def _value(plain: Any, kind: type[ValueT]) -> ValueT:
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise PlugskyError(
+            ErrorKind.INTERNAL,
+            "the site answered in another form than expected",
+            why=str(error),
+            next="use the plugsky of the site's current generation",
+        ) from error
