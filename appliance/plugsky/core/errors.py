@@ -59,6 +59,7 @@ class ErrorKind(Enum):
     UNAUTHENTICATED = ErrorColumns(401, "authentication_error", "invalid_api_key", ExitCode.NOT_AUTHORISED, False)
     FORBIDDEN = ErrorColumns(403, "permission_error", "forbidden", ExitCode.NOT_AUTHORISED, False)
     NOT_FOUND = ErrorColumns(404, "not_found_error", "not_found", ExitCode.NOT_FOUND, False)
+    METHOD_NOT_ALLOWED = ErrorColumns(405, "invalid_request_error", "method_not_allowed", ExitCode.USAGE, False)
     MODEL_NOT_FOUND = ErrorColumns(404, "invalid_request_error", "model_not_found", ExitCode.NOT_FOUND, False)
     TOO_LARGE = ErrorColumns(413, "invalid_request_error", "request_too_large", ExitCode.FAILED, False)
     RATE_LIMITED = ErrorColumns(429, "rate_limit_exceeded", "rate_limit_exceeded", ExitCode.FAILED, True)

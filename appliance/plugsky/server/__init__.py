@@ -1,0 +1,7 @@
+"""The gateway: HTTP in, frames out. One module per API dialect over one life of a request.
+
+    request --auth--> Principal --prepare--> Prepared --reserve--> Job --engine--> tokens --settle--> entry + record
+
+:mod:`plugsky.server.app` is the front door, :mod:`plugsky.server.life` walks the arrows above, a dialect
+(:mod:`plugsky.server.openai`) only translates, and :mod:`plugsky.server.gateway` composes one gateway process.
+"""

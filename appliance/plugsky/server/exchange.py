@@ -1,0 +1,168 @@
+"""One HTTP exchange over ASGI: a bounded body in; one reply, or one stream of server-sent events, out.
+
+A client that hangs up is noticed while it is waited for (:meth:`Exchange.watch`), streaming or not. One that stops
+reading for :data:`STALL_S` counts as gone. Writing to a client that is gone does nothing, so that the life of its
+request goes on to its settled end.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from plugsky.core.errors import ErrorKind, PlugskyError
+
+STALL_S: Final = 60.0
+"""How long one write may wait for the client to read."""
+BODY_S: Final = 60.0
+"""How long a client may take to send its body."""
+_KEY: Final = "plugsky.exchange"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+
+HeaderList = list[tuple[bytes, bytes]]
+STREAM_HEADERS: Final[HeaderList] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+JSON_HEADERS: Final[HeaderList] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+
+
+class Exchange:
+    """The server's end of one request. ``request_id`` names it on every reply, in the ledger and in the audit trail."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self.request_id = request_id
+        self.raw_headers: HeaderList = scope["headers"]
+        self.reply_headers: HeaderList = [
+            (b"x-request-id", request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        """Headers that go out with whatever is answered."""
+        self.started = False
+        self.streaming = False
+        self.gone = False
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._wrote_at = 0.0
+        self._on_gone: Callable[[], None] | None = None
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive, send: Send, request_id: str) -> "Exchange":
+        """The exchange of a request that just came in; the scope carries it from here on."""
+        exchange = scope[_KEY] = cls(scope, receive, send, request_id)
+        return exchange
+
+    @staticmethod
+    def in_scope(scope: Scope) -> "Exchange":
+        """The exchange that the scope carries."""
+        exchange: Exchange = scope[_KEY]
+        return exchange
+
+    @property
+    def path_params(self) -> dict[str, str]:
+        """What the route's pattern matched."""
+        found: dict[str, str] = self._scope["path_params"]
+        return found
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises ``too_large`` above ``limit`` bytes and ``timeout`` when it takes over a minute."""
+        self._check_headers(limit)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        self._leave()
+                        raise PlugskyError(ErrorKind.CANCELLED, "The client hung up while it sent its request")
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > limit:
+                        raise _too_large(limit)
+                    parts.append(part)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise PlugskyError(ErrorKind.TIMEOUT, f"The request's body did not arrive within {BODY_S:.0f} s") from None
+
+    def _check_headers(self, limit: int) -> None:
+        for name, value in self.raw_headers:
+            if name == b"content-length" and int(value) > limit:
+                raise _too_large(limit)
+            if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+                raise PlugskyError(
+                    ErrorKind.BAD_REQUEST, "A compressed body is not accepted", next="send it without content-encoding"
+                )
+
+    async def reply(self, status: int, body: bytes, headers: HeaderList = JSON_HEADERS) -> None:
+        """Answer with one body."""
+        await self._start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        await self._put(body, more=False)
+
+    async def open_stream(self) -> None:
+        """Answer 200 and begin a stream of events."""
+        self.streaming = True
+        await self._start(200, STREAM_HEADERS)
+
+    async def write(self, data: bytes) -> None:
+        """Send part of a stream."""
+        await self._put(data, more=True)
+
+    async def end_stream(self, data: bytes = b"") -> None:
+        """Send the last part of a stream."""
+        await self._put(data, more=False)
+
+    @asynccontextmanager
+    async def watch(self, keepalive_s: float, on_gone: Callable[[], None]) -> AsyncIterator[None]:
+        """Meanwhile, notice a hang-up, and keep a silent stream alive with comments."""
+        self._on_gone = on_gone
+        watcher = asyncio.create_task(self._watch(keepalive_s))
+        try:
+            yield
+        finally:
+            self._on_gone = None
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+
+    async def _watch(self, keepalive_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.gone:
+            try:
+                async with asyncio.timeout(keepalive_s):
+                    message = await self._receive()
+            except TimeoutError:
+                if self.streaming and loop.time() - self._wrote_at >= keepalive_s / 2:
+                    await self.write(KEEP_ALIVE)
+                continue
+            if message["type"] == "http.disconnect":
+                self._leave()
+
+    async def _start(self, status: int, headers: HeaderList) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": self.reply_headers + headers})
+
+    async def _put(self, data: bytes, *, more: bool) -> None:
+        if self.gone:
+            return
+        self._wrote_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(STALL_S):
+                await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except (TimeoutError, OSError):
+            self._leave()
+
+    def _leave(self) -> None:
+        self.gone = True
+        act, self._on_gone = self._on_gone, None
+        if act is not None:
+            act()
+
+
+def _too_large(limit: int) -> PlugskyError:
+    return PlugskyError(ErrorKind.TOO_LARGE, f"The request's body is over the limit of {limit} bytes")

@@ -1,0 +1,108 @@
+"""The life of one request up to the engine's acceptance, the same for every dialect.
+
+Guarantees, in order:
+
+1. Whatever can be wrong with a request is found before anything is set aside for it: the model, the key's scope, the
+   context (``prepare``). Such a refusal is recorded, costs nothing, and has an HTTP status of its own.
+2. ``prompt + min(max_tokens, step)`` tokens are reserved before the engine sees the request.
+3. From the reservation on, however the request ends, it is settled once: :mod:`plugsky.server.answer`.
+
+DESIGN, section 8.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from plugsky.core import frames
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.principal import Principal
+from plugsky.server.answer import NOTHING, Answer, Ask, too_late
+from plugsky.server.deps import AuditFields, Engine, Entry, Gateway, Outcome, RawHeaders, ServedModel
+from plugsky.server.flights import Flight
+
+
+async def authenticate(gateway: Gateway, headers: RawHeaders) -> Principal:
+    """Whose request this is. One way for every endpoint, dialect and form of header."""
+    try:
+        return await gateway.accounts.authenticate(headers)
+    except PlugskyError:
+        gateway.flights.turned_away()
+        raise
+
+
+@asynccontextmanager
+async def in_flight(gateway: Gateway, job: str, principal: Principal) -> AsyncIterator[Flight]:
+    """Keep a request on the list of those in flight, and record it when it is refused before it was booked."""
+    flight = gateway.flights.begin(job, principal)
+    try:
+        yield flight
+    except PlugskyError as error:
+        flight.failed = True
+        if not flight.booked:
+            fields: AuditFields = {"param": error.param} if error.param else {}
+            await gateway.accounts.refused(job, principal, flight.model, Outcome(error.kind.wire, NOTHING, fields))
+        raise
+    except BaseException:
+        flight.failed = True
+        raise
+    finally:
+        gateway.flights.end(flight)
+
+
+def resolve(gateway: Gateway, principal: Principal, name: str) -> ServedModel:
+    """The model a request names, when the key may use it."""
+    model = gateway.models.get(name)
+    if model is None:
+        raise PlugskyError(
+            ErrorKind.MODEL_NOT_FOUND,
+            f"The model {shown(name)} does not exist here",
+            next="GET /v1/models lists what this key may use",
+            param="model",
+        )
+    if not principal.may_use(model.id):
+        raise PlugskyError(
+            ErrorKind.FORBIDDEN,
+            f"This key may not use the model {shown(model.id)}",
+            next="ask the site's administrator for a key with that scope",
+            param="model",
+        )
+    return model
+
+
+def shown(name: str) -> str:
+    """A name from a request as it may appear in a message: quoted, escaped, at most 80 characters."""
+    return ascii(name if len(name) <= 80 else f"{name[:77]}...")
+
+
+async def begin(gateway: Gateway, flight: Flight, model: ServedModel, ask: Ask) -> Answer:
+    """Walk a request up to the engine's acceptance. Raises :class:`PlugskyError` with a status of its own."""
+    limits = gateway.policy.limits
+    deadline = asyncio.get_running_loop().time() + limits.request_timeout_s
+    if gateway.draining:
+        raise PlugskyError(ErrorKind.OVERLOADED, "The gateway is shutting down", retry_after=1.0)
+    gateway.accounts.check()
+    flight.model = model.id
+    engine = await gateway.engines.engine(model)
+    prepared = await _prepare(engine, flight, ask, deadline)
+    flight.prompt_tokens = len(prepared.tokens)
+    max_tokens = min(ask.max_tokens or limits.default_max_tokens, prepared.room)
+    booked = min(max_tokens, limits.reserve_step)
+    entry = Entry(flight.job, flight.principal, ask.requested_model, model, len(prepared.tokens) + booked, ask.end_user)
+    await gateway.accounts.reserve(entry)
+    flight.booked = True
+    answer = Answer(gateway, flight, ask, entry, max_tokens=max_tokens, booked=booked, deadline=deadline)
+    await answer.submit(engine, prepared.tokens)
+    return answer
+
+
+async def _prepare(engine: Engine, flight: Flight, ask: Ask, deadline: float) -> frames.Prepared:
+    try:
+        async with asyncio.timeout_at(deadline):
+            prepared = await engine.prepare(
+                tenant=flight.principal.tenant, messages=ask.messages, max_tokens=ask.max_tokens
+            )
+    except TimeoutError:
+        raise too_late() from None
+    flight.still_wanted()
+    return prepared
