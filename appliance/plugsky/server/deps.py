@@ -17,7 +17,7 @@ from plugsky.server.flights import Flights
 RawHeaders = Iterable[tuple[bytes, bytes]]
 """Request headers as ASGI gives them: names in lower case."""
 
-AuditFields = dict[str, str | int | float | bool | None]
+AuditFields = dict[str, str | int | bool | None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Accounts(Protocol):
         ...
 
     async def settle(self, entry: Entry, outcome: Outcome) -> None:
-        """Write the usage to the ledger and the record to the audit trail; both are there when this returns."""
+        """Write the usage to the ledger and hand the record with the same counts to the audit trail."""
         ...
 
     async def refused(self, job: str, principal: Principal, model: str, outcome: Outcome) -> None:

@@ -1,0 +1,110 @@
+"""The gateway's connections to the engines: one per model, made by the first request that wants it.
+
+Requests that find their model loading wait together for one connection, up to ``load_wait``; only beyond that, or when
+too many wait already, is one turned away. An engine that was lost or is retiring is connected to anew by the next
+request. A socket where nobody listens is an engine that its supervisor is about to start (again), so it is waited for
+too; a load that failed, or does not fit, is said at once.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.engine.client import EngineClient
+from plugsky.server.deps import Engine, ServedModel
+
+_WORTH_WAITING: Final = frozenset({ErrorKind.UNREACHABLE, ErrorKind.ENGINE_LOST})
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 1.0
+
+
+class EnginePool:
+    """A connection per model. ``socket_of`` says where the engine of a model listens."""
+
+    def __init__(self, socket_of: Callable[[str], Path], load_wait_s: float, max_waiting: int) -> None:
+        self._socket_of = socket_of
+        self._load_wait_s = load_wait_s
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._clients: dict[str, EngineClient] = {}
+        self._replaced: set[EngineClient] = set()
+        self._connecting: dict[str, asyncio.Task[EngineClient]] = {}
+
+    async def engine(self, model: ServedModel) -> Engine:
+        """The connected engine of ``model``. Raises ``loading`` or ``overloaded``, or why it cannot be had."""
+        client = self._clients.get(model.id)
+        if client is not None and client.connected and not client.retiring:
+            return client
+        if self._waiting >= self._max_waiting:
+            raise PlugskyError(
+                ErrorKind.OVERLOADED,
+                f"{self._waiting} requests wait for models to load already",
+                why=f"the limit is {self._max_waiting}",
+                retry_after=5.0,
+            )
+        task = self._connecting.get(model.id)
+        if task is None:
+            task = asyncio.create_task(self._connect(model), name=f"connect {model.id}")
+            self._connecting[model.id] = task
+            task.add_done_callback(lambda done: self._connected(model.id, done))
+        self._waiting += 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._waiting -= 1
+
+    async def close(self) -> None:
+        """End every connection; what is in flight fails with ``engine_lost``."""
+        tasks = list(self._connecting.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in [*self._clients.values(), *self._replaced]:
+            await client.close()
+
+    def _connected(self, model: str, task: "asyncio.Task[EngineClient]") -> None:
+        del self._connecting[model]
+        if not task.cancelled():
+            task.exception()  # marks it as seen: every request that waited has raised it for itself
+
+    async def _connect(self, model: ServedModel) -> EngineClient:
+        self._retire(model.id)
+        client = EngineClient(self._socket_of(model.id))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._load_wait_s
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                hello = await client.connect(max(deadline - loop.time(), 0.001))
+                break
+            except PlugskyError as error:
+                if error.kind not in _WORTH_WAITING:
+                    raise
+                if loop.time() + pause >= deadline:
+                    raise PlugskyError(
+                        ErrorKind.LOADING,
+                        f"The model {model.id} is not ready",
+                        why=f"its engine did not come up within {self._load_wait_s:g} s",
+                        retry_after=max(1.0, self._load_wait_s / 4),
+                    ) from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+        if hello.digest != model.digest:
+            await client.close()
+            raise PlugskyError(
+                ErrorKind.LOADING,
+                f"The engine of {model.id} holds another version of the model",
+                why="the site is changing generations",
+                retry_after=5.0,
+            )
+        self._clients[model.id] = client
+        return client
+
+    def _retire(self, model: str) -> None:
+        """Keep a connection that is being replaced until its last answers are through."""
+        self._replaced = {client for client in self._replaced if client.connected}
+        former = self._clients.pop(model, None)
+        if former is not None and former.connected:
+            self._replaced.add(former)

@@ -1,0 +1,125 @@
+"""One gateway process: its parts put together, its listener served, its end in good order.
+
+The process binds nothing: it serves the listening socket it is given, and only on an address that the policy allows.
+SIGTERM or SIGINT drains: no connection is accepted any more, what runs may finish for :data:`DRAIN_S`, what then still
+runs is cancelled and settled; a second signal cancels at once. Then the books and the audit trail are closed.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from typing import Final
+
+import uvicorn
+
+from plugsky.access.keys import Keys
+from plugsky.access.ledger import Ledger
+from plugsky.admin.call_server import CallServer, bind_socket
+from plugsky.audit import AuditLog
+from plugsky.core.clock import SystemClock
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.paths import SitePaths
+from plugsky.core.policy import EffectivePolicy
+from plugsky.server import control
+from plugsky.server.app import build_app
+from plugsky.server.books import Books
+from plugsky.server.deps import Gateway, ServedModel
+from plugsky.server.engines import EnginePool
+from plugsky.server.flights import Flights
+from plugsky.state import open_database
+
+PROCESS: Final = "gateway"
+DRAIN_S: Final = 30.0
+CLOSE_S: Final = 10
+"""After the drain: how long cancelled requests have to be settled."""
+KEEP_ALIVE_S: Final = 75
+MAX_HEADERS: Final = 32 << 10
+_log: Final = logging.getLogger(__name__)
+
+
+def run(paths: SitePaths, listener: socket.socket, policy: EffectivePolicy, models: Iterable[ServedModel]) -> None:
+    """Serve the site's API on ``listener`` until told to stop. Raises :class:`PlugskyError` when it cannot begin."""
+    check_listener(listener, policy)
+    asyncio.run(_run(paths, listener, policy, {model.id: model for model in models}))
+
+
+def check_listener(listener: socket.socket, policy: EffectivePolicy) -> None:
+    """Refuse an address that the policy does not name: by default only loopback is named."""
+    host = listener.getsockname()[0]
+    if host not in policy.bind_hosts:
+        raise PlugskyError(
+            ErrorKind.POLICY_REFUSED,
+            f"the gateway may not listen on {host}",
+            why=f"this site's policy allows {', '.join(policy.bind_hosts)}",
+            next="plugsky serve --host 127.0.0.1",
+        )
+
+
+async def _run(
+    paths: SitePaths, listener: socket.socket, policy: EffectivePolicy, models: Mapping[str, ServedModel]
+) -> None:
+    clock = SystemClock()
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        audit = await asyncio.to_thread(
+            AuditLog.open, paths, PROCESS, clock, serve_without_audit=policy.serve_without_audit
+        )
+        stack.push_async_callback(asyncio.to_thread, audit.close)
+        database = await asyncio.to_thread(open_database, paths.database)
+        stack.callback(database.close)
+        keys = await asyncio.to_thread(Keys.open, database, paths, clock)
+        books = Books(keys, Ledger(database, clock, audit.name), audit)
+        stack.push_async_callback(asyncio.to_thread, books.close)
+        left = await asyncio.to_thread(books.recover)
+        if left:
+            _log.warning("%d requests of an earlier gateway were closed without charge", left)
+        engines = EnginePool(paths.engine_socket, policy.limits.load_wait_s, policy.limits.max_queue)
+        stack.push_async_callback(engines.close)
+        gateway = Gateway(models, books, engines, Flights(clock), clock, policy)
+        calls = CallServer(control.verbs(gateway.flights))
+        await calls.start(bind_socket(paths.gateway_socket))
+        stack.push_async_callback(calls.close)
+        server = HttpServer(gateway)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.drain)
+        await server.serve(sockets=[listener])
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn, with its signals and its end in our hands."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(
+            uvicorn.Config(
+                build_app(gateway),
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=int(DRAIN_S) + CLOSE_S,
+                h11_max_incomplete_event_size=MAX_HEADERS,
+            )
+        )
+        self._gateway = gateway
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the process's signals alone: :func:`run` has them."""
+        yield
+
+    def drain(self) -> None:
+        """Stop taking requests and let those that run finish; called again, cancel them."""
+        flights = self._gateway.flights
+        if self._gateway.draining:
+            flights.cancel_all("drain")
+            return
+        self._gateway.draining = True
+        self.should_exit = True
+        asyncio.get_running_loop().call_later(DRAIN_S, flights.cancel_all, "drain")
