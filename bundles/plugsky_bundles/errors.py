@@ -114,6 +114,10 @@ class UnlistedFile(VerificationError):
     """A file, link or device on the media that no signed list names."""
 
 
+class MediaUnreadable(VerificationError):
+    """The medium did not give back its bytes: an input/output error."""
+
+
 class NotSealed(VerificationError):
     """A bundle that has not been signed and sealed yet."""
 
@@ -127,6 +131,10 @@ class ChainError(VerificationError):
     def __init__(self, what: str, why: str, then: str, *, seq: int, offset: int) -> None:
         super().__init__(what, why, then)
         self.seq, self.offset = seq, offset
+
+
+class PlanMismatch(VerificationError):
+    """A plan that was made for another bundle than the one at hand."""
 
 
 class GgufError(VerificationError):
@@ -149,8 +157,30 @@ class SourceUnreachable(SourceError):
     exit_code = 8
 
 
+class BadThreshold(BundleError):
+    """A threshold that its number of keys can never meet."""
+
+    exit_code = 2
+
+
 class NoSpace(BundleError):
     """Not enough room; says how much is needed and how much is there."""
+
+
+class SiteUnwritable(BundleError):
+    """The site's file system refused a write for another reason than space."""
+
+
+class NotForThisHost(BundleError):
+    """Parts of the bundle were made for another Python or machine."""
+
+
+class InstallError(BundleError):
+    """A generation could not be put together from parts that were all verified."""
+
+
+class Busy(BundleError):
+    """Another process is working on the same site or output directory."""
 
 
 class ExistsError(BundleError):

@@ -37,10 +37,15 @@ MAX_SNAPSHOT: Final = 2_000_000
 MAX_TARGETS_METADATA: Final = 5_000_000
 
 ROLES: Final = ("models", "python", "debs", "playbooks", "policy")
+EVIDENCE_FILES: Final = ("README.txt", "install.sh")
+EVIDENCE_DIRECTORIES: Final = ("docs", "evidence", "tools")
+CUSTODY: Final = "evidence/custody.jsonl"
 MAX_SEGMENTS: Final = 8
 MAX_SEGMENT: Final = 200
 MAX_PATH: Final = 512
 
+METADATA: Final = "metadata"
+BLOBS: Final = "blobs"
 REVOCATIONS: Final = "policy/revocations.json"
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~-]*", re.ASCII)
@@ -104,21 +109,24 @@ def bundle_dirname(channel: str, version: int) -> str:
     return f"plugsky-{channel}-{version}"
 
 
-def check_channel(channel: str) -> None:
-    """A channel is 1 to 32 of a-z, 0-9 and `-`, not starting with `-`."""
+def check_channel(channel: object) -> str:
+    """`channel`, if it is 1 to 32 of a-z, 0-9 and `-`, not starting with `-`. Raises UnsafeName."""
     if not isinstance(channel, str) or _CHANNEL.fullmatch(channel) is None:
         raise UnsafeName(
             f"The channel name {channel!r} is not allowed",
             "a channel is 1 to 32 lower-case letters, digits and '-'",
             "Choose another name",
         )
+    return channel
 
 
-def check_version(version: int) -> None:
+def check_version(version: object) -> int:
+    """`version`, if it is an integer from 1 to 2^31 - 1. Raises MalformedMetadata."""
     if type(version) is not int or not 1 <= version <= MAX_VERSION:
         raise MalformedMetadata(
             f"The version {version!r} is out of range", f"versions run from 1 to {MAX_VERSION}", _REMAKE
         )
+    return version
 
 
 def check_target_path(path: str) -> None:
@@ -134,6 +142,24 @@ def check_target_path(path: str) -> None:
             f"a path starts with one of {', '.join(ROLES)} and has 2 to {MAX_SEGMENTS} segments",
             "Rename the file",
         )
+    _check_segments(path, segments)
+
+
+def check_evidence_path(path: str) -> None:
+    """Refuse the path of a file outside the targets: README.txt and install.sh, or under docs/, evidence/ or tools/."""
+    segments = path.split("/") if isinstance(path, str) and len(path) <= MAX_PATH else []
+    if path not in EVIDENCE_FILES and not (segments and segments[0] in EVIDENCE_DIRECTORIES and len(segments) > 1):
+        raise UnsafeName(
+            f"The file {path!r} does not belong in a bundle",
+            f"beside metadata and blobs there are {', '.join((*EVIDENCE_FILES, *EVIDENCE_DIRECTORIES))}",
+            "Remove it",
+        )
+    if len(segments) > MAX_SEGMENTS:
+        raise UnsafeName(f"The name {path!r} is not allowed", f"more than {MAX_SEGMENTS} segments", "Rename the file")
+    _check_segments(path, segments)
+
+
+def _check_segments(path: str, segments: Sequence[str]) -> None:
     for segment in segments:
         if (
             len(segment) > MAX_SEGMENT

@@ -1,0 +1,120 @@
+"""Bundle -> VerifiedBundle: everything that can be known about a bundle without reading its payload.
+
+`verify_metadata`, in order: the walk over the metadata (`walk`); the names of all files and their chunk lists
+(`entries`); the exact set: every listed file lies on the media with its listed size, and nothing else does;
+revocations, those of the site and those in the bundle. Then, and only then, a `VerifiedBundle`.
+
+`verify_payload` (in `payload`) is the full read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from plugsky_bundles.entries import check_exact_set, collect_entries, read_blob
+from plugsky_bundles.errors import Revoked
+from plugsky_bundles.format import METADATA, REVOCATIONS, Chunk, FileEntry, content_id
+from plugsky_bundles.media import Bundle, open_bundle
+from plugsky_bundles.metadata import key_names
+from plugsky_bundles.payload import verify_payload
+from plugsky_bundles.state import MAX_REVOCATIONS, Revocations, TrustState, check_revoked
+from plugsky_bundles.strict_json import malformed
+from plugsky_bundles.verified import Signer, VerifiedBundle
+from plugsky_bundles.walk import Anchor, Walk, fingerprint, walk
+
+__all__ = [
+    "Anchor",
+    "Bundle",
+    "Revocations",
+    "Signer",
+    "TrustState",
+    "VerifiedBundle",
+    "fingerprint",
+    "open_bundle",
+    "verify_metadata",
+    "verify_payload",
+]
+
+
+def verify_metadata(bundle: Bundle, anchor: Anchor, *, now: datetime) -> VerifiedBundle:
+    """Verify everything but the payload.
+
+    `anchor`: the site's TrustState, or on first use the fingerprint of a root (`sha256sum metadata/1.root.json`).
+    `now`: the system clock, aware. Raises a VerificationError (exit code 5) naming the first thing that is wrong.
+    """
+    found = walk(_Metadata(bundle), anchor, now)
+    entries, lists = collect_entries(bundle, found.roles)
+    found.checks.append(f"{len(entries)} file names are safe and their chunk lists add up")
+    blobs = [*lists.values(), *(blob for entry in entries.values() for blob in entry.blobs)]
+    check_exact_set(bundle, (f"{METADATA}/{name}" for name in found.used), blobs, found.evidence)
+    found.checks.append("every listed file is there with its size, and nothing else is")
+    before = anchor if isinstance(anchor, TrustState) else TrustState(found.root_bytes)
+    revoked = _revocations(bundle, entries)
+    _check_revocations(found, entries, before.revocations | revoked)
+    found.checks.append("no bundle, key or digest in it has been revoked")
+    names = key_names(found.root, "The root")
+    return VerifiedBundle(
+        bundle=bundle,
+        channel=found.channel,
+        version=found.versions["targets"],
+        bundle_id=found.bundle_id,
+        content_id=content_id(entries.values()),
+        root_fingerprint=fingerprint(found.root_bytes),
+        signers={role: tuple(Signer(k, names.get(k, "")) for k in keyids) for role, keyids in found.signers.items()},
+        expires=found.expires,
+        sealed_at=found.sealed_at,
+        time=found.time,
+        entries=entries,
+        evidence=found.evidence,
+        lists=lists,
+        custodians=frozenset(found.root.roles["snapshot"].keyids),
+        checks=tuple(found.checks),
+        state=before.accept(
+            root=found.root_bytes,
+            channel=found.channel,
+            floor=found.floor,
+            time=found.sealed_at,
+            revocations=revoked,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """`metadata/` of a bundle as the walk wants it."""
+
+    bundle: Bundle
+
+    @property
+    def names(self) -> Collection[str]:
+        prefix = f"{METADATA}/"
+        return [name.removeprefix(prefix) for name in self.bundle.files if name.startswith(prefix)]
+
+    def read(self, name: str, limit: int) -> bytes:
+        return self.bundle.read(f"{METADATA}/{name}", limit=limit)
+
+
+def _revocations(bundle: Bundle, entries: Mapping[str, FileEntry]) -> Revocations:
+    entry = entries.get(REVOCATIONS)
+    if entry is None:
+        return Revocations()
+    if entry.length > MAX_REVOCATIONS or entry.chunks:
+        raise malformed(REVOCATIONS, f"it must be one blob of at most {MAX_REVOCATIONS} bytes")
+    return Revocations.from_json(read_blob(bundle, Chunk(entry.sha256, entry.length)))
+
+
+def _check_revocations(found: Walk, entries: Mapping[str, FileEntry], revocations: Revocations) -> None:
+    digests = {entry.sha256: entry.path for entry in entries.values()}
+    digests |= {blob.sha256: entry.path for entry in entries.values() for blob in entry.blobs}
+    check_revoked(revocations, found.bundle_id, digests)
+    for role, keyids in found.signers.items():
+        signing = found.root.roles[role if role in found.root.roles else "targets"]
+        good = [keyid for keyid in keyids if keyid not in revocations.keys]
+        if len(good) < len(keyids) and len(good) < signing.threshold:
+            raise Revoked(
+                f"The {role} metadata is signed with a revoked key",
+                f"without it {len(good)} of {signing.threshold} signatures remain",
+                "Ask for a bundle signed with the current keys",
+            )

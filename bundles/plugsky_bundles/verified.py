@@ -1,0 +1,55 @@
+"""The value that stands for "this metadata is what trusted people signed".
+
+Only `trusted.verify_metadata` makes one. Its entries fix the digest of every file and chunk; the payload itself has not
+been read: whoever reads it compares it with these digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from plugsky_bundles.format import Chunk, FileEntry
+from plugsky_bundles.media import Bundle
+from plugsky_bundles.metadata import Listed
+from plugsky_bundles.state import TrustState
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A key that signed, and what the root calls it ("" when it has no name)."""
+
+    keyid: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBundle:
+    """`expires` is the earliest date in it; `sealed_at` its own, `time` the newest time that can be proved (both UTC).
+
+    `signers` by role name; `evidence` are the files outside the targets; `lists` the chunk lists by target path;
+    `checks` says in order what was checked; `state` is the trust state once this bundle is accepted.
+    """
+
+    bundle: Bundle
+    channel: str
+    version: int
+    bundle_id: str
+    content_id: str
+    root_fingerprint: str
+    signers: Mapping[str, tuple[Signer, ...]]
+    expires: datetime
+    sealed_at: datetime
+    time: datetime
+    entries: Mapping[str, FileEntry] = field(repr=False)
+    evidence: Mapping[str, Listed] = field(repr=False)
+    lists: Mapping[str, Chunk] = field(repr=False)
+    custodians: frozenset[str]
+    checks: tuple[str, ...]
+    state: TrustState = field(repr=False)
+
+    @property
+    def payload(self) -> Mapping[str, int]:
+        """Each distinct blob of the files, by SHA-256, with its length: what a full copy reads once."""
+        return {chunk.sha256: chunk.length for entry in self.entries.values() for chunk in entry.blobs}

@@ -1,0 +1,276 @@
+"""From an anchor to every role file of a bundle: the TUF client workflow (specification 1.0.31, section 5), offline.
+
+No file is opened here: bytes come from a `Reader`. In order:
+
+1. the chain of roots on the media is whole; each root is signed by its own keys and by those of the one before;
+2. the anchor (a site's state, or a fingerprint) is one of them, or the one right before the first of them;
+3. timestamp: signed, not older than the floor; it names the snapshot by length and SHA-256;
+4. snapshot: those bytes, signed, no role dropped, none older than its floor; it names every role file the same way;
+5. targets: those bytes, signed, and delegating to the same keys and threshold; then each delegated role;
+6. all of one channel; nothing past its date at the newest time that can be proved; no other file in `metadata/`.
+
+The newest time is the latest of the clock, the site's state and the timestamp itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeVar
+
+from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
+
+from plugsky_bundles.errors import (
+    DigestMismatch,
+    MetadataExpired,
+    MetadataMissing,
+    NotSealed,
+    Rollback,
+    UnlistedFile,
+    UntrustedRoot,
+)
+from plugsky_bundles.format import (
+    MAX_ROOT,
+    MAX_SNAPSHOT,
+    MAX_TARGETS_METADATA,
+    MAX_TIMESTAMP,
+    ROLES,
+    check_version,
+    is_sha256,
+)
+from plugsky_bundles.metadata import (
+    EVIDENCE,
+    ROLE_FILES,
+    TIME,
+    Listed,
+    check_common,
+    check_delegations,
+    check_root,
+    count_signatures,
+    evidence_of,
+    listed,
+    read_metadata,
+)
+from plugsky_bundles.state import EPOCH, Floor, TrustState
+from plugsky_bundles.strict_json import malformed
+from plugsky_bundles.times import parse_stamp, stamp, whole_seconds
+
+MAX_ROOTS: Final = 256
+Anchor = TrustState | str
+S = TypeVar("S", Snapshot, Targets)
+
+_ROOT_NAME = re.compile(r"([1-9][0-9]{0,9})\.root\.json", re.ASCII)
+_RECOPY: Final = "Copy the bundle again from its source"
+
+
+class Reader(Protocol):
+    """The files of `metadata/` by bare name."""
+
+    @property
+    def names(self) -> Collection[str]: ...
+
+    def read(self, name: str, limit: int) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Walk:
+    """What the walk found; each step fills its part."""
+
+    reader: Reader
+    root: Root
+    root_bytes: bytes
+    time: datetime
+    channel: str = ""
+    bundle_id: str = ""
+    sealed_at: datetime = EPOCH
+    versions: dict[str, int] = field(default_factory=dict)
+    signers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    roles: dict[str, Targets] = field(default_factory=dict)
+    evidence: dict[str, Listed] = field(default_factory=dict)
+    dated: dict[str, Signed] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    checks: list[str] = field(default_factory=list)
+
+    @property
+    def expires(self) -> datetime:
+        return min(signed.expires for signed in self.dated.values())
+
+    @property
+    def floor(self) -> Floor:
+        return Floor(dict(self.versions), self.bundle_id)
+
+
+def fingerprint(root: bytes) -> str:
+    """What the paper says of a root: SHA-256 of its file, so that `sha256sum` can check it."""
+    return hashlib.sha256(root).hexdigest()
+
+
+def walk(reader: Reader, anchor: Anchor, now: datetime) -> Walk:
+    """Verify all metadata of a bundle. Raises a VerificationError that says what is wrong; never returns in doubt."""
+    floor_time = anchor.time if isinstance(anchor, TrustState) else EPOCH
+    root, root_bytes, used, signers = _roots(reader, anchor)
+    found = Walk(reader, root, root_bytes, max(whole_seconds(now), floor_time), used=used, signers={"root": signers})
+    found.dated["root"] = root
+    found.checks.append(f"root version {root.version} leads back to the trusted root")
+    snapshot_file, snapshot_version = _timestamp(found, anchor)
+    snapshot = _snapshot(found, snapshot_file, snapshot_version, anchor)
+    _targets(found, snapshot)
+    for name, signed in found.dated.items():
+        if signed.is_expired(found.time):
+            raise MetadataExpired(
+                f"The {name} metadata has expired",
+                f"it was good until {stamp(signed.expires)}, and it is at least {stamp(found.time)}",
+                "Ask for a newer bundle; if the clock is wrong, set it",
+            )
+    found.checks.append(f"nothing has expired at {stamp(found.time)}")
+    for name in sorted(set(reader.names) - found.used):
+        raise UnlistedFile(f"metadata/{name} does not belong here", "no signed list names it", _RECOPY)
+    return found
+
+
+def _roots(reader: Reader, anchor: Anchor) -> tuple[Root, bytes, set[str], tuple[str, ...]]:
+    numbers = sorted(int(match[1]) for name in reader.names if (match := _ROOT_NAME.fullmatch(name)))
+    if not numbers:
+        raise MetadataMissing("The bundle has no root", "metadata/1.root.json is missing", _RECOPY)
+    if len(numbers) > MAX_ROOTS or numbers != list(range(numbers[0], numbers[-1] + 1)):
+        raise UntrustedRoot("The chain of roots has gaps", f"versions {numbers[:10]} do not follow each other", _RECOPY)
+    chain: dict[int, tuple[Root, bytes, tuple[str, ...]]] = {}
+    before: Root | None = None
+    if isinstance(anchor, TrustState) and (own := _own_root(anchor)).version == numbers[0] - 1:
+        before = own
+    anchored = before is not None
+    for number in numbers:
+        name = f"{number}.root.json"
+        data = reader.read(name, MAX_ROOT)
+        root, signers = _root(data, number, before, f"metadata/{name}")
+        chain[number] = (root, data, signers)
+        anchored = anchored or _is_anchor(anchor, data)
+        before = root
+    used = {f"{number}.root.json" for number in numbers}
+    root, data, signers = chain[numbers[-1]]
+    if isinstance(anchor, TrustState) and (own := _own_root(anchor)).version > root.version:
+        return own, anchor.root, used, ()
+    if not anchored:
+        raise UntrustedRoot(
+            "The bundle is not signed for here",
+            f"its root {fingerprint(chain[numbers[0]][1])} is not the one that is trusted",
+            "Compare the fingerprint with the one on paper",
+        )
+    return root, data, used, signers
+
+
+def _root(data: bytes, number: int, before: Root | None, what: str) -> tuple[Root, tuple[str, ...]]:
+    metadata: Metadata[Root] = read_metadata(data, Root, what)
+    root = metadata.signed
+    if root.version != number:
+        raise malformed(what, f"it says that it is version {root.version}")
+    check_root(root, what)
+    return root, count_signatures([root] if before is None else [before, root], "root", metadata, what)
+
+
+def _own_root(state: TrustState) -> Root:
+    return read_metadata(state.root, Root, "The trusted root of this site").signed
+
+
+def _is_anchor(anchor: Anchor, data: bytes) -> bool:
+    return data == anchor.root if isinstance(anchor, TrustState) else is_sha256(anchor) and fingerprint(data) == anchor
+
+
+def _timestamp(found: Walk, anchor: Anchor) -> tuple[Listed, int]:
+    what = "metadata/timestamp.json"
+    if "timestamp.json" not in found.reader.names and not any(".snapshot." in name for name in found.reader.names):
+        raise NotSealed("The bundle is not sealed", "it has no timestamp yet", "Run `plugsky bundle seal` on it")
+    metadata = read_metadata(_read(found, "timestamp.json", MAX_TIMESTAMP), Timestamp, what)
+    signed = metadata.signed
+    found.signers["timestamp"] = count_signatures([found.root], "timestamp", metadata, what)
+    found.channel = check_common(signed, None, what)
+    found.sealed_at = parse_stamp(signed.unrecognized_fields.get(TIME), what)
+    found.time = max(found.time, found.sealed_at)
+    found.checks.append("timestamp is signed")
+    _note(found, "timestamp", signed, anchor)
+    return listed(signed.snapshot_meta, what), check_version(signed.snapshot_meta.version)
+
+
+def _snapshot(found: Walk, file: Listed, version: int, anchor: Anchor) -> Snapshot:
+    name = f"{version}.snapshot.json"
+    snapshot, data = _listed_file(found, name, file, version, Snapshot, "snapshot", MAX_SNAPSHOT)
+    if tuple(sorted(snapshot.meta)) != tuple(sorted(ROLE_FILES)):
+        raise malformed(f"metadata/{name}", f"it must list exactly {', '.join(ROLE_FILES)}")
+    found.bundle_id = hashlib.sha256(data).hexdigest()
+    found.evidence = evidence_of(snapshot.unrecognized_fields.get(EVIDENCE), f"metadata/{name}")
+    _note(found, "snapshot", snapshot, anchor)
+    for role in ("targets", *ROLES):
+        _above_floor(found, role, snapshot.meta[f"{role}.json"].version, anchor)
+    known = _floor(found, anchor)
+    same_version = known is not None and known.versions.get("timestamp") == found.versions["timestamp"]
+    if known is not None and same_version and known.bundle_id != found.bundle_id:
+        raise Rollback(
+            "This version was accepted with other content",
+            f"the bundle accepted before is {known.bundle_id}, this one {found.bundle_id}",
+            "Do not use it; ask its builder which one is right",
+        )
+    found.checks.append("snapshot is the one that the timestamp names, and is signed")
+    return snapshot
+
+
+def _targets(found: Walk, snapshot: Snapshot) -> None:
+    for role in ("targets", *ROLES):
+        meta = snapshot.meta[f"{role}.json"]
+        name = f"{check_version(meta.version)}.{role}.json"
+        file = listed(meta, f"The snapshot's entry of {role}")
+        targets, _ = _listed_file(found, name, file, meta.version, Targets, role, MAX_TARGETS_METADATA)
+        if role == "targets":
+            check_delegations(found.root, targets, f"metadata/{name}")
+        elif targets.delegations is not None:
+            raise malformed(f"metadata/{name}", "it delegates further")
+        found.roles[role] = targets
+        found.versions[role] = targets.version
+        found.dated[role] = targets
+    threshold = found.root.roles["targets"].threshold
+    found.checks.append(f"targets and each role under it are signed by at least {threshold} of its keys")
+
+
+def _listed_file(
+    found: Walk, name: str, file: Listed, version: int, kind: type[S], role: str, limit: int
+) -> tuple[S, bytes]:
+    """Read a metadata file that another one lists, and check bytes, signatures, version and channel."""
+    what = f"metadata/{name}"
+    data = _read(found, name, min(limit, file.length))
+    if len(data) != file.length or hashlib.sha256(data).hexdigest() != file.sha256:
+        raise DigestMismatch(f"{what} was changed", "its bytes are not the ones that were sealed", _RECOPY)
+    metadata: Metadata[Any] = read_metadata(data, kind, what)
+    signed: S = metadata.signed
+    signing = "snapshot" if role == "snapshot" else "targets"
+    found.signers[role] = count_signatures([found.root], signing, metadata, what)
+    if signed.version != version:
+        raise malformed(what, f"it says that it is version {signed.version}")
+    check_common(signed, found.channel, what)
+    return signed, data
+
+
+def _read(found: Walk, name: str, limit: int) -> bytes:
+    found.used.add(name)
+    return found.reader.read(name, limit)
+
+
+def _note(found: Walk, role: str, signed: Signed, anchor: Anchor) -> None:
+    _above_floor(found, role, signed.version, anchor)
+    found.versions[role] = signed.version
+    found.dated[role] = signed
+
+
+def _above_floor(found: Walk, role: str, version: int, anchor: Anchor) -> None:
+    known = _floor(found, anchor)
+    if known is not None and version < known.versions.get(role, 0):
+        raise Rollback(
+            "This bundle is older than one accepted before",
+            f"{role} is at version {version}, this site has seen {known.versions[role]}",
+            "Use the newest bundle of this channel",
+        )
+
+
+def _floor(found: Walk, anchor: Anchor) -> Floor | None:
+    return anchor.floors.get(found.channel) if isinstance(anchor, TrustState) else None

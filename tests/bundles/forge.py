@@ -1,0 +1,197 @@
+"""A maker of right and wrong bundles: real keys, real metadata, tiny payloads.
+
+`Forge` builds a whole small bundle in a fraction of a second. Wrong ones are made from it with `alter`, which rewrites
+one metadata file and signs again everything that a holder of all keys would have to sign, so that a test reaches the
+check it is about.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import CryptoSigner
+
+from plugsky_bundles import ceremony, keys, sealing
+from plugsky_bundles.format import ROLES, Chunk, FileEntry, blob_path, bundle_dirname
+from plugsky_bundles.state import Revocations
+from plugsky_bundles.strict_json import encode
+from plugsky_bundles.trustdir import open_trust
+
+PASSPHRASE = b"correct horse"
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+LIFETIME = timedelta(days=90)
+
+MODEL = b"GGUF" + bytes(range(256)) * 8
+FILES: Mapping[str, bytes] = {
+    "models/tiny/tiny.gguf": MODEL,
+    "models/tiny/LICENSE": b"Apache-2.0\n",
+    "python/plugsky-0.1.0-py3-none-any.whl": b"PK wheel",
+    "playbooks/preflight.yml": b"- hosts: all\n",
+    "policy/channel.json": b'{"channel":"demo"}',
+}
+CUT = {"models/tiny/tiny.gguf": (1000, 1000, len(MODEL) - 2000)}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def put_blob(bundle: Path, data: bytes) -> Chunk:
+    chunk = Chunk(sha256(data), len(data))
+    path = bundle / blob_path(chunk.sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return chunk
+
+
+def put_file(bundle: Path, path: str, data: bytes, lengths: Iterable[int] = ()) -> FileEntry:
+    """Write the blobs of one file, cut at `lengths` or whole, and describe it."""
+    chunks, offset = [], 0
+    for length in lengths:
+        chunks.append(put_blob(bundle, data[offset : offset + length]))
+        offset += length
+    if not chunks:
+        put_blob(bundle, data)
+    return FileEntry(path, len(data), sha256(data), tuple(chunks))
+
+
+@dataclass
+class Forge:
+    """A trust directory and the bundles made with it."""
+
+    base: Path
+    root_keys: int = 1
+    root_threshold: int = 1
+    targets_keys: int = 1
+    targets_threshold: int = 1
+    scheme: str = keys.ED25519
+
+    def __post_init__(self) -> None:
+        self.trust = self.base / "trust"
+        self.init = ceremony.init(
+            self.trust,
+            PASSPHRASE,
+            root_keys=self.root_keys,
+            root_threshold=self.root_threshold,
+            targets_keys=self.targets_keys,
+            targets_threshold=self.targets_threshold,
+            scheme=self.scheme,
+            now=NOW,
+        )
+        self._signers: dict[str, list[CryptoSigner]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        return self.init.fingerprint
+
+    def signers(self, role: str) -> list[CryptoSigner]:
+        """Every key that signs a role file, opened once."""
+        owner = role if role in ("root", "snapshot", "timestamp") else "targets"
+        if owner not in self._signers:
+            self._signers[owner] = open_trust(self.trust).open_keys(owner, PASSPHRASE)
+        return self._signers[owner]
+
+    def draft(
+        self,
+        *,
+        channel: str = "demo",
+        version: int | None = None,
+        files: Mapping[str, bytes] = FILES,
+        revocations: Revocations | None = None,
+        now: datetime = NOW,
+        expires: datetime = NOW + LIFETIME,
+        name: str | None = None,
+    ) -> Path:
+        trust = open_trust(self.trust)
+        version = version or trust.next_version(channel)
+        bundle = self.base / (name or bundle_dirname(channel, version))
+        bundle.mkdir()
+        if revocations is not None:
+            files = {**files, "policy/revocations.json": revocations.to_json()}
+        entries = [put_file(bundle, path, data, CUT.get(path, ())) for path, data in files.items()]
+        (bundle / "README.txt").write_text("A bundle.\n")
+        sealing.draft(
+            bundle, entries, channel=channel, version=version, root=trust.root_bytes, now=now, expires=expires
+        )
+        return bundle
+
+    def sealed(self, *, now: datetime = NOW, **options: Any) -> Path:
+        """A right bundle, ready to verify."""
+        bundle = self.draft(now=now, **options)
+        sealing.sign(bundle, self.trust, PASSPHRASE, now=now)
+        sealing.seal(bundle, self.trust, PASSPHRASE, now)
+        return bundle
+
+    def resign(self, bundle: Path, metadata: Mapping[str, dict[str, Any]]) -> None:
+        """Sign these role files (signed parts by role) and bring snapshot and timestamp in line."""
+        parts = signed_parts(bundle)
+        parts.update(copy.deepcopy(dict(metadata)))
+        for role, signed in parts.items():
+            if role in ("root", "snapshot", "timestamp"):
+                continue
+            if role in metadata:
+                self.write(bundle, role, signed)
+            if "snapshot" not in metadata:
+                describe(parts["snapshot"]["meta"], role, bundle, parts)
+        if "root" in metadata:
+            self.write(bundle, "root", parts["root"])
+        self.write(bundle, "snapshot", parts["snapshot"])
+        if "timestamp" not in metadata:
+            describe(parts["timestamp"]["meta"], "snapshot", bundle, parts)
+        self.write(bundle, "timestamp", parts["timestamp"])
+
+    def write(self, bundle: Path, role: str, signed: dict[str, Any]) -> None:
+        path = bundle / "metadata" / file_name(role, signed)
+        path.write_bytes(encode(envelope(signed, self.signers(role))))
+
+    def alter(self, bundle: Path, role: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the signed part of one role file in place and sign all again."""
+        signed = signed_parts(bundle)[role]
+        change(signed)
+        self.resign(bundle, {role: signed})
+
+
+def copy_of(bundle: Path, name: str = "copy") -> Path:
+    return Path(shutil.copytree(bundle, bundle.parent / name, symlinks=True))
+
+
+def file_name(role: str, signed: Mapping[str, Any]) -> str:
+    return "timestamp.json" if role == "timestamp" else f"{signed['version']}.{role}.json"
+
+
+def signed_parts(bundle: Path) -> dict[str, dict[str, Any]]:
+    """The signed part of each metadata file by role (the newest root)."""
+    parts = {}
+    for path in sorted((bundle / "metadata").iterdir()):
+        role = path.name.removesuffix(".json").split(".")[-1]
+        parts[role] = json.loads(path.read_bytes())["signed"]
+    return {role: parts[role] for role in ("root", "targets", *ROLES, "snapshot", "timestamp") if role in parts}
+
+
+def envelope(signed: dict[str, Any], signers: Iterable[CryptoSigner]) -> dict[str, Any]:
+    """TUF metadata around any signed part, also one that python-tuf would refuse to make."""
+    payload = olpc(signed)
+    signatures = [{"keyid": s.public_key.keyid, "sig": s.sign(payload).signature} for s in signers]
+    return {"signatures": sorted(signatures, key=lambda s: s["keyid"]), "signed": signed}
+
+
+def olpc(value: Any) -> bytes:
+    """OLPC canonical JSON, which TUF signs."""
+    text = encode_canonical(value)
+    assert isinstance(text, str)
+    return text.encode("utf-8")
+
+
+def describe(meta: dict[str, Any], role: str, bundle: Path, parts: Mapping[str, dict[str, Any]]) -> None:
+    data = (bundle / "metadata" / file_name(role, parts[role])).read_bytes()
+    entry = {"version": parts[role]["version"], "length": len(data), "hashes": {"sha256": sha256(data)}}
+    meta[f"{role}.json"] = entry
