@@ -48,7 +48,7 @@ from plugsky_bundles.times import parse_stamp
 
 FORMAT: Final = 1
 MAX_SIGNATURES: Final = 32
-MAX_KEYS: Final = 32
+MAX_KEYS: Final = 64
 LIMITS: Final[Mapping[type[Signed], int]] = {
     Root: MAX_ROOT,
     Timestamp: MAX_TIMESTAMP,

@@ -40,14 +40,24 @@ __all__ = ["Draft", "Sealed", "Signed", "draft", "seal", "sign"]
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """Who signed now (`added`), who has signed in all, and how many the threshold still lacks; names of keys."""
+    """Who signed now (`added`) and who has signed every role file (`signers`), by the names of their keys."""
 
     channel: str
     version: int
     content_id: str
     added: tuple[str, ...]
     signers: tuple[str, ...]
-    missing: int
+    threshold: int
+
+    @property
+    def present(self) -> int:
+        """How many signatures every role file has."""
+        return len(self.signers)
+
+    @property
+    def missing(self) -> int:
+        """How many more must sign before the bundle can be sealed."""
+        return max(0, self.threshold - self.present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +104,13 @@ def sign(
             if new[role]:
                 write_file(bundle_dir / METADATA / f"{found.version}.{role}.json", serialise(metadata))
     everyone = set.intersection(*(set(metadata.signatures) for metadata in found.metadata.values()))
-    threshold = trust.root.roles["targets"].threshold
     return Signed(
         found.channel,
         found.version,
         found.content_id,
         _names(trust, added),
         _names(trust, everyone),
-        max(0, threshold - len(everyone)),
+        trust.root.roles["targets"].threshold,
     )
 
 
