@@ -1,0 +1,255 @@
+"""Generations of a site: ``generations/<n>`` holds everything that one installed bundle needs to run.
+
+A generation counts once its ``.complete`` is there, which is written last; anything else with a number is the remains
+of an interrupted installation and is removed by the next one. ``current`` is a symbolic link that is only ever
+replaced in one step, so a site runs the old generation or the new one and never something between.
+Files are hard links into the store: kept once, read-only, shared by every generation that has them.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from plugsky.core.clock import rfc3339
+from plugsky.core.paths import SitePaths
+from plugsky.fleet import venv
+from plugsky.fleet.lock import site_lock
+from plugsky_bundles import strict_json, transfer
+from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
+from plugsky_bundles.errors import BundleError, DigestMismatch, NotFound, SiteUnwritable
+from plugsky_bundles.plan import LOCK_PATH, Plan, SiteFacts
+from plugsky_bundles.progress import Progress, ProgressEvent, silent
+from plugsky_bundles.state import Revocations, check_revoked
+from plugsky_bundles.verified import VerifiedBundle
+
+SCHEMA: Final = "plugsky.generation/1"
+COMPLETE: Final = ".complete"
+PROVENANCE: Final = "bundle.json"
+LINKED_ROLES: Final = ("models", "playbooks", "policy", "debs")
+MAX_PROVENANCE: Final = 32 << 20
+NONE_REVOKED: Final = Revocations()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A complete generation and the bundle it came from; ``files`` maps paths to digests."""
+
+    number: int
+    path: Path
+    channel: str
+    version: int
+    bundle_id: str
+    content_id: str
+    root_fingerprint: str
+    installed_at: str
+    files: dict[str, str]
+
+    @property
+    def command(self) -> Path:
+        """The ``plugsky`` of this generation."""
+        return self.path / "venv" / "bin" / "plugsky"
+
+
+def facts(paths: SitePaths) -> SiteFacts:
+    """What a plan needs to know of the site; makes nothing, works before the first installation."""
+    nearest = next(path for path in (paths.root, *paths.root.parents) if path.is_dir())
+    room = os.statvfs(nearest)
+    generations = complete(paths)
+    return SiteFacts(
+        store=transfer.held(paths.store),
+        staged=transfer.held(paths.staging),
+        free_bytes=room.f_bavail * room.f_frsize,
+        free_inodes=room.f_favail if room.f_files else 1 << 32,
+        next_generation=max((generation.number for generation in generations), default=0) + 1,
+        installed={generation.bundle_id: generation.number for generation in generations},
+        python=".".join(platform.python_version_tuple()[:2]),
+        machine=platform.machine(),
+    )
+
+
+def install(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Progress = silent) -> Generation:
+    """Carry out ``plan``: copy, make the generation, write ``.complete``. Does not activate it.
+
+    A plan with nothing to do returns the generation that is already there and writes nothing. When the bundle or the
+    disk turns out to be unfit, everything this call wrote is gone again; after an interruption, whole files stay for
+    the next run.
+    """
+    if plan.installed:
+        return load(paths, plan.generation)
+    with _unwritable(paths.root), out_of_space(paths.root):
+        for folder in (paths.root, paths.generations, paths.store):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with site_lock(paths.root):
+        _remove_remains(paths)
+        if plan.generation != max(_numbers(paths), default=0) + 1:
+            raise SiteUnwritable(
+                f"Generation {plan.generation} is not the next one", "the site changed since the plan", "Plan again"
+            )
+        brought = transfer.apply(plan, verified, paths.store, paths.staging, progress)
+        folder = paths.generations / str(plan.generation)
+        try:
+            with _unwritable(folder), out_of_space(folder):
+                _build(folder, verified, plan, paths, progress)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, BundleError):
+                transfer.withdraw(paths.store, brought)
+            raise
+        finally:
+            shutil.rmtree(paths.staging, ignore_errors=True)
+    return load(paths, plan.generation)
+
+
+def activate(paths: SitePaths, number: int, *, revocations: Revocations = NONE_REVOKED) -> Generation:
+    """Make generation ``number`` the current one, unless its bundle or a file of it was revoked.
+
+    Expiry is not asked: what was installed in time keeps its place. Raises NotFound or Revoked.
+    """
+    generation = load(paths, number)
+    check_revoked(revocations, generation.bundle_id, {digest: path for path, digest in generation.files.items()})
+    with site_lock(paths.root), _unwritable(paths.current):
+        new = paths.current.with_name(".current.new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(Path(paths.generations.name) / str(number))
+        new.replace(paths.current)
+        sync_directory(paths.root)
+    return generation
+
+
+def complete(paths: SitePaths) -> list[Generation]:
+    """Every complete generation, oldest first."""
+    return [load(paths, number) for number in _numbers(paths) if (paths.generations / str(number) / COMPLETE).is_file()]
+
+
+def current(paths: SitePaths) -> Generation | None:
+    """The generation that ``current`` points to; None before the first activation."""
+    try:
+        target = paths.current.readlink()
+    except FileNotFoundError:
+        return None
+    return load(paths, int(target.name))
+
+
+def load(paths: SitePaths, number: int) -> Generation:
+    """The complete generation of that number. Raises NotFound, or MalformedMetadata for a damaged one."""
+    folder = paths.generations / str(number)
+    if not (folder / COMPLETE).is_file():
+        raise NotFound(
+            f"There is no generation {number} in {paths.root}",
+            "it was never installed, or its installation was interrupted",
+            "Run `plugsky bundle install`",
+        )
+    with (folder / PROVENANCE).open("rb") as file:
+        values = strict_json.parse_object(
+            file.read(MAX_PROVENANCE + 1), f"{PROVENANCE} of generation {number}", limit=MAX_PROVENANCE
+        )
+    try:
+        if values["schema"] != SCHEMA:
+            raise strict_json.malformed(PROVENANCE, f"its schema is {values['schema']!r}")
+        return Generation(
+            number=number,
+            path=folder,
+            channel=values["channel"],
+            version=values["version"],
+            bundle_id=values["bundle_id"],
+            content_id=values["content_id"],
+            root_fingerprint=values["root_fingerprint"],
+            installed_at=values["installed_at"],
+            files={file["path"]: file["sha256"] for file in values["files"]},
+        )
+    except (KeyError, TypeError) as error:
+        raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
+
+
+def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths, progress: Progress) -> None:
+    """Put the generation together at its final place; ``.complete`` comes last, after everything else is on disk."""
+    folder.mkdir(mode=0o755)
+    paths.staging.mkdir(mode=0o700, exist_ok=True)
+    wheels: dict[str, Path] = {}
+    for path, entry in verified.entries.items():
+        stored = paths.store / f"sha256-{entry.sha256}"
+        if entry.role in LINKED_ROLES or path == LOCK_PATH:
+            linked = folder / path
+            linked.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            os.link(stored, linked)
+        elif path.endswith(".whl"):
+            wheels[path.rsplit("/", 1)[-1]] = stored
+    for name, listed in verified.evidence.items():
+        if name.startswith("evidence/"):
+            content = verified.bundle.read(name, limit=listed.length)
+            if len(content) != listed.length or hashlib.sha256(content).hexdigest() != listed.sha256:
+                raise DigestMismatch(f"{name} was changed", "its SHA-256 differs", "Copy the bundle again")
+            (folder / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_file(folder / name, content, mode=0o444)
+    if LOCK_PATH in verified.entries:
+        venv.make(folder / "venv", wheels, folder / LOCK_PATH, paths.staging, progress)
+    write_file(folder / PROVENANCE, strict_json.encode(_provenance(verified, plan)), mode=0o444)
+    progress(ProgressEvent("sync", 0, 1, f"generation {plan.generation}"))
+    _sync_file_system(folder)
+    write_file(folder / COMPLETE, b"", mode=0o444)
+    sync_directory(paths.generations)
+    progress(ProgressEvent("sync", 1, 1, f"generation {plan.generation}"))
+
+
+def _provenance(verified: VerifiedBundle, plan: Plan) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "channel": verified.channel,
+        "version": verified.version,
+        "bundle_id": verified.bundle_id,
+        "content_id": verified.content_id,
+        "root_fingerprint": verified.root_fingerprint,
+        "plan": plan.digest,
+        "installed_at": rfc3339(datetime.now(UTC)),
+        "files": [{"path": file.path, "length": file.length, "sha256": file.sha256} for file in plan.files],
+    }
+
+
+def _sync_file_system(folder: Path) -> None:
+    """Put thousands of small files on disk in one go (syncfs(2)); cheaper than one fsync each."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(handle)
+
+
+def _numbers(paths: SitePaths) -> list[int]:
+    """Numbers of all generations, complete or not, in order."""
+    if not paths.generations.is_dir():
+        return []
+    return sorted(int(path.name) for path in paths.generations.iterdir() if path.name.isdecimal() and path.name != "0")
+
+
+def _remove_remains(paths: SitePaths) -> None:
+    """Remove incomplete generations and the leftovers of an environment build."""
+    for number in _numbers(paths):
+        folder = paths.generations / str(number)
+        if not (folder / COMPLETE).is_file():
+            shutil.rmtree(folder)
+    for name in ("wheels", "python.log"):
+        path = paths.staging / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    """Turn what the site's file system refuses (rights, a read-only mount, an I/O error) into SiteUnwritable."""
+    try:
+        yield
+    except OSError as error:
+        raise SiteUnwritable(
+            f"{error.filename or path} could not be written", error.strerror or "unknown", "Check the file system"
+        ) from error

@@ -1,0 +1,89 @@
+"""The Python environment of a generation, made from the wheels of its bundle and nothing else.
+
+No network, no configuration of the machine: pip runs from its own wheel with an empty environment, ``--isolated``,
+``--no-index`` and ``--require-hashes``, and compiles nothing. The environment is made at its final place, because
+scripts name their interpreter by path. Bytecode is written afterwards, by all cores at once and only for what a site
+runs: the services may not write there later, and without it each start of a process takes more than a second longer.
+Measured on two cores with 45 wheels: pip 3.5 s, bytecode 2.5 s; pip's own compiling takes 6 s instead.
+"""
+
+import os
+import subprocess
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from plugsky_bundles.atomic import out_of_space
+from plugsky_bundles.errors import InstallError, NoSpace
+from plugsky_bundles.progress import Progress, ProgressEvent
+
+NOT_COMPILED: Final = r"/(tests?|testing|ansible_test|ansible/modules|ansible/module_utils|ansible/_internal|pip)/"
+POLL_SECONDS: Final = 0.2
+PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def make(folder: Path, wheels: Mapping[str, Path], lock: Path, staging: Path, progress: Progress) -> None:
+    """Make the environment at ``folder`` from ``wheels`` (by file name) as ``lock`` names them.
+
+    Raises InstallError or NoSpace; what is left of ``folder`` then is the caller's to remove.
+    """
+    pip = next((name for name in wheels if name.startswith("pip-")), None)
+    if pip is None:
+        raise InstallError("The Python environment cannot be made", "the bundle has no wheel of pip", _ASK)
+    links = staging / "wheels"
+    with out_of_space(folder):
+        venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
+        links.mkdir(mode=0o700)
+        for name, stored in wheels.items():
+            os.link(stored, links / name)
+    python = folder / "bin" / "python"
+    command = [str(python), "-I", str(links / pip / "pip"), "--isolated", "--disable-pip-version-check", "--no-input"]
+    command += ["install", "--no-index", "--find-links", str(links), "--require-hashes", "--no-deps", "--no-compile"]
+    command += ["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--quiet"]
+    command += ["--no-warn-script-location", "--requirement", str(lock)]
+    _run(command, staging, _Meter("unpack", folder, "dist-info", len(wheels), progress))
+    compiler = [str(python), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", NOT_COMPILED, str(folder / "lib")]
+    _run(compiler, staging, _Meter("compile", folder, "__pycache__", 0, progress), may_fail=True)
+
+
+class _Meter:
+    """Tells how far a child process is by counting directories of one kind in the environment."""
+
+    def __init__(self, stage: str, folder: Path, suffix: str, total: int, progress: Progress) -> None:
+        self._stage, self._folder, self._suffix, self._total, self._progress = stage, folder, suffix, total, progress
+
+    def report(self) -> None:
+        packages = next(self._folder.glob("lib/python*/site-packages"), self._folder)
+        pattern = f"*.{self._suffix}" if self._total else f"*/{self._suffix}"
+        done = sum(1 for _ in packages.glob(pattern))
+        self._progress(ProgressEvent(self._stage, min(done, self._total or done), self._total, "Python environment"))
+
+
+def _run(command: list[str], staging: Path, meter: _Meter, *, may_fail: bool = False) -> None:
+    environment = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(staging), "TMPDIR": str(staging)}
+    log = staging / "python.log"
+    with log.open("wb") as said:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
+        try:
+            while True:
+                meter.report()
+                try:
+                    code = child.wait(POLL_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+    meter.report()
+    if code == 0 or (may_fail and code == 1):
+        return
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        raise NoSpace("The Python environment could not be written", "the disk is full", "Free some space")
+    raise InstallError("The Python environment cannot be made", text.strip()[-400:] or f"exit status {code}", _ASK)
+
+
+_ASK: Final = "Ask the operator for a bundle built for this host; `plugsky bundle inspect` shows what this one holds"

