@@ -1,0 +1,44 @@
+# `make demo` and `make test` are all that a fresh machine needs; `make help` lists the rest. See docs/building.md.
+
+PYTHON ?= python3
+# The set-up leaves the wheel of llama-cpp-python that is in use there, alone; the bundle takes it from there.
+WHEELS := $(CURDIR)/.cache/wheels
+BIN    := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint unit lock lock-check clean distclean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv complete: packages by hash, llama.cpp compiled once, the plugsky command
+	@$(PYTHON) appliance/setup
+
+demo: setup ## Build, sign, verify, install and serve a bundle, then ask its model a question
+	@PLUGSKY_WHEELHOUSE="$(WHEELS)" $(BIN)/plugsky demo
+
+test: check ## All checks and all tests that this machine can run; says what was skipped and why
+	$(BIN)/pytest --cov --cov-report=term
+
+check: setup ## Lint, formatting, types and import rules, no tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lint: check ## The same as check
+
+unit: setup ## The quick tests: no processes, no model
+	$(BIN)/pytest -m "not integration and not journey"
+
+lock: ## Compile bundles/locks from pyproject.toml (needs uv); present versions stay while they satisfy it
+	@$(PYTHON) appliance/setup lock
+
+lock-check: ## Fail when a lock no longer follows from pyproject.toml (needs uv)
+	@$(PYTHON) appliance/setup lock --check
+
+clean: ## Remove logs, half-finished compiles and the caches of the checks
+	@$(PYTHON) appliance/setup clean
+
+distclean: ## Remove also .venv, .cache (with the compiled wheel) and .demo
+	@$(PYTHON) appliance/setup clean --everything
