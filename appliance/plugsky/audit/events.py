@@ -16,15 +16,16 @@ from plugsky_bundles.strict_json import MAX_INTEGER
 
 Fact = str | int | bool | None
 
-OPENED: Final = "audit.opened"
-CLOSED: Final = "audit.closed"
+OPEN: Final = "audit.open"
+CLOSE: Final = "audit.close"
 GAP: Final = "audit.gap"
-RETRACTED: Final = "audit.retracted"
-INSTALLED: Final = "bundle.installed"
-REQUEST: Final = "request"
-KEY_CREATED: Final = "key.created"
-KEY_REVOKED: Final = "key.revoked"
-REQUEST_CANCELLED: Final = "request.cancelled"
+RETRACT: Final = "audit.retract"
+INSTALL: Final = "bundle.install"
+REQUEST: Final = "request.done"
+REFUSED: Final = "request.refused"
+CANCEL: Final = "request.cancel"
+KEY_CREATE: Final = "key.create"
+KEY_REVOKE: Final = "key.revoke"
 MAX_FACTS: Final = 64
 HEAD_PREFIX: Final = "head:"
 COUNTS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "engine_us")
@@ -73,7 +74,7 @@ class ClosedEntry(Protocol):
     def settled_us(self) -> int: ...
 
 
-def request(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) -> Event:
+def request_done(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) -> Event:
     """The one record of a request that was admitted: written after its ledger entry is closed, with the same counts.
 
     ``extra`` may add facts of the edge (endpoint, status, content digests).
@@ -84,7 +85,16 @@ def request(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) -> Even
     return Event(REQUEST, f"key:{entry.key_id}", entry.job, entry.outcome, fields)
 
 
-def bundle_installed(
+def request_refused(
+    job: str, *, tenant: str, key_id: str, requested_model: str, outcome: str, extra: Mapping[str, Fact] | None = None
+) -> Event:
+    """A request that was turned away before anything was reserved for it; ``outcome`` is the failure's wire name."""
+    fields: dict[str, Fact] = dict(extra or {})
+    fields |= {"tenant": tenant, "key_id": key_id, "requested_model": requested_model}
+    return Event(REFUSED, f"key:{key_id}", job, outcome, fields)
+
+
+def bundle_install(
     actor: str,
     *,
     bundle_id: str,
@@ -95,9 +105,9 @@ def bundle_installed(
     root_fingerprint: str,
     custody_head: str,
 ) -> Event:
-    """A generation was installed. ``custody_head`` is the hash of the last line of the custody log beside it."""
+    """A generation was installed. ``custody_head`` is the head that the custody log beside it has."""
     return Event(
-        INSTALLED,
+        INSTALL,
         actor,
         f"{channel}-{version}",
         "ok",

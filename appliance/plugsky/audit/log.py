@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from plugsky.audit.events import CLOSED, GAP, HEAD_PREFIX, MAX_FACTS, OPENED, RETRACTED, Event, Fact, record_of
+from plugsky.audit.events import CLOSE, GAP, HEAD_PREFIX, MAX_FACTS, OPEN, RETRACT, Event, Fact, record_of
 from plugsky.audit.site_key import site_key
 from plugsky.audit.trail import CHAIN_FILE, chain_names, newest_commit
 from plugsky.core.clock import Clock, rfc3339
@@ -135,7 +135,7 @@ class AuditLog:
         with self._changed:
             if self._closing:
                 return
-            goodbye = Event(CLOSED, "site", self.name, "ok", {})
+            goodbye = Event(CLOSE, "site", self.name, "ok", {})
             self._queue.append(_Waiting(record_of(goodbye, rfc3339(self._clock.now())), False, Future()))
             self._closing = True
             self._changed.notify()
@@ -226,7 +226,7 @@ class AuditLog:
             for waiting, position in self._written:
                 # Handed over but not signed: it will be, so the chain must also say that its caller was told no.
                 if waiting.urgent and not waiting.done.done():
-                    self._queue.append(self._note(RETRACTED, f"{self.name}:{position.seq}", {}))
+                    self._queue.append(self._note(RETRACT, f"{self.name}:{position.seq}", {}))
                     urgent.append(waiting)
             for waiting in urgent:
                 waiting.done.set_exception(_refusing(why))
@@ -250,7 +250,7 @@ def _opened(audit: Path, name: str) -> Event:
         head = newest_commit(audit / other / CHAIN_FILE) if other != name else None
         if head is not None:
             fields[f"{HEAD_PREFIX}{other}"] = f"{head.seq}:{head.hash}"
-    return Event(OPENED, "site", name, "ok", fields)
+    return Event(OPEN, "site", name, "ok", fields)
 
 
 def _reason(error: BundleError | OSError) -> str:

@@ -62,6 +62,11 @@ class SitePaths:
         return self.root / "trust"
 
     @property
+    def trust_state(self) -> Path:
+        """What the site has accepted so far, as ``plugsky_bundles.state.TrustState`` writes it."""
+        return self.trust / "state.json"
+
+    @property
     def state(self) -> Path:
         return self.root / "state"
 

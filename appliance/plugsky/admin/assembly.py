@@ -1,0 +1,74 @@
+"""Puts an Admin service together over a site's files: for the supervisor of a running site, and for a single command.
+
+The audit chain is opened by the first write, so that commands that only look leave no record and need no lock.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from plugsky.access.keys import Keys
+from plugsky.access.ledger import Ledger
+from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
+from plugsky.admin.service import AdminService
+from plugsky.audit.events import Fact
+from plugsky.audit.log import AuditLog
+from plugsky.core.clock import Clock
+from plugsky.core.paths import SitePaths
+from plugsky.state import open_database
+
+
+class OnDemandLog:
+    """The audit chain of this process, opened when the first record comes."""
+
+    def __init__(self, paths: SitePaths, process: str, clock: Clock) -> None:
+        self._paths, self._process, self._clock = paths, process, clock
+        self._log: AuditLog | None = None
+        self._lock = threading.Lock()
+
+    def record(self, action: str, actor: str, subject: str, outcome: str, fields: Mapping[str, Fact]) -> object:
+        """As :meth:`AuditLog.record`."""
+        with self._lock:
+            if self._log is None:
+                self._log = AuditLog.open(self._paths, self._process, self._clock, spare=True)
+            log = self._log
+        return log.record(action, actor, subject, outcome, fields)
+
+    def close(self) -> None:
+        """As :meth:`AuditLog.close`, where it was opened."""
+        if self._log is not None:
+            self._log.close()
+
+
+@contextmanager
+def admin_service(
+    paths: SitePaths,
+    process: str,
+    clock: Clock,
+    facts: SiteFacts,
+    probe: IsolationProbe,
+    *,
+    engines: EngineTable | None = None,
+    gateway: GatewayControl | None = None,
+) -> Iterator[AdminService]:
+    """The Admin service of a site, with its database open; ``process`` names its audit chain (``admin``, ``cli``)."""
+    database = open_database(paths.database)
+    log = OnDemandLog(paths, process, clock)
+    try:
+        yield AdminService(
+            paths=paths,
+            keys=Keys.open(database, paths, clock),
+            ledger=Ledger(database, clock, writer=process),
+            audit=log,
+            facts=facts,
+            probe=probe,
+            clock=clock,
+            engines=engines,
+            gateway=gateway,
+            started_us=clock.monotonic_us() if engines is not None else 0,
+        )
+    finally:
+        try:
+            log.close()
+        finally:
+            database.close()

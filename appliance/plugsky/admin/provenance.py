@@ -1,0 +1,49 @@
+"""What ``audit_verify`` compares the trail with: the site's key, its trusted root, its generations and its ledger."""
+
+from typing import Final
+
+from tuf.api.metadata import Metadata, Root
+
+from plugsky.access.ledger import Ledger
+from plugsky.audit.proof import Generation
+from plugsky.audit.site_key import known_site_keyid
+from plugsky.audit.verify import SiteVerdict, verify_site
+from plugsky.core.clock import Clock, unix_us
+from plugsky.core.paths import SitePaths
+from plugsky.fleet import generations
+from plugsky_bundles.format import CUSTODY
+from plugsky_bundles.metadata import read_metadata
+from plugsky_bundles.state import TrustState
+
+GRACE_US: Final = 10_000_000
+"""How long after its settlement a request may be without its record: the group commit and a short stall of the disk."""
+
+
+def verify_trail(paths: SitePaths, ledger: Ledger, clock: Clock) -> SiteVerdict:
+    """The verdict on the whole trail. Reads every chain: call it in a thread. Raises BundleError for a broken site."""
+    started = unix_us(clock.now())
+    known = [
+        (
+            Generation(g.number, g.channel, g.version, g.bundle_id, g.content_id, g.root_fingerprint),
+            g.path / CUSTODY,
+        )
+        for g in generations.complete(paths)
+    ]
+    return verify_site(
+        paths.audit,
+        known_site_keyid(paths),
+        custodians(paths),
+        known,
+        ledger.closed,
+        settled_before_us=started - GRACE_US,
+    )
+
+
+def custodians(paths: SitePaths) -> frozenset[str]:
+    """The keyids that the site's trusted root lets sign custody: those of its snapshot role. Empty without a root."""
+    try:
+        state = TrustState.from_json(paths.trust_state.read_bytes())
+    except FileNotFoundError:
+        return frozenset()
+    root: Metadata[Root] = read_metadata(state.root, Root, "The trusted root")
+    return frozenset(root.signed.roles["snapshot"].keyids)

@@ -1,0 +1,250 @@
+"""The Admin service: answers every verb, for one operator at a time.
+
+Guarantees: a verb runs only for a role that :data:`~plugsky.admin.api.VERBS` allows; each write has its audit record on
+disk before it takes effect where it is a transaction, and before it is answered always; a refused write is recorded
+too. When the record cannot be written, the write does not happen. Whatever touches the disk runs in a thread.
+
+A part of the site that does not answer costs its own fields on the Home screen and nothing else.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from plugsky.access.keys import KeyRecord, Keys
+from plugsky.access.ledger import Ledger
+from plugsky.admin import views
+from plugsky.admin.api import (
+    VERBS,
+    AuditRecord,
+    AuditVerdict,
+    Home,
+    Isolation,
+    KeyView,
+    ModelView,
+    NewKey,
+    RequestView,
+    Traffic,
+    UsageReport,
+)
+from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
+from plugsky.admin.provenance import verify_trail
+from plugsky.audit import events
+from plugsky.audit.events import Event, Fact
+from plugsky.audit.trail import search
+from plugsky.core.clock import Clock
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.paths import SitePaths
+from plugsky.core.principal import Operator
+from plugsky_bundles.errors import BundleError
+
+GATEWAY_PATIENCE_S: Final = 2.0
+MIN_INTERVAL_S: Final = 0.2
+MAX_INTERVAL_S: Final = 60.0
+MAX_FOUND: Final = 1000
+
+
+class Recorder(Protocol):
+    """Writes one audit record and returns when it is on disk; raises PlugskyError when it cannot."""
+
+    def record(self, action: str, actor: str, subject: str, outcome: str, fields: Mapping[str, Fact]) -> object: ...
+
+
+@dataclass(frozen=True)
+class AdminService:
+    """What the verbs work on. ``engines`` and ``gateway`` are None where no site is running in this process."""
+
+    paths: SitePaths
+    keys: Keys
+    ledger: Ledger
+    audit: Recorder
+    facts: SiteFacts
+    probe: IsolationProbe
+    clock: Clock
+    engines: EngineTable | None = None
+    gateway: GatewayControl | None = None
+    started_us: int = 0
+    """When the site started, on the monotonic clock; Home counts its uptime from there."""
+
+    def for_operator(self, operator: Operator) -> "OperatorAdmin":
+        """The Admin of one operator."""
+        return OperatorAdmin(self, operator)
+
+
+class OperatorAdmin:
+    """An :class:`~plugsky.admin.api.Admin` that acts for one operator and lets it do what its role may."""
+
+    def __init__(self, service: AdminService, operator: Operator) -> None:
+        self._site = service
+        self._operator = operator
+        self._actor = f"{operator.name}({operator.uid})"
+
+    async def home(self) -> Home:
+        await self._allow("home")
+        return await self._home()
+
+    async def watch_home(self, interval_s: float) -> AsyncGenerator[Home]:
+        await self._allow("watch_home")
+        if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
+            raise _bad("interval_s", f"it is {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g} seconds")
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            yield await self._home()
+            due = max(due + interval_s, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    async def model_list(self) -> tuple[ModelView, ...]:
+        await self._allow("model_list")
+        return await self._models()
+
+    async def request_list(self) -> tuple[RequestView, ...]:
+        await self._allow("request_list")
+        return (await self._live())[0]
+
+    async def request_cancel(self, job: str) -> None:
+        await self._allow("request_cancel", job)
+        if self._site.gateway is None:
+            raise _not_running()
+        await self._record(events.CANCEL, job, "asked", {})
+        await self._site.gateway.cancel(job)
+
+    async def key_create(
+        self, tenant: str, name: str = "", models: tuple[str, ...] | None = None, days: int | None = None
+    ) -> NewKey:
+        await self._allow("key_create", tenant)
+        issued = await asyncio.to_thread(
+            self._site.keys.create, tenant, name, models, days, self._witness(events.KEY_CREATE)
+        )
+        key = issued.record
+        return NewKey(key.id, key.tenant, key.name, issued.secret, views.stamp(key.expires_us))
+
+    async def key_list(self, tenant: str | None = None) -> tuple[KeyView, ...]:
+        await self._allow("key_list")
+        return tuple(map(views.key_view, await asyncio.to_thread(self._site.keys.list, tenant)))
+
+    async def key_revoke(self, key_id: str) -> KeyView:
+        await self._allow("key_revoke", key_id)
+        return views.key_view(await asyncio.to_thread(self._site.keys.revoke, key_id, self._witness(events.KEY_REVOKE)))
+
+    async def usage_report(
+        self, since: str | None = None, until: str | None = None, tenant: str | None = None
+    ) -> UsageReport:
+        await self._allow("usage_report")
+        since_us, until_us = views.moment(since, "since"), views.moment(until, "until")
+        total = await asyncio.to_thread(self._site.ledger.report, since_us, until_us, tenant)
+        return views.usage_report(total, since_us, until_us)
+
+    async def audit_search(
+        self, text: str = "", action: str = "", since: str | None = None, limit: int = 100
+    ) -> tuple[AuditRecord, ...]:
+        await self._allow("audit_search")
+        if not 1 <= limit <= MAX_FOUND:
+            raise _bad("limit", f"it is 1 to {MAX_FOUND}")
+        after = views.stamp(views.moment(since, "since"))
+        found = await asyncio.to_thread(search, self._site.paths.audit, text, action, after, limit)
+        return tuple(map(views.audit_record, found))
+
+    async def audit_verify(self) -> AuditVerdict:
+        await self._allow("audit_verify")
+        site = self._site
+        try:
+            verdict = await asyncio.to_thread(verify_trail, site.paths, site.ledger, site.clock)
+        except BundleError as error:
+            raise PlugskyError(ErrorKind.TAMPERED, error.what, why=error.why, next=error.next) from error
+        return views.audit_verdict(verdict)
+
+    async def isolation(self) -> Isolation:
+        await self._allow("isolation")
+        return views.isolation(await self._site.probe())
+
+    async def _home(self) -> Home:
+        site = self._site
+        identity, duties, host, models, (requests, traffic), isolation = await asyncio.gather(
+            asyncio.to_thread(site.facts.identity),
+            asyncio.to_thread(site.facts.duties),
+            asyncio.to_thread(site.facts.host),
+            self._models(),
+            self._live(),
+            site.probe(),
+        )
+        return Home(
+            identity=identity,
+            operator=self._operator.name,
+            role=self._operator.role.name.lower(),
+            uptime_s=(site.clock.monotonic_us() - site.started_us) / 1e6 if site.started_us else 0.0,
+            models=models,
+            requests=requests,
+            traffic=traffic,
+            isolation=views.isolation(isolation),
+            duties=duties,
+            host=host,
+        )
+
+    async def _models(self) -> tuple[ModelView, ...]:
+        models = await asyncio.to_thread(self._site.facts.models)
+        table = await self._site.engines.engines() if self._site.engines is not None else {}
+        return tuple(views.model_view(model, table.get(model.id, views.ABSENT)) for model in models)
+
+    async def _live(self) -> tuple[tuple[RequestView, ...], Traffic | None]:
+        """What the gateway says; nothing where it does not answer."""
+        gateway = self._site.gateway
+        if gateway is None:
+            return (), None
+        try:
+            async with asyncio.timeout(GATEWAY_PATIENCE_S):
+                return await gateway.requests(), await gateway.traffic()
+        except TimeoutError:
+            return (), None
+        except PlugskyError as error:
+            if error.kind is not ErrorKind.UNREACHABLE:
+                raise
+            return (), None
+
+    async def _allow(self, name: str, subject: str = "") -> None:
+        verb = VERBS[name]
+        if self._operator.role >= verb.role:
+            return
+        if verb.writes:
+            await self._record(name.replace("_", ".", 1), subject, ErrorKind.FORBIDDEN.wire, {})
+        raise PlugskyError(
+            ErrorKind.FORBIDDEN,
+            f"{self._operator.name} may not do that",
+            why=f"{name} needs the role {verb.role.name.lower()}; yours is {self._operator.role.name.lower()}",
+            next="run it as the owner of the site",
+        )
+
+    def _witness(self, action: str) -> "_Witness":
+        return _Witness(self._site.audit, action, self._actor)
+
+    async def _record(self, action: str, subject: str, outcome: str, fields: Mapping[str, Fact]) -> None:
+        await asyncio.to_thread(self._site.audit.record, *Event(action, self._actor, subject, outcome, fields))
+
+
+@dataclass(frozen=True)
+class _Witness:
+    """Records a change of a key inside the transaction that makes it."""
+
+    audit: Recorder
+    action: str
+    actor: str
+
+    def __call__(self, key: KeyRecord) -> object:
+        fields: dict[str, Fact] = {
+            "tenant": key.tenant,
+            "name": key.name,
+            "models": None if key.models is None else ",".join(key.models),
+            "expires": views.stamp(key.expires_us),
+        }
+        return self.audit.record(self.action, self.actor, key.id, "ok", fields)
+
+
+def _bad(param: str, why: str) -> PlugskyError:
+    return PlugskyError(ErrorKind.BAD_REQUEST, f"`{param}` is out of range", why=why, next="plugsky help", param=param)
+
+
+def _not_running() -> PlugskyError:
+    return PlugskyError(
+        ErrorKind.UNREACHABLE, "the site is not running", why="no gateway answers", next="plugsky serve --root SITE"
+    )

@@ -1,0 +1,175 @@
+"""What the chains of a site say about each other and about the ledger. Pure.
+
+The proof runs from ``trust init`` to the last request, in this order:
+
+1. The custody log of a generation begins with the ``trust.init`` that made the root this generation was verified by,
+   and names the content that the generation consists of.
+2. A chain of the site recorded that installation: the same bundle id, and the head of that custody log.
+3. Every head that a chain noted of another when it was opened is still in that other chain: none was removed, cut back
+   or begun anew.
+4. Every closed ledger entry has its record with the same counts, and every such record its entry.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from plugsky.audit.events import COUNTS, ClosedEntry
+from plugsky.audit.trail import Record
+from plugsky_bundles.chain_lines import Position
+from plugsky_bundles.errors import printable
+
+MAX_TOLD: Final = 20
+_COMPARED: Final = ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "state")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generation of the site, from its ``bundle.json``."""
+
+    number: int
+    channel: str
+    version: int
+    bundle_id: str
+    content_id: str
+    root_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Custody:
+    """The custody log beside a generation: whether it is whole, its head, its records."""
+
+    generation: Generation
+    whole: bool
+    head: str
+    records: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A chain's note, when it was opened, of where another chain stood."""
+
+    by: str
+    seq: int
+    chain: str
+    position: Position
+
+
+@dataclass
+class Evidence:
+    """All that was read. ``positions`` holds, by chain and number, the hashes of the lines that mentions ask for."""
+
+    settled_before_us: int
+    custody: list[Custody] = field(default_factory=list)
+    heads: dict[str, str] = field(default_factory=dict)
+    installs: list[Record] = field(default_factory=list)
+    requests: list[Record] = field(default_factory=list)
+    mentions: list[Mention] = field(default_factory=list)
+    positions: dict[str, dict[int, str]] = field(default_factory=dict)
+    entries: dict[str, ClosedEntry] = field(default_factory=dict)
+
+    def wanted(self, chain: str) -> frozenset[int]:
+        """The numbers of the lines of ``chain`` that other chains noted."""
+        return frozenset(mention.position.seq for mention in self.mentions if mention.chain == chain)
+
+
+def prove(evidence: Evidence) -> tuple[list[str], list[str]]:
+    """What was proven, in order, and what speaks against it."""
+    links: list[str] = []
+    problems: list[str] = []
+    for custody in evidence.custody:
+        _origin(custody, links, problems)
+        _installation(custody, evidence.installs, links, problems)
+    _mentions(evidence, links, problems)
+    _ledger(evidence, links, problems)
+    return links, problems
+
+
+def _origin(custody: Custody, links: list[str], problems: list[str]) -> None:
+    generation = custody.generation
+    name = f"generation {generation.number}"
+    if not custody.whole:
+        return  # said where the log itself was verified
+    first = custody.records[0] if custody.records else {}
+    if first.get("event") != "trust.init" or first.get("root_fingerprint") != generation.root_fingerprint:
+        problems.append(f"the custody log of {name} does not begin with the trust init of the root it was verified by")
+        return
+    if not any(record.get("content_id") == generation.content_id for record in custody.records):
+        problems.append(f"the custody log of {name} does not name the content {generation.content_id[:16]} it holds")
+        return
+    links.append(
+        f"trust init ({first.get('at', '')}) made root {generation.root_fingerprint[:16]}; the custody log signed "
+        f"under it names content {generation.content_id[:16]}, which {name} consists of"
+    )
+
+
+def _installation(custody: Custody, installs: Iterable[Record], links: list[str], problems: list[str]) -> None:
+    generation = custody.generation
+    for record in installs:
+        fields = record.fields
+        if fields.get("generation") != generation.number:
+            continue
+        same = fields.get("bundle_id") == generation.bundle_id and fields.get("content_id") == generation.content_id
+        if same and (not custody.whole or fields.get("custody_head") == custody.head):
+            links.append(
+                f"{record.chain} recorded at {record.time} that bundle {generation.bundle_id[:16]} with that custody "
+                f"log was installed as generation {generation.number}"
+            )
+            return
+    problems.append(
+        f"no record of the site names bundle {generation.bundle_id[:16]} and its custody log for generation "
+        f"{generation.number}"
+    )
+
+
+def _mentions(evidence: Evidence, links: list[str], problems: list[str]) -> None:
+    broken = [
+        f"{mention.chain} stood at line {mention.position.seq} when {mention.by} was opened (line {mention.seq}), and "
+        f"that line is {'gone: the chain was removed, cut or replaced' if found is None else 'another now'}"
+        for mention in evidence.mentions
+        if (found := evidence.positions.get(mention.chain, {}).get(mention.position.seq)) != mention.position.hash
+    ]
+    problems.extend(_some(broken))
+    if evidence.mentions and not broken:
+        links.append(f"{len(evidence.mentions)} heads that chains noted of each other are all in place")
+
+
+def _ledger(evidence: Evidence, links: list[str], problems: list[str]) -> None:
+    wrong: list[str] = []
+    recorded: set[str] = set()
+    for record in evidence.requests:
+        entry = evidence.entries.get(record.subject)
+        where = f"request {record.subject} ({record.chain}, line {record.seq})"
+        if entry is None:
+            wrong.append(f"{where} is recorded, but the ledger has no closed entry of it")
+            continue
+        if record.subject in recorded:
+            wrong.append(f"{where} is recorded a second time")
+        recorded.add(record.subject)
+        differing = [name for name in _COMPARED if record.fields.get(name) != _told(getattr(entry, name))]
+        if differing:
+            wrong.append(f"{where} differs from its ledger entry in {', '.join(differing)}")
+    missing = [
+        f"the ledger entry of request {job} has no audit record"
+        for job, entry in evidence.entries.items()
+        if job not in recorded and entry.settled_us < evidence.settled_before_us
+    ]
+    problems.extend((*_some(wrong), *_some(missing)))
+    if missing:
+        problems.append("where a gateway was killed, its next start completes the trail: start it, then verify again")
+    if not wrong and not missing:
+        tokens = sum(entry.prompt_tokens + entry.completion_tokens for entry in evidence.entries.values())
+        links.append(
+            f"{len(recorded)} closed ledger entries ({tokens} tokens) and {len(evidence.requests)} request records: "
+            "each has the other, with equal counts"
+        )
+
+
+def _told(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
+def _some(sentences: list[str]) -> list[str]:
+    """At most :data:`MAX_TOLD` of them, and how many more there are."""
+    rest = len(sentences) - MAX_TOLD
+    return [*sentences[:MAX_TOLD], f"and {rest} more of that kind"] if rest > 0 else sentences

@@ -1,0 +1,163 @@
+"""Verifying the trail of a site: reads every chain and custody log, then has :mod:`plugsky.audit.proof` link them.
+
+A chain is verified by the trust kernel: every line, every hash, the last signature, by the site's own key. Records
+that the running writer has not signed yet are counted and said, not taken for damage. A damaged chain is reported with
+the place; the others are still read.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plugsky.audit.events import HEAD_PREFIX, INSTALL, OPEN, REQUEST, ClosedEntry
+from plugsky.audit.proof import Custody, Evidence, Generation, Mention, prove
+from plugsky.audit.trail import CHAIN_FILE, Record, as_record, chain_names
+from plugsky_bundles.chain_lines import Line, Position
+from plugsky_bundles.chain_verify import verify_chain
+from plugsky_bundles.errors import BundleError
+
+
+@dataclass(frozen=True)
+class ChainFinding:
+    """The verdict on one chain or custody log. ``head`` is the hash of its newest signed line."""
+
+    chain: str
+    records: int
+    head: str
+    ok: bool
+    problem: str = ""
+    first_time: str = ""
+    last_time: str = ""
+    unsigned: int = 0
+
+
+@dataclass(frozen=True)
+class SiteVerdict:
+    """The verdict on the site: every chain, what was proven between them in order, and what speaks against it."""
+
+    chains: tuple[ChainFinding, ...]
+    links: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify_site(
+    audit: Path,
+    site_keyid: str | None,
+    custodians: Collection[str],
+    generations: Sequence[tuple[Generation, Path]],
+    entries: Callable[[], Iterable[ClosedEntry]],
+    settled_before_us: int,
+) -> SiteVerdict:
+    """The verdict on the site whose chains lie under ``audit``.
+
+    ``custodians`` are the keyids that the trusted root lets sign custody; ``generations`` come with the path of their
+    custody log, oldest first. ``entries`` reads the ledger's closed entries; it is called after the chains were read.
+    Of those, the ones settled before ``settled_before_us`` must have their record by now.
+    """
+    evidence = Evidence(settled_before_us=settled_before_us)
+    findings = []
+    for generation, log in generations:
+        finding, custody = _custody(generation, log, custodians)
+        findings.append(finding)
+        evidence.custody.append(custody)
+    names = chain_names(audit)
+    for name in names:
+        finding = _chain(audit, name, site_keyid, evidence)
+        findings.append(finding)
+        evidence.heads[name] = finding.head
+    evidence.positions = {name: _lines(audit / name / CHAIN_FILE, evidence.wanted(name)) for name in names}
+    evidence.entries = {entry.job: entry for entry in entries()}
+    links, problems = prove(evidence)
+    if site_keyid is None:
+        problems = ["the site has no key, so nothing says that its chains are its own", *problems]
+    if not names:
+        problems = ["the site has no audit chain", *problems]
+    broken = [f"{finding.chain}: {finding.problem}" for finding in findings if not finding.ok]
+    late = [
+        f"the newest {finding.unsigned} records of {finding.chain} are not signed yet"
+        for finding in findings
+        if finding.unsigned
+    ]
+    return SiteVerdict(tuple(findings), (*links, *late), (*broken, *problems))
+
+
+def _chain(audit: Path, name: str, site_keyid: str | None, evidence: Evidence) -> ChainFinding:
+    seen = _Seen()
+
+    def note(line: Line) -> None:
+        record = as_record(name, line)
+        seen.note(record.time)
+        if record.action == REQUEST:
+            evidence.requests.append(record)
+        elif record.action == INSTALL:
+            evidence.installs.append(record)
+        elif record.action == OPEN:
+            evidence.mentions.extend(_mentions(record))
+
+    trusted = None if site_keyid is None else {site_keyid}
+    return _verify(name, audit / name / CHAIN_FILE, trusted, note, seen, open_tail=True)
+
+
+def _custody(generation: Generation, log: Path, custodians: Collection[str]) -> tuple[ChainFinding, Custody]:
+    seen = _Seen()
+    bodies: list[dict[str, Any]] = []
+
+    def note(line: Line) -> None:
+        at = line.body.get("at")
+        seen.note(at if isinstance(at, str) else "")
+        bodies.append(dict(line.body))
+
+    name = f"custody of generation {generation.number}"
+    finding = _verify(name, log, custodians, note, seen, open_tail=False)
+    return finding, Custody(generation, finding.ok, finding.head, tuple(bodies))
+
+
+def _verify(
+    name: str,
+    path: Path,
+    trusted: Collection[str] | None,
+    note: Callable[[Line], None],
+    seen: "_Seen",
+    *,
+    open_tail: bool,
+) -> ChainFinding:
+    try:
+        report = verify_chain(path, trusted, open_tail=open_tail, on_record=note)
+    except (BundleError, OSError) as error:
+        problem = f"{error.what}: {error.why}" if isinstance(error, BundleError) else str(error.strerror)
+        return ChainFinding(name, seen.records, "", False, problem, seen.first, seen.last)
+    return ChainFinding(
+        name, report.records, report.head.hash, True, "", seen.first, seen.last, unsigned=report.uncommitted
+    )
+
+
+@dataclass
+class _Seen:
+    records: int = 0
+    first: str = ""
+    last: str = ""
+
+    def note(self, time: str) -> None:
+        self.records += 1
+        self.first, self.last = self.first or time, time or self.last
+
+
+def _mentions(record: Record) -> Iterable[Mention]:
+    for name, value in record.fields.items():
+        seq, _, digest = str(value).partition(":")
+        if name.startswith(HEAD_PREFIX) and seq.isdecimal():
+            yield Mention(record.chain, record.seq, name.removeprefix(HEAD_PREFIX), Position(int(seq), digest))
+
+
+def _lines(path: Path, wanted: Collection[int]) -> dict[int, str]:
+    """The hashes of the lines with these numbers; a line's number is its place, which verifying has checked."""
+    if not wanted:
+        return {}
+    with path.open("rb") as file:
+        return {number: hashlib.sha256(raw).hexdigest() for number, raw in enumerate(file) if number in wanted}
