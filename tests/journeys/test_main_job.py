@@ -114,7 +114,7 @@ def test_a_developer_gets_a_streamed_answer_and_the_ledger_and_the_trail_agree(s
     assert f"[{row['prompt_tokens']} prompt + {row['completion_tokens']} completion tokens" in answer.stderr
     verdict = sysadmin.json("audit", "verify", program=(site,))
     assert verdict["ok"], verdict["problems"]
-    assert any("trust.init" in link for link in verdict["links"])
+    assert any("trust init" in link for link in verdict["links"])
 
 
 def test_the_doctor_finds_the_running_site_healthy(sysadmin, site):

@@ -4,20 +4,15 @@ Replaced in one step, so a power cut leaves the old belief or the new one. It is
 verification; the fingerprint from the paper is needed only while it does not exist.
 """
 
-from pathlib import Path
-from typing import Final
-
 from plugsky.core.paths import SitePaths
 from plugsky_bundles.atomic import out_of_space, write_file
 from plugsky_bundles.state import MAX_STATE, TrustState
-
-STATE_FILE: Final = "state.json"
 
 
 def load(paths: SitePaths) -> TrustState | None:
     """What the site believes; None before its first installation. Raises MalformedMetadata for a damaged file."""
     try:
-        with _file(paths).open("rb") as file:
+        with paths.trust_state.open("rb") as file:
             return TrustState.from_json(file.read(MAX_STATE + 1))
     except FileNotFoundError:
         return None
@@ -27,8 +22,4 @@ def save(paths: SitePaths, state: TrustState) -> None:
     """Make ``state`` what the site believes. Raises NoSpace; then the old state stands."""
     with out_of_space(paths.trust):
         paths.trust.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(_file(paths), state.to_json(), mode=0o600)
-
-
-def _file(paths: SitePaths) -> Path:
-    return paths.trust / STATE_FILE
+        write_file(paths.trust_state, state.to_json(), mode=0o600)
