@@ -1,0 +1,192 @@
+"""The database: made, completed, migrated, and how its transactions behave."""
+
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlmodel import SQLModel
+
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.state import Tenant, migrate, open_database
+from plugsky.state.secrets import read_or_make, read_secret
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(tmp_path: Path):
+    database = open_database(tmp_path / "site.db")
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    database.close()
+
+
+def test_the_newest_revision_is_the_head_the_code_names():
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(migrate.MIGRATIONS)).get_heads() == [migrate.HEAD]
+
+
+def test_the_database_and_its_journal_are_closed_to_others(tmp_path: Path):
+    database = open_database(tmp_path / "state" / "site.db")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 10_000)]
+)
+def test_sqlite_is_set_up_on_every_connection(tmp_path: Path, pragma: str, value: object):
+    database = open_database(tmp_path / "site.db")
+    with database.read() as session:
+        assert session.execute(text(f"PRAGMA {pragma}")).scalar() == value
+    database.close()
+
+
+def test_an_empty_file_left_by_an_interrupted_start_is_completed(tmp_path: Path):
+    (tmp_path / "site.db").touch(mode=0o600)
+    database = open_database(tmp_path / "site.db")
+    with database.write() as session:
+        session.add(Tenant(id="demo", created_us=1))
+    database.close()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("statement", [1, 2, 3, 5, 8])
+def test_a_first_start_killed_between_two_statements_is_completed_by_the_next(tmp_path: Path, statement: int):
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import Engine, event
+from plugsky.state import open_database
+seen = 0
+@event.listens_for(Engine, "before_cursor_execute")
+def count(connection, cursor, sql, parameters, context, many):
+    global seen
+    seen += sql.startswith(("CREATE", "\\nCREATE", "INSERT"))
+    if seen == {statement}:
+        os.kill(os.getpid(), signal.SIGKILL)
+open_database(Path({str(tmp_path / "site.db")!r}))
+"""
+    child = subprocess.run([sys.executable, "-c", program], check=False)
+    assert child.returncode == -signal.SIGKILL
+    database = open_database(tmp_path / "site.db")
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    database.close()
+
+
+def test_two_first_starts_at_once_make_one_database(tmp_path: Path):
+    with ThreadPoolExecutor(4) as pool:
+        for database in pool.map(open_database, [tmp_path / "site.db"] * 4):
+            database.close()
+
+
+def test_a_schema_of_a_later_release_is_taken_as_it_is(tmp_path: Path):
+    open_database(tmp_path / "site.db").close()
+    with sqlite3.connect(tmp_path / "site.db") as later:
+        later.execute("ALTER TABLE tenant ADD COLUMN colour TEXT DEFAULT ''")
+        later.execute("UPDATE alembic_version SET version_num = '0099'")
+    later.close()
+    database = open_database(tmp_path / "site.db")
+    with database.write() as session:
+        session.add(Tenant(id="demo", created_us=1))
+    database.close()
+    with sqlite3.connect(tmp_path / "site.db") as after:
+        assert after.execute("SELECT version_num FROM alembic_version").fetchone() == ("0099",)
+    after.close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path):
+    path = tmp_path / "site.db"
+    path.write_bytes(b"not a database at all, but long enough to be looked at" * 40)
+    before = path.read_bytes()
+    with pytest.raises(PlugskyError) as refused:
+        open_database(path)
+    assert "not a database" in refused.value.why
+    assert path.read_bytes() == before
+
+
+def test_a_url_without_its_driver_says_which_form_to_give():
+    with pytest.raises(PlugskyError) as refused:
+        open_database("nosuchdatabase://somewhere/else")
+    assert refused.value.kind is ErrorKind.BAD_REQUEST
+    assert "postgresql" in refused.value.next
+
+
+def test_a_block_that_raises_leaves_no_trace(tmp_path: Path):
+    database = open_database(tmp_path / "site.db")
+
+    def fail_halfway() -> None:
+        with database.write() as session:
+            session.add(Tenant(id="demo", created_us=1))
+            session.flush()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_halfway()
+    with database.read() as session:
+        assert session.get(Tenant, "demo") is None
+    database.close()
+
+
+def test_writers_in_many_threads_wait_for_each_other(tmp_path: Path):
+    database = open_database(tmp_path / "site.db")
+    with database.write() as session:
+        session.add(Tenant(id="demo", created_us=0))
+
+    def add() -> None:
+        for _ in range(10):
+            with database.write() as session:
+                session.get_one(Tenant, "demo").created_us += 1
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as session:
+        assert session.get_one(Tenant, "demo").created_us == 40
+    database.close()
+
+
+def test_a_failure_of_the_database_says_neither_statement_nor_values(tmp_path: Path):
+    database = open_database(tmp_path / "site.db")
+    with pytest.raises(PlugskyError) as failed, database.write() as session:
+        session.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "hunter2"})
+    assert failed.value.kind is ErrorKind.OVERLOADED
+    assert "hunter2" not in f"{failed.value.what} {failed.value.why}"
+    database.close()
+
+
+def test_a_secret_is_made_once_and_closed_to_others(tmp_path: Path):
+    path = tmp_path / "state" / "pepper"
+    assert read_secret(path) is None
+    assert read_or_make(path, lambda: b"first") == b"first"
+    assert read_or_make(path, lambda: b"second") == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_secret_open_to_others_is_refused(tmp_path: Path):
+    path = tmp_path / "pepper"
+    read_or_make(path, lambda: b"secret")
+    path.chmod(0o640)
+    with pytest.raises(PlugskyError) as refused:
+        read_secret(path)
+    assert "chmod 600" in refused.value.next
+    assert "0640" in refused.value.why
+
+
+def test_a_secret_behind_a_link_is_refused(tmp_path: Path):
+    (tmp_path / "pepper").symlink_to("/etc/hostname")
+    with pytest.raises(PlugskyError):
+        read_secret(tmp_path / "pepper")
