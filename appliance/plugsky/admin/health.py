@@ -1,0 +1,132 @@
+"""The doctor: what is healthy, what is not, and what to do about it. Looks at files first, then at the running site.
+
+Each finding is ``ok``, ``warning`` or ``failed``. A warning does not keep the site from its work; a failure does. A
+check that cannot run says so as a finding; nothing is skipped in silence.
+"""
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from plugsky.admin.api import Home
+from plugsky.admin.facts import FilesOfSite
+from plugsky.core.errors import PlugskyError
+from plugsky.core.paths import SitePaths
+from plugsky.fleet import generations
+from plugsky.models import catalogue
+from plugsky_bundles.errors import BundleError
+
+State = Literal["ok", "warning", "failed"]
+
+BASELINE: Final = frozenset({"avx2", "fma", "f16c", "bmi2"})
+"""x86-64-v3 as ``/proc/cpuinfo`` names what llama.cpp is compiled for."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check: what it looked at, how it stands, what was seen, and the next command."""
+
+    check: str
+    state: State
+    text: str
+    next: str = ""
+
+
+def host_findings(cpuinfo: str, machine: str) -> list[Finding]:
+    """What of the host decides whether the engine's library runs at all. Pure but for loading libgomp."""
+    flags = next(
+        (set(line.split(":", 1)[1].split()) for line in cpuinfo.splitlines() if line.startswith("flags")), set()
+    )
+    missing = BASELINE - flags if machine == "x86_64" else set()
+    return [
+        Finding("processor", "failed", f"it lacks {', '.join(sorted(missing))}", "use a host with AVX2 (x86-64-v3)")
+        if missing
+        else Finding("processor", "ok", f"{machine} with the instructions the engine is compiled for"),
+        Finding("libgomp", "ok", "OpenMP's runtime is there")
+        if _loads("libgomp.so.1")
+        else Finding("libgomp", "failed", "libgomp.so.1 cannot be loaded", "apt install libgomp1"),
+    ]
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def site_findings(paths: SitePaths, facts: FilesOfSite) -> Iterator[Finding]:
+    """What the files of the site say, whether it runs or not."""
+    try:
+        current = generations.current(paths)
+    except (BundleError, OSError) as error:
+        yield Finding("generation", "failed", str(error), "plugsky bundle install, from the bundle it came with")
+        return
+    if current is None:
+        yield Finding(
+            "generation", "failed", "nothing is installed", f"plugsky bundle install BUNDLE --root {paths.root}"
+        )
+        return
+    yield Finding("generation", "ok", f"{current.number}, {current.channel} version {current.version}")
+    yield from _models(paths, current.files)
+    yield _private(paths)
+    duties = facts.duties()
+    yield from (
+        Finding(duty.id, "failed" if duty.severity == "alarm" else "warning", duty.text, duty.next) for duty in duties
+    )
+    if not duties:
+        yield Finding("duties", "ok", "clock, root and disk ask nothing of anyone")
+
+
+def _models(paths: SitePaths, digests: dict[str, str]) -> Iterator[Finding]:
+    try:
+        entries = catalogue.models(paths)
+    except PlugskyError as error:
+        yield Finding("catalogue", "failed", f"{error.what}: {error.why}", error.next)
+        return
+    for entry in entries:
+        name = f"model {entry.id}"
+        try:
+            size = entry.path.stat().st_size
+        except FileNotFoundError:
+            size = -1
+        if size != entry.size or entry.sha256 not in digests.values():
+            yield Finding(name, "failed", f"{entry.path} is not what was installed", "plugsky bundle install it again")
+        else:
+            yield Finding(name, "ok", f"{size} bytes, as installed")
+
+
+def _private(paths: SitePaths) -> Finding:
+    """Secrets of the site must be the owner's alone."""
+    for path in (paths.trust / "site-key.pem", paths.state / "pepper", paths.database):
+        if path.exists() and path.stat().st_mode & 0o007:
+            return Finding("secrets", "failed", f"{path} can be read by everyone", f"chmod o-rwx {path}")
+    return Finding("secrets", "ok", "the site's keys and database are its owner's alone")
+
+
+def running_findings(home: Home | None, paths: SitePaths) -> Iterator[Finding]:
+    """What the running site says of itself; ``home`` is None when nobody answers."""
+    if home is None:
+        yield Finding("running", "warning", "the site is not running", f"plugsky serve --root {paths.root}")
+        return
+    yield Finding("running", "ok", f"for {home.uptime_s:.0f} s")
+    for model in home.models:
+        good = model.state in ("ready", "loading")
+        detail = f"{model.state}{f': {model.problem}' if model.problem else ''}"
+        yield Finding(f"engine {model.id}", "ok" if good else "failed", detail, "" if good else "see the site's log")
+    if home.traffic is None:
+        yield Finding("gateway", "failed", "it does not answer", "see the site's log")
+    else:
+        yield Finding("gateway", "ok", f"{home.traffic.requests} requests, {home.traffic.failed} failed")
+    if home.isolation.proven:
+        yield Finding("isolation", "ok", "nothing was seen that speaks against it")
+    for text in home.isolation.findings:
+        yield Finding("isolation", "warning", text)
+
+
+def worst(findings: Iterable[Finding]) -> State:
+    """The state of the whole: the worst of its findings."""
+    states = {finding.state for finding in findings}
+    return "failed" if "failed" in states else "warning" if "warning" in states else "ok"
