@@ -43,6 +43,12 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "GGML_CCACHE": "OFF",
     "GGML_OPENMP": "ON",
 }
+_SETTINGS: Final[Mapping[str, str]] = {
+    "cmake.build-type": "Release",
+    "build.targets": "llama",
+    "wheel.exclude": "/lib;/include;/bin",  # a second copy of every library, headers, CMake files
+}
+"""What scikit-build-core is told, beside CMake's definitions."""
 
 
 def cmake_options(baseline: toolchain.Baseline) -> dict[str, str]:
@@ -54,7 +60,7 @@ def cmake_options(baseline: toolchain.Baseline) -> dict[str, str]:
 def wanted(pin: Pin, build_lock: str, baseline: toolchain.Baseline) -> str:
     """Digest of what a wheel should be made from, the compiler aside: when it changes, a compiled wheel is out of
     date."""
-    options = json.dumps([cmake_options(baseline), baseline.name, os.uname().machine], sort_keys=True)
+    options = json.dumps([_SETTINGS, cmake_options(baseline), os.uname().machine], sort_keys=True)
     return locks.digest(pin.version, ",".join(sorted(pin.sha256)), options, _INCLUDE.read_bytes(), build_lock)
 
 
@@ -178,11 +184,9 @@ def _compile(shop: Workshop, pin: Pin, build_lock: Path, plan: _Plan) -> Path:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     settings = {
-        "cmake.build-type": "Release",
+        **_SETTINGS,
         "build-dir": str(work / "build"),
-        "build.targets": "llama",
         "build.tool-args": f"-j{plan.jobs}",
-        "wheel.exclude": "lib;lib/**;include;include/**;bin;bin/**",
     }
     definitions = {**cmake_options(plan.baseline), "CMAKE_PROJECT_TOP_LEVEL_INCLUDES": str(_INCLUDE)}
     settings |= {f"cmake.define.{name}": value for name, value in definitions.items()}
