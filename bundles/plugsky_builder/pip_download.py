@@ -16,7 +16,7 @@ from typing import Final
 from plugsky_bundles.errors import DigestMismatch, SourceError, SourceUnreachable
 from plugsky_bundles.progress import Progress, ProgressEvent
 
-_COLLECTING = re.compile(r"Collecting (\S+)")
+_COLLECTING = re.compile(r"^(?:Collecting|Processing) (?:\S*/)?(\S+)")
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _UNREACHABLE: Final = (
@@ -51,7 +51,7 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
     ) as pip:
         try:
             for line in pip.stdout or ():
-                if (found := _COLLECTING.search(line)) is not None:
+                if (found := _COLLECTING.match(line)) is not None:
                     done, item = done + 1, found[1]
                     progress(ProgressEvent("fetch", min(done, expected), expected, item))
                 elif (bytes_ := _PROGRESS.match(line)) is not None:

@@ -18,7 +18,10 @@ from plugsky_bundles.atomic import out_of_space
 from plugsky_bundles.errors import InstallError, NoSpace
 from plugsky_bundles.progress import Progress, ProgressEvent
 
-NOT_COMPILED: Final = r"/(tests?|testing|ansible_test|ansible/modules|ansible/module_utils|ansible/_internal|pip)/"
+NOT_COMPILED: Final = (
+    r"/site-packages/(.*/(tests?|testing)|ansible|ansible_test|pip|numpy/(f2py|distutils)|pydantic/v1|llama_cpp/server"
+    r"|sqlalchemy/dialects/(mssql|mysql|oracle))/"
+)
 POLL_SECONDS: Final = 0.2
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
