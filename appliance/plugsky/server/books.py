@@ -9,7 +9,7 @@ same counts to the audit trail, whose own thread signs it within its group commi
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
@@ -17,7 +17,6 @@ from plugsky.audit import AuditLog, events
 from plugsky.core.principal import Principal
 from plugsky.server.deps import Entry, Outcome, RawHeaders
 
-REQUEST_REFUSED: Final = "request.refused"
 ResultT = TypeVar("ResultT")
 
 
@@ -35,7 +34,7 @@ class Books:
         """Close what an earlier gateway left open and record it. Call it once, before the first request."""
         rows = self._ledger.recover()
         for row in rows:
-            self._audit.append(*events.request(row))
+            self._audit.append(*events.request_done(row))
         return len(rows)
 
     async def authenticate(self, headers: RawHeaders) -> Principal:
@@ -68,12 +67,20 @@ class Books:
     async def settle(self, entry: Entry, outcome: Outcome) -> None:
         """Close the entry and hand its record to the audit trail."""
         row = await _in(self._writer, lambda: self._ledger.settle(entry.job, outcome.usage, outcome.name))
-        self._audit.append(*events.request(row, outcome.fields))
+        self._audit.append(*events.request_done(row, outcome.fields))
 
-    async def refused(self, job: str, principal: Principal, model: str, outcome: Outcome) -> None:
+    async def refused(self, job: str, principal: Principal, requested_model: str, outcome: Outcome) -> None:
         """Record a request that was turned away before anything was set aside for it."""
-        fields = {"tenant": principal.tenant, "model": model, **outcome.fields}
-        self._audit.append(REQUEST_REFUSED, f"key:{principal.key_id}", job, outcome.name, fields)
+        self._audit.append(
+            *events.request_refused(
+                job,
+                tenant=principal.tenant,
+                key_id=principal.key_id,
+                requested_model=requested_model,
+                outcome=outcome.name,
+                extra=outcome.fields,
+            )
+        )
 
     def close(self) -> None:
         """Finish what the threads have begun."""

@@ -77,7 +77,7 @@ class Accounts(Protocol):
         """Write the usage to the ledger and hand the record with the same counts to the audit trail."""
         ...
 
-    async def refused(self, job: str, principal: Principal, model: str, outcome: Outcome) -> None:
+    async def refused(self, job: str, principal: Principal, requested_model: str, outcome: Outcome) -> None:
         """Record a request that was turned away before anything was set aside for it."""
         ...
 
@@ -129,6 +129,10 @@ class Engines(Protocol):
 
     async def engine(self, model: ServedModel) -> Engine:
         """A connected engine. Waits while it loads; raises ``loading`` or ``overloaded`` when that takes too long."""
+        ...
+
+    def context_of(self, model: ServedModel) -> int:
+        """The context the model is served with, in tokens; before its engine was first seen, the trained one."""
         ...
 
 

@@ -29,6 +29,7 @@ class EnginePool:
         self._max_waiting = max_waiting
         self._waiting = 0
         self._clients: dict[str, EngineClient] = {}
+        self._contexts: dict[str, int] = {}
         self._replaced: set[EngineClient] = set()
         self._connecting: dict[str, asyncio.Task[EngineClient]] = {}
 
@@ -54,6 +55,10 @@ class EnginePool:
             return await asyncio.shield(task)
         finally:
             self._waiting -= 1
+
+    def context_of(self, model: ServedModel) -> int:
+        """The context the model is served with, in tokens; before its engine was first seen, the trained one."""
+        return self._contexts.get(model.id, model.context)
 
     async def close(self) -> None:
         """End every connection; what is in flight fails with ``engine_lost``."""
@@ -100,6 +105,7 @@ class EnginePool:
                 retry_after=5.0,
             )
         self._clients[model.id] = client
+        self._contexts[model.id] = hello.n_ctx
         return client
 
     def _retire(self, model: str) -> None:

@@ -19,6 +19,9 @@ STALL_S: Final = 60.0
 BODY_S: Final = 60.0
 """How long a client may take to send its body."""
 _KEY: Final = "plugsky.exchange"
+HEAR_OUT_S: Final = 5.0
+HEAR_OUT_BYTES: Final = 64 << 20
+"""How much of an unwanted body is read and thrown away before the connection may close."""
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -47,6 +50,7 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._heard = False
         self._wrote_at = 0.0
         self._on_gone: Callable[[], None] | None = None
 
@@ -75,20 +79,17 @@ class Exchange:
         size = 0
         try:
             async with asyncio.timeout(BODY_S):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        self._leave()
+                while not self._heard:
+                    part = await self._hear()
+                    if self.gone:
                         raise PlugskyError(ErrorKind.CANCELLED, "The client hung up while it sent its request")
-                    part = message.get("body", b"")
                     size += len(part)
                     if size > limit:
                         raise _too_large(limit)
                     parts.append(part)
-                    if not message.get("more_body", False):
-                        return b"".join(parts)
         except TimeoutError:
             raise PlugskyError(ErrorKind.TIMEOUT, f"The request's body did not arrive within {BODY_S:.0f} s") from None
+        return b"".join(parts)
 
     def _check_headers(self, limit: int) -> None:
         for name, value in self.raw_headers:
@@ -100,9 +101,33 @@ class Exchange:
                 )
 
     async def reply(self, status: int, body: bytes, headers: HeaderList = JSON_HEADERS) -> None:
-        """Answer with one body."""
+        """Answer with one body. A client that is still sending its own is heard out, so that it gets to read this."""
         await self._start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        if not self._heard:
+            await self._put(body, more=True)
+            await self._hear_out()
+            body = b""
         await self._put(body, more=False)
+
+    async def _hear_out(self) -> None:
+        """Throw away the rest of the request's body: a connection closed over unread bytes takes the reply with it."""
+        if any(name == b"expect" for name, _ in self.raw_headers):
+            return
+        left = HEAR_OUT_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEAR_OUT_S):
+                while left > 0 and not self._heard and not self.gone:
+                    left -= len(await self._hear())
+
+    async def _hear(self) -> bytes:
+        """The next part of the request's body."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._leave()
+            return b""
+        self._heard = not message.get("more_body", False)
+        part: bytes = message.get("body", b"")
+        return part
 
     async def open_stream(self) -> None:
         """Answer 200 and begin a stream of events."""

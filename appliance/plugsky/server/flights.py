@@ -26,6 +26,7 @@ class Flight:
     def __init__(self, job: str, principal: Principal, flights: "Flights", now_us: int) -> None:
         self.job = job
         self.principal = principal
+        self.requested_model = ""
         self.model = ""
         self.state: FlightState = "queued"
         self.prompt_tokens = 0

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
@@ -23,6 +23,8 @@ from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
+from plugsky.models import catalogue
+from plugsky.models.catalogue import ModelEntry
 from plugsky.server import control
 from plugsky.server.app import build_app
 from plugsky.server.books import Books
@@ -40,10 +42,23 @@ MAX_HEADERS: Final = 32 << 10
 _log: Final = logging.getLogger(__name__)
 
 
-def run(paths: SitePaths, listener: socket.socket, policy: EffectivePolicy, models: Iterable[ServedModel]) -> None:
+def run(paths: SitePaths, listener: socket.socket, policy: EffectivePolicy) -> None:
     """Serve the site's API on ``listener`` until told to stop. Raises :class:`PlugskyError` when it cannot begin."""
     check_listener(listener, policy)
-    asyncio.run(_run(paths, listener, policy, {model.id: model for model in models}))
+    models = {entry.id: _served(entry) for entry in catalogue.models(paths)}
+    asyncio.run(_run(paths, listener, policy, models))
+
+
+def _served(entry: ModelEntry) -> ServedModel:
+    return ServedModel(
+        id=entry.id,
+        digest=entry.sha256,
+        context=entry.context,
+        mode=entry.mode,
+        licence=entry.licence,
+        languages=entry.languages,
+        created=int(entry.path.stat().st_mtime),
+    )
 
 
 def check_listener(listener: socket.socket, policy: EffectivePolicy) -> None:

@@ -41,7 +41,8 @@ async def in_flight(gateway: Gateway, job: str, principal: Principal) -> AsyncIt
         flight.failed = True
         if not flight.booked:
             fields: AuditFields = {"param": error.param} if error.param else {}
-            await gateway.accounts.refused(job, principal, flight.model, Outcome(error.kind.wire, NOTHING, fields))
+            outcome = Outcome(error.kind.wire, NOTHING, fields)
+            await gateway.accounts.refused(job, principal, flight.requested_model, outcome)
         raise
     except BaseException:
         flight.failed = True

@@ -36,6 +36,7 @@ class ChatCompletions:
         async with in_flight(gateway, exchange.request_id, principal) as flight:
             body = await exchange.body(limits.max_body_bytes)
             request = parse(body, limits)
+            flight.requested_model = request.model
             model = resolve(gateway, principal, request.model)
             exchange.reply_headers.append((b"x-plugsky-model", f"{model.id}@sha256:{model.digest}".encode()))
             if request.ignored:

@@ -12,16 +12,16 @@ from plugsky.server.exchange import Exchange
 from plugsky.server.life import authenticate, resolve
 
 
-def shape(model: ServedModel) -> dict[str, Any]:
-    """A model as the OpenAI dialect lists it."""
+def shape(model: ServedModel, context: int) -> dict[str, Any]:
+    """A model as the OpenAI dialect lists it, with the context it is served with in tokens."""
     return {
         "id": model.id,
         "object": "model",
         "created": model.created,
         "owned_by": "plugsky",
-        "max_model_len": model.context,
-        "context_length": model.context,
-        "meta": {"context_length": model.context, "n_ctx": model.context},
+        "max_model_len": context,
+        "context_length": context,
+        "meta": {"context_length": context, "n_ctx": context},
         "capabilities": [model.mode],
         "licence": model.licence,
         "languages": model.languages,
@@ -37,7 +37,8 @@ class ModelList:
 
     async def __call__(self, exchange: Exchange) -> None:
         principal = await authenticate(self._gateway, exchange.raw_headers)
-        found = [shape(model) for model in self._gateway.models.values() if principal.may_use(model.id)]
+        models, context_of = self._gateway.models.values(), self._gateway.engines.context_of
+        found = [shape(model, context_of(model)) for model in models if principal.may_use(model.id)]
         await exchange.reply(200, msgspec.json.encode({"object": "list", "data": found}))
 
 
@@ -50,4 +51,4 @@ class ModelOne:
     async def __call__(self, exchange: Exchange) -> None:
         principal = await authenticate(self._gateway, exchange.raw_headers)
         model = resolve(self._gateway, principal, exchange.path_params["model"])
-        await exchange.reply(200, msgspec.json.encode(shape(model)))
+        await exchange.reply(200, msgspec.json.encode(shape(model, self._gateway.engines.context_of(model))))
