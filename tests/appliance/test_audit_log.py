@@ -53,9 +53,8 @@ def full_disk(path: Path, room: int = 0) -> Iterator[None]:
 
 def test_a_record_whose_future_is_done_is_signed_and_in_the_chain(paths: SitePaths):
     with opened(paths) as audit:
-        position = audit.append(
-            "key.create", "root(0)", "abc", "ok", {"days": 3, "scope": None, "shown": True}
-        ).result()
+        facts: dict[str, events.Fact] = {"days": 3, "scope": None, "shown": True}
+        position = audit.append("key.create", "root(0)", "abc", "ok", facts).result()
         report = verify_chain(chain(paths, audit.name), {site_key(paths).public_key.keyid}, open_tail=True)
         assert report.head.seq > position.seq
         assert report.uncommitted == 0

@@ -178,10 +178,12 @@ class AuditLog:
 
     def _run(self) -> None:
         while self._gather():
+            last_try = self._closing
             try:
                 self._write()
             except (BundleError, OSError) as error:
-                if self._fail(_reason(error)):
+                self._fail(_reason(error))
+                if last_try:
                     return
             else:
                 self._problem = ""
@@ -217,8 +219,8 @@ class AuditLog:
             if not waiting.done.done():
                 waiting.done.set_result(position)
 
-    def _fail(self, why: str) -> bool:
-        """Keeps what can wait, fails what cannot. Returns whether to give up because the log is closing."""
+    def _fail(self, why: str) -> None:
+        """Keeps what can wait, fails what cannot, and lets a moment pass."""
         with self._changed:
             self._problem = why
             urgent = [waiting for waiting in self._queue if waiting.urgent]
@@ -232,7 +234,6 @@ class AuditLog:
                 waiting.done.set_exception(_refusing(why))
             if not self._closing:
                 self._changed.wait(RETRY_S)
-            return self._closing
 
     def _note(self, action: str, subject: str, fields: Mapping[str, Fact]) -> _Waiting:
         event = Event(action, "site", subject, "failed", fields)
