@@ -64,15 +64,17 @@ def build() -> str:
 class Model:
     """The weights and the vocabulary of one GGUF file, mapped read-only."""
 
-    def __init__(self, file: Path, progress: Callable[[float], None]) -> None:
-        """Load ``file``. ``progress`` gets fractions from 0 to 1. Raises ``tampered`` when llama.cpp cannot read it."""
+    def __init__(self, file: Path, progress: Callable[[float], bool]) -> None:
+        """Load ``file``. ``progress`` gets fractions from 0 to 1 and gives False to stop.
+
+        Raises ``tampered`` when llama.cpp cannot read the file.
+        """
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         _errors.clear()
 
         def report(fraction: float, _data: object) -> bool:
-            progress(fraction)
-            return True
+            return progress(fraction)
 
         params = llama_cpp.llama_model_default_params()
         params.progress_callback = llama_cpp.llama_progress_callback(report)
@@ -119,7 +121,7 @@ class Model:
         """About how many bytes a cache of ``cells`` takes, for full attention with 16-bit keys and values."""
         heads = max(1, llama_cpp.llama_model_n_head(self._handle))
         width = llama_cpp.llama_model_n_embd(self._handle) // heads * llama_cpp.llama_model_n_head_kv(self._handle)
-        return 2 * 2 * int(llama_cpp.llama_model_n_layer(self._handle)) * width * cells
+        return 2 * 2 * int(llama_cpp.llama_model_n_layer(self._handle)) * int(width) * cells
 
     def close(self) -> None:
         """Unmap the weights. Close its contexts first."""
@@ -141,17 +143,18 @@ class Model:
 class Sampler:
     """A native chain with its own random state. Close it: it lives outside Python's memory."""
 
-    def __init__(self, stages: tuple[sampling.Stage, ...], n_vocab: int, last_n: int) -> None:
+    def __init__(self, stages: tuple[sampling.Stage, ...], candidates: "Candidates", n_vocab: int, last_n: int) -> None:
+        self._candidates = candidates
         self._greedy = stages == (sampling.Greedy(),)
         self._chain: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for stage in stages:
             llama_cpp.llama_sampler_chain_add(self._chain, _native(stage, n_vocab, last_n))
 
-    def pick(self, logits: Logits, candidates: "Candidates") -> int:
+    def pick(self, logits: Logits) -> int:
         """Choose one token. ``logits`` is one row of the last decode."""
         if self._greedy:
             return int(np.argmax(logits))
-        return candidates.apply(self._chain, logits)
+        return self._candidates.apply(self._chain, logits)
 
     def accept(self, token: int) -> None:
         """Count ``token`` as part of the answer, for the penalties."""
@@ -204,7 +207,7 @@ class Context:
                 why=_errors[-1] if _errors else "it gave no reason",
             )
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
-        self._n_vocab = model.n_vocab
+        self._model = model
         self._candidates = Candidates(model.n_vocab)
         self._tokens = np.zeros(batch, dtype=np.int32)
         self._positions = np.zeros(batch, dtype=np.int32)
@@ -255,9 +258,17 @@ class Context:
         llama_cpp.llama_synchronize(self._handle)
         return [self._row(index) for index in outputs]
 
-    def pick(self, sampler: Sampler, logits: Logits) -> int:
-        """Choose one token from a row of the last decode."""
-        return sampler.pick(logits, self._candidates)
+    def sampler(self, stages: tuple[sampling.Stage, ...]) -> Sampler:
+        """A chain for one sequence of this context."""
+        return Sampler(stages, self._candidates, self._model.n_vocab, self.cells)
+
+    def piece(self, token: int) -> bytes:
+        """See :meth:`Model.piece`."""
+        return self._model.piece(token)
+
+    def ends(self, token: int) -> bool:
+        """See :meth:`Model.ends`."""
+        return self._model.ends(token)
 
     def clear(self, place: int) -> None:
         """Give back all cells of one place."""
@@ -274,7 +285,7 @@ class Context:
         row = llama_cpp.llama_get_logits_ith(self._handle, index)
         if not row:
             raise ContextBrokenError(f"no logits for row {index}")
-        return np.ctypeslib.as_array(row, shape=(self._n_vocab,))
+        return np.ctypeslib.as_array(row, shape=(self._model.n_vocab,))
 
 
 def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:

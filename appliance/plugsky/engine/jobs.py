@@ -1,0 +1,111 @@
+"""Who asked for what: jobs by id, so that a submit sent twice runs once and a ``final`` outlives its connection.
+
+A *run* is one execution of a job, numbered by a ticket. While a run is live its job cannot be claimed by another
+connection. A run that ended keeps its ``final`` until acknowledged; claiming the job again then repeats the final and
+runs nothing. A run whose connection ended is an orphan: it is cancelled, and claiming its job again runs it anew,
+because nobody received what it made; its final is not kept. At most :data:`MAX_FINALS` finals are kept; the oldest go
+first.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from plugsky.core.errors import ErrorKind
+from plugsky.core.frames import Finish
+from plugsky.engine.errors import EngineError
+
+MAX_FINALS: Final = 4096
+
+PeerT = TypeVar("PeerT")
+
+
+@dataclass(slots=True, eq=False)
+class Run(Generic[PeerT]):
+    """One execution of a job. ``peer`` is None when nobody is to be told of it: it ended, or its connection did."""
+
+    ticket: int
+    job: str
+    peer: PeerT | None
+    rid: int
+    final: Finish | None = None
+
+
+class JobTable(Generic[PeerT]):
+    """The runs of one engine, live and ended."""
+
+    def __init__(self) -> None:
+        self._by_job: dict[str, Run[PeerT]] = {}
+        self._ended: dict[str, None] = {}
+        self._by_ticket: dict[int, Run[PeerT]] = {}
+        self._next_ticket = 1
+
+    @property
+    def live(self) -> int:
+        """Runs that have not ended, orphans included."""
+        return len(self._by_ticket)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Finals kept."""
+        return len(self._ended)
+
+    def claim(self, job: str, peer: PeerT, rid: int) -> Run[PeerT]:
+        """The run that answers this submit: a new one, or an ended one whose ``final`` is to be repeated.
+
+        Raises ``conflict`` when the job is running for someone, or ``rid`` is in use on this connection.
+        """
+        if self.find(peer, rid) is not None:
+            raise EngineError(ErrorKind.CONFLICT, f"request {rid} of this connection is still running", param="rid")
+        known = self._by_job.get(job)
+        if known is not None and known.final is not None:
+            return known
+        if known is not None and known.peer is not None:
+            raise EngineError(ErrorKind.CONFLICT, "this job is running already", param="job")
+        run = Run(self._next_ticket, job, peer, rid)
+        self._next_ticket += 1
+        self._by_job[job] = run
+        self._by_ticket[run.ticket] = run
+        return run
+
+    def find(self, peer: PeerT, rid: int) -> Run[PeerT] | None:
+        """The live run that answers ``rid`` of this connection."""
+        return next((run for run in self._by_ticket.values() if run.rid == rid and run.peer is peer), None)
+
+    def get(self, ticket: int) -> Run[PeerT] | None:
+        """The live run of that ticket."""
+        return self._by_ticket.get(ticket)
+
+    def tickets(self) -> list[int]:
+        """The tickets of all live runs."""
+        return list(self._by_ticket)
+
+    def finish(self, ticket: int, final: Finish) -> None:
+        """A run ended; its final is kept unless its connection ended before."""
+        run = self._by_ticket[ticket]
+        if run.peer is None:
+            self.drop(ticket)
+            return
+        del self._by_ticket[ticket]
+        run.final, run.peer = final, None
+        self._ended[run.job] = None
+        while len(self._ended) > MAX_FINALS:
+            self.acknowledge(next(iter(self._ended)))
+
+    def drop(self, ticket: int) -> None:
+        """A run failed: it has no final, and its job may be claimed again."""
+        run = self._by_ticket.pop(ticket)
+        if self._by_job.get(run.job) is run:
+            del self._by_job[run.job]
+
+    def acknowledge(self, job: str) -> None:
+        """Forget the final of ``job``. A job that is unknown or still live is left as it is."""
+        run = self._by_job.get(job)
+        if run is not None and run.final is not None:
+            del self._by_job[job], self._ended[job]
+
+    def leave(self, peer: PeerT) -> list[int]:
+        """A connection ended: the tickets of its live runs, now orphans, to be cancelled."""
+        orphans = [run for run in self._by_ticket.values() if run.peer is peer]
+        for run in orphans:
+            run.peer = None
+        return [run.ticket for run in orphans]

@@ -1,0 +1,189 @@
+"""The life of one engine as a pure state machine: an event in, a new state and effects out. No clock, no process.
+
+::
+
+    absent --admit--> admitted --spawned--> loading --loaded--> ready --retire--> retiring --exited--> absent
+                         ^                     |                  |
+                         |                 load_failed         exited
+                         |                     v                  v
+                         |                  absent             crashed --backoff_over--> loading --loaded--> suspect
+                         |                (with problem)          ^                                            |
+                         +----------------- admit                 +----------------- exited ------------------ +
+                                                                                       suspect --calm--> ready
+
+A *load failure* is an answer, not a crash: the process lives on and tells every peer the named error, so nothing is
+restarted until someone admits the model again. A *crash* is restarted after a pause that doubles from
+:data:`FIRST_PAUSE_S` to :data:`LONGEST_PAUSE_S`. After a crash the engine is ``suspect``: it serves, and only when it
+has stayed up for :data:`CALM_S` is the crash forgiven. An engine that crashes :data:`MAX_LOAD_CRASHES` times in a row
+without ever being loaded is given up: its model would only kill the next process too.
+
+The supervisor of ``plugsky serve`` and systemd's units are two thin edges of this one machine. DESIGN, "Processes".
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+State = Literal["absent", "admitted", "loading", "ready", "retiring", "crashed", "suspect"]
+
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 30.0
+CALM_S: Final = 60.0
+MAX_LOAD_CRASHES: Final = 3
+
+
+@dataclass(frozen=True)
+class Admit:
+    """The model may be loaded: there is room for it."""
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """The process was started."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The process said ``hello``: its model is in memory."""
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """The process lives and refuses to serve, for the reason it named."""
+
+    problem: str
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The process ended. ``how`` says how in words."""
+
+    how: str
+
+
+@dataclass(frozen=True)
+class BackoffOver:
+    """The pause after a crash is over."""
+
+
+@dataclass(frozen=True)
+class Calm:
+    """The engine has stayed up for :data:`CALM_S` after a crash."""
+
+
+@dataclass(frozen=True)
+class Retire:
+    """The engine is to finish what runs and end."""
+
+
+Event = Admit | Spawned | Loaded | LoadFailed | Exited | BackoffOver | Calm | Retire
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Start the process."""
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """Ask the process to drain and end."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Send :class:`BackoffOver` after this many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Send :class:`Calm` after this many seconds, unless the engine ends before."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Answer peers in the engine's place: it will not be started again."""
+
+
+Effect = Spawn | Terminate | Wait | Watch | GiveUp
+
+
+@dataclass(frozen=True)
+class Life:
+    """How one engine stands. ``crashes`` counts those not yet forgiven; ``problem`` is for people."""
+
+    state: State = "absent"
+    pid: int = 0
+    restarts: int = 0
+    crashes: int = 0
+    problem: str = ""
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests can be sent to it."""
+        return self.state in ("ready", "suspect")
+
+
+class ImpossibleEventError(ValueError):
+    """An event that cannot happen in this state: a fault of the edge that sent it."""
+
+
+def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
+    """The life after ``event``, and what its edge must do now. Raises :class:`ImpossibleEventError`."""
+    match life.state, event:
+        case (("absent" | "crashed"), Admit()):
+            if life.pid:  # the process that could not load its model: another takes its place once it has ended
+                return replace(life, state="admitted"), (Terminate(),)
+            return Life("admitted", restarts=life.restarts), (Spawn(),)
+        case (("admitted" | "crashed"), Spawned(pid)):
+            return replace(life, state="loading", pid=pid), ()
+        case "loading", Loaded():
+            if life.crashes:
+                return replace(life, state="suspect"), (Watch(CALM_S),)
+            return replace(life, state="ready", problem=""), ()
+        case "loading", LoadFailed(problem):
+            return replace(life, state="absent", problem=problem), ()
+        case "suspect", Calm():
+            return replace(life, state="ready", crashes=0, problem=""), ()
+        case (("loading" | "ready" | "suspect"), Exited(how)):
+            return _crashed(life, how)
+        case "crashed", BackoffOver():
+            return replace(life, restarts=life.restarts + 1), (Spawn(),)
+        case (("admitted" | "crashed"), Retire()):
+            return replace(life, state="absent"), (Terminate(),) if life.pid else ()
+        case (("loading" | "ready" | "suspect"), Retire()):
+            return replace(life, state="retiring"), (Terminate(),)
+        case "absent", Retire():
+            return life, (Terminate(),) if life.pid else ()
+        case "retiring", Exited():
+            return Life(restarts=life.restarts), ()
+        case "admitted", Exited():
+            return replace(life, pid=0), (Spawn(),)
+        case "absent", Exited():
+            return replace(life, pid=0), ()
+        # Facts that come late: they were true of a process that is on its way out.
+        case (("retiring" | "absent" | "crashed" | "admitted"), (Loaded() | LoadFailed() | Calm() | BackoffOver())):
+            return life, ()
+        case (("retiring" | "ready" | "suspect" | "loading" | "admitted"), (Admit() | Retire())):
+            return life, ()
+        case (("ready" | "loading"), Calm()):
+            return life, ()
+        case _:
+            raise ImpossibleEventError(f"{type(event).__name__} in state {life.state}")
+
+
+def pause_s(crashes: int) -> float:
+    """Seconds before the restart that follows the ``crashes``-th crash in a row."""
+    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (crashes - 1)))
+
+
+def _crashed(life: Life, how: str) -> tuple[Life, tuple[Effect, ...]]:
+    crashes = life.crashes + 1
+    crashed = Life("crashed", restarts=life.restarts, crashes=crashes, problem=f"the engine {how}")
+    if life.state == "loading" and crashes >= MAX_LOAD_CRASHES:
+        return replace(crashed, problem=f"the engine {how} while loading, {crashes} times in a row"), (GiveUp(),)
+    return crashed, (Wait(pause_s(crashes)),)

@@ -1,0 +1,24 @@
+"""The engine process, ``plugsky engine run``: it gives up the network first, then loads the model and serves it.
+
+The order matters: namespaces must be left while there is one thread, and importing numpy or llama.cpp starts more.
+"""
+
+import os
+import socket
+
+from plugsky.engine import sandbox
+from plugsky.engine.spec import EngineSpec
+
+
+def run(spec: EngineSpec, listener: socket.socket) -> int:
+    """Serve ``spec`` on ``listener``, a listening Unix socket, until told to stop. The process's exit code.
+
+    A model that cannot be loaded ends nothing: the process then answers every peer with the named error.
+    """
+    parent = os.getppid()
+    confined = sandbox.leave_network()
+    if not sandbox.die_with_parent(parent):
+        return 1
+    from plugsky.engine.service import serve  # not before: it starts threads
+
+    return serve(spec, listener, (sandbox.NETNS,) if confined else ())

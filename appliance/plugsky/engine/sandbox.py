@@ -1,0 +1,46 @@
+"""What an engine gives up before it reads a model file: the network, and life without its parent.
+
+Called while the process has one thread: a network namespace belongs to a thread and is inherited by those it starts,
+and the kernel refuses a user namespace to a process with several (unshare(2)). An engine needs no network at all, its
+Unix socket is already open. Without root a user namespace of its own gives the right to leave the network; where the
+kernel forbids that too, the engine runs on and its ``hello`` does not claim ``netns``.
+"""
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+NETNS: Final = "netns"
+"""The capability an engine claims in its ``hello`` once its network namespace is empty."""
+
+_CLONE_NEWUSER: Final = 0x10000000
+_CLONE_NEWNET: Final = 0x40000000
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def leave_network() -> bool:
+    """Move into an empty network namespace. Whether the kernel allowed it."""
+    if _unshare(_CLONE_NEWNET):
+        return True
+    uid, gid = os.getuid(), os.getgid()
+    if not _unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
+        return False
+    # Without these maps the process would see itself as the overflow user (user_namespaces(7)).
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        Path("/proc/self", name).write_text(text)
+    return True
+
+
+def die_with_parent(parent: int) -> bool:
+    """Have the kernel send SIGTERM when the parent ends. False when ``parent``, its pid, is gone already.
+
+    Call it after :func:`leave_network`: a change of credentials takes the wish back (prctl(2)).
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return os.getppid() == parent
+
+
+def _unshare(flags: int) -> bool:
+    return int(ctypes.CDLL(None, use_errno=True).unshare(flags)) == 0

@@ -1,0 +1,382 @@
+"""The engine's front: it answers peers while one thread loads and steps the model and another prepares prompts.
+
+Three threads share the work. This one runs the event loop and holds everything about peers and jobs. The *owner* loads
+the model and runs :class:`~plugsky.engine.stepper.Stepper`. The *side* thread renders and tokenises, so that a slow
+template holds up neither. They hand each other finished values only.
+
+States: loading -> serving -> retiring, or loading -> failed. A load failure is not a crash: the engine stays and
+answers each frame with the named error, so that nobody restarts it in a loop. SIGTERM or ``drain`` retires: nothing
+more is accepted and what runs is finished. After SIGTERM the process then ends, and what still runs after
+:data:`DRAIN_S` is cancelled; after ``drain`` it ends when its peers have closed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Literal
+
+from plugsky.core import frames
+from plugsky.core.errors import ErrorKind
+from plugsky.core.ids import new_id
+from plugsky.engine import llama, loading
+from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.jobs import JobTable
+from plugsky.engine.meter import RateMeter
+from plugsky.engine.peer import Peer
+from plugsky.engine.spec import EngineSpec
+from plugsky.engine.stepper import Quit, Report, SetThreads, Start, Stepper, Stop, Update
+
+LOG: Final = logging.getLogger(__name__)
+
+DRAIN_S: Final = 25.0
+"""Seconds that running requests may take to finish after SIGTERM; then they are cancelled."""
+ACK_S: Final = 2.0
+"""Seconds to wait after the last request for peers to acknowledge its final."""
+FLUSH_S: Final = 1.0
+"""Seconds peers get at the very end to read what was written for them."""
+MAX_PREPARES: Final = 256
+"""Prompts that may wait to be prepared."""
+MAX_THREADS: Final = 512
+
+State = Literal["loading", "serving", "failed", "retiring"]
+
+
+def serve(spec: EngineSpec, listener: socket.socket, caps: tuple[str, ...]) -> int:
+    """Load ``spec`` and serve peers on ``listener`` until told to stop. The exit code; 1 when the context broke."""
+
+    async def main() -> int:
+        return await Service(spec, caps).run(listener)
+
+    return asyncio.run(main())
+
+
+class Service:
+    """One engine as its peers see it. Made and run inside an event loop."""
+
+    def __init__(self, spec: EngineSpec, caps: tuple[str, ...]) -> None:
+        self._spec = spec
+        self._caps = caps
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[int] = self._loop.create_future()
+        self._owner = threading.Thread(target=self._own, name="owner", daemon=True)
+        self._side = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self._state: State = "loading"
+        self._stopping = False
+        self._fraction = 0.0
+        self._failure = EngineError(ErrorKind.LOADING, "the model is still being loaded", retry_after=1.0)
+        self._hello: frames.EngineHello | None = None
+        self._loaded: loading.Loaded | None = None
+        self._stepper: Stepper | None = None
+        self._peers: set[Peer] = set()
+        self._no_peers = asyncio.Event()
+        self._jobs: JobTable[Peer] = JobTable()
+        self._preparing: dict[Future[frames.Prepared], Peer] = {}
+        self._latest = Report(0, 0, 0, 0, 0)
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self._meter = RateMeter()
+
+    async def run(self, listener: socket.socket) -> int:
+        """Serve until the end. The exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_signal)
+        server = await self._loop.create_server(self._new_peer, sock=listener, backlog=256)
+        self._owner.start()
+        try:
+            return await self._over
+        finally:
+            server.close()
+            await self._close()
+
+    async def _close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+        self._stopping = True
+        if self._stepper is not None:
+            self._stepper.order(Quit())
+        self._owner.join()
+        if self._loaded is not None and self._loaded.renderer is not None:
+            self._loaded.renderer.close()
+        self._side.shutdown(cancel_futures=True)
+        if self._loaded is not None:
+            self._loaded.close()
+        if self._peers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._no_peers.wait(), FLUSH_S)
+        for peer in self._peers:
+            peer.abort()
+
+    # -- the owner's thread ------------------------------------------------------------------------------------------
+
+    def _own(self) -> None:
+        broken = "its thread ended"
+        try:
+            self._load_and_step()
+            broken = ""
+        except EngineError as error:
+            broken = ""
+            self._loop.call_soon_threadsafe(self._load_failed, error)
+        except llama.ContextBrokenError as error:
+            broken = str(error)
+        finally:
+            if broken:
+                self._loop.call_soon_threadsafe(self._broken, broken)
+
+    def _load_and_step(self) -> None:
+        self._loaded = loading.load(self._spec, self._on_progress)
+        self._stepper = Stepper(self._loaded.context, self._loaded.limits, self._on_report)
+        if not self._stopping:  # else nobody may be left to order this thread to end
+            self._loop.call_soon_threadsafe(self._ready, self._loaded)
+            self._stepper.run()
+
+    def _on_progress(self, fraction: float) -> bool:
+        if fraction - self._fraction >= 0.02:
+            self._loop.call_soon_threadsafe(self._loading, fraction)
+        return not self._stopping
+
+    def _on_report(self, report: Report) -> None:
+        self._loop.call_soon_threadsafe(self._reported, report)
+
+    # -- what the owner tells ----------------------------------------------------------------------------------------
+
+    def _loading(self, fraction: float) -> None:
+        self._fraction = fraction
+        self._tell_all(frames.Loading(fraction=fraction))
+
+    def _load_failed(self, error: EngineError) -> None:
+        if self._stopping:
+            return
+        LOG.error("engine %s: %s; %s", self._spec.model_id, error.what, error.why)
+        self._state, self._failure = "failed", error
+        for peer in self._greeted():
+            self._welcome(peer)
+
+    def _ready(self, loaded: loading.Loaded) -> None:
+        if self._stopping:
+            return
+        self._state = "serving"
+        self._hello = frames.EngineHello(
+            proto=frames.PROTOCOL,
+            instance=new_id(),
+            build=llama.build(),
+            digest=self._spec.digest,
+            n_ctx=loaded.prompts.n_ctx,
+            caps=self._caps,
+        )
+        self._tell_all(self._hello)
+
+    def _broken(self, reason: str) -> None:
+        LOG.error("engine %s: the context is lost: %s", self._spec.model_id, reason)
+        lost = EngineError(ErrorKind.ENGINE_LOST, "the engine's context broke", why=reason)
+        self._tell_all(_failed(0, lost))
+        self._end(1)
+
+    def _reported(self, report: Report) -> None:
+        self._latest = report
+        self._prompt_tokens += report.prompt_tokens
+        self._completion_tokens += report.completion_tokens
+        self._meter.add(time.monotonic(), report.completion_tokens)
+        items: dict[Peer, list[frames.StepItem]] = {}
+        for update in report.updates:
+            run = self._jobs.get(update.ticket)
+            if run is None:
+                continue
+            peer, rid = run.peer, run.rid
+            if update.error is not None:
+                self._jobs.drop(update.ticket)
+            elif update.finish is not None:
+                self._jobs.finish(update.ticket, update.finish)
+            if peer is not None:
+                self._deliver(peer, rid, update, items)
+        for peer, news in items.items():
+            peer.send(frames.Step(n=report.n, t_us=report.t_us, items=tuple(news)))
+        self._end_if_done()
+
+    def _deliver(self, peer: Peer, rid: int, update: Update, items: dict[Peer, list[frames.StepItem]]) -> None:
+        if update.accepted:
+            peer.send(frames.Accepted(rid=rid))
+        elif update.error is not None:
+            peer.send(_failed(rid, update.error))
+        else:
+            item = frames.StepItem(rid=rid, ids=update.ids, text=update.text, final=update.finish)
+            items.setdefault(peer, []).append(item)
+
+    # -- what peers say ----------------------------------------------------------------------------------------------
+
+    def _new_peer(self) -> Peer:
+        peer = Peer(self._welcome, self._handle, self._lost)
+        self._peers.add(peer)
+        return peer
+
+    def _welcome(self, peer: Peer) -> None:
+        """What a peer hears after its ``hello``."""
+        if self._state == "retiring":
+            peer.send(frames.Retiring())
+        elif self._state == "loading":
+            peer.send(frames.Loading(fraction=self._fraction))
+        elif self._hello is not None:
+            peer.send(self._hello)
+        elif isinstance(self._failure, DoesNotFitError):
+            peer.send(frames.Refused(need=self._failure.need, have=self._failure.have))
+        else:
+            peer.send(_failed(0, self._failure))
+
+    def _lost(self, peer: Peer) -> None:
+        self._peers.discard(peer)
+        if not self._peers:
+            self._no_peers.set()
+        for future, owner in list(self._preparing.items()):
+            if owner is peer:
+                future.cancel()
+        for ticket in self._jobs.leave(peer):
+            self._order_stop(ticket)
+        self._end_if_done()
+
+    def _handle(self, peer: Peer, frame: frames.ToEngine) -> None:
+        match frame:
+            case frames.Prepare(rid=rid) | frames.Submit(rid=rid) | frames.Stats(rid=rid):
+                try:
+                    self._ask(peer, frame)
+                except EngineError as error:
+                    peer.send(_failed(rid, error))
+            case frames.Cancel(rid=rid):
+                run = self._jobs.find(peer, rid)
+                if run is not None:
+                    self._order_stop(run.ticket)
+            case frames.Threads(n=n):
+                if self._stepper is not None and 1 <= n <= MAX_THREADS:
+                    self._stepper.order(SetThreads(n))
+            case frames.AckFinal(jobs=jobs):
+                for job in jobs:
+                    self._jobs.acknowledge(job)
+                self._end_if_done()
+            case frames.Drain():
+                self._retire()
+            case frames.ClientHello():
+                peer.reject("hello is said once")
+
+    def _ask(self, peer: Peer, frame: frames.Prepare | frames.Submit | frames.Stats) -> None:
+        if self._loaded is None or self._stepper is None or self._state in ("loading", "failed"):
+            raise self._failure
+        if isinstance(frame, frames.Stats):
+            peer.send(self._stats(frame.rid, self._loaded))
+        elif self._state == "retiring":
+            raise EngineError(ErrorKind.LOADING, "the engine is being stopped", retry_after=2.0)
+        elif isinstance(frame, frames.Prepare):
+            self._prepare(peer, frame, self._loaded)
+        else:
+            self._loaded.prompts.check(frame)
+            self._submit(peer, frame, self._stepper)
+
+    def _prepare(self, peer: Peer, frame: frames.Prepare, loaded: loading.Loaded) -> None:
+        if len(self._preparing) >= MAX_PREPARES:
+            raise EngineError(ErrorKind.OVERLOADED, f"{MAX_PREPARES} prompts wait to be prepared", retry_after=1.0)
+        future = self._side.submit(loaded.prompts.prepare, frame)
+        self._preparing[future] = peer
+        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._prepared, done, frame.rid))
+
+    def _prepared(self, done: Future[frames.Prepared], rid: int) -> None:
+        peer = self._preparing.pop(done)
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            peer.send(done.result())
+        elif isinstance(error, EngineError):
+            peer.send(_failed(rid, error))
+        else:
+            LOG.error("preparing a prompt ended with %s", type(error).__name__)
+            peer.send(_failed(rid, EngineError(ErrorKind.INTERNAL, "the prompt could not be prepared")))
+
+    def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper) -> None:
+        run = self._jobs.claim(frame.job, peer, frame.rid)
+        if run.final is not None:
+            item = frames.StepItem(rid=frame.rid, final=run.final)
+            peer.send(frames.Accepted(rid=frame.rid))
+            peer.send(frames.Step(n=self._latest.n, t_us=0, items=(item,)))
+            return
+        try:
+            stepper.order(Start(run.ticket, frame))
+        except EngineError:
+            self._jobs.drop(run.ticket)
+            raise
+
+    def _stats(self, rid: int, loaded: loading.Loaded) -> frames.StatsReply:
+        latest = self._latest
+        return frames.StatsReply(
+            rid=rid,
+            running=latest.running,
+            waiting=latest.waiting,
+            kv_used=latest.kv_used,
+            kv_cells=loaded.limits.cells,
+            tokens_per_s=self._meter.rate(time.monotonic()),
+            steps=latest.n,
+            completion_tokens=self._completion_tokens,
+            prompt_tokens=self._prompt_tokens,
+            rss_bytes=_rss_bytes(),
+        )
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _on_signal(self) -> None:
+        if self._stopping:
+            self._cancel_all()
+            return
+        self._stopping = True
+        if self._state in ("loading", "failed"):
+            self._end(0)
+            return
+        self._loop.call_later(DRAIN_S, self._cancel_all)
+        self._retire()
+
+    def _retire(self) -> None:
+        if self._state == "serving":
+            self._state = "retiring"
+            self._tell_all(frames.Retiring())
+        self._end_if_done()
+
+    def _cancel_all(self) -> None:
+        for ticket in self._jobs.tickets():
+            self._order_stop(ticket)
+
+    def _end_if_done(self) -> None:
+        if self._state != "retiring" or self._jobs.live:
+            return
+        if not self._peers or (self._stopping and not self._jobs.unacknowledged):
+            self._end(0)
+        elif self._stopping:
+            self._loop.call_later(ACK_S, self._end, 0)
+
+    def _end(self, code: int) -> None:
+        if not self._over.done():
+            self._over.set_result(code)
+
+    def _order_stop(self, ticket: int) -> None:
+        if self._stepper is not None:
+            self._stepper.order(Stop(ticket))
+
+    def _greeted(self) -> list[Peer]:
+        return [peer for peer in self._peers if peer.greeted]
+
+    def _tell_all(self, frame: frames.FromEngine) -> None:
+        for peer in self._greeted():
+            peer.send(frame)
+
+
+def _failed(rid: int, error: EngineError) -> frames.Failed:
+    what = f"{error.what}: {error.why}" if error.why else error.what
+    return frames.Failed(
+        rid=rid, kind=error.kind.wire, what=what, param=error.param, n_prompt=error.n_prompt, n_ctx=error.n_ctx
+    )
+
+
+def _rss_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

@@ -1,0 +1,304 @@
+"""The owner of a context: it takes orders between steps, runs one step after another, and reports what came of each.
+
+It lives on one thread and does no socket IO. Orders come through a queue, reports leave through a callback, so that a
+slow peer can never hold up a step. Whatever goes wrong with one sequence ends that sequence alone; only a context that
+broke half way through a decode ends the engine.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from plugsky.core.errors import ErrorKind
+from plugsky.core.frames import Finish, FinishReason, Submit, Usage
+from plugsky.engine import llama, sampling
+from plugsky.engine.errors import EngineError
+from plugsky.engine.scheduler import Chunk, Limits, QueueFullError, Scheduler
+from plugsky.engine.text import TextStream
+
+MAX_ORDERS: Final = 4096
+"""Orders that may wait for the end of a step; further submits are refused as overloaded."""
+
+
+class SequenceSampler(Protocol):
+    """How one sequence chooses its tokens."""
+
+    def pick(self, logits: llama.Logits) -> int: ...
+
+    def accept(self, token: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """What a stepper needs of the model and its context; :class:`llama.Context` is the real one."""
+
+    def decode(self, chunks: Sequence[Chunk]) -> list[llama.Logits]: ...
+
+    def sampler(self, stages: tuple[sampling.Stage, ...]) -> SequenceSampler: ...
+
+    def piece(self, token: int) -> bytes: ...
+
+    def ends(self, token: int) -> bool: ...
+
+    def clear(self, place: int) -> None: ...
+
+    def set_threads(self, n: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run a submit under this ticket; tickets rise."""
+
+    ticket: int
+    submit: Submit
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Cancel a ticket; one that has ended is ignored."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetThreads:
+    """Use this many cores from the next step on."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """End the thread now."""
+
+
+Order = Start | Stop | SetThreads | Quit
+
+
+@dataclass(slots=True)
+class Update:
+    """News of one ticket. Exactly one of ``accepted``, ``ids`` with ``text``, ``finish`` and ``error`` may be alone."""
+
+    ticket: int
+    accepted: bool = False
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    finish: Finish | None = None
+    error: EngineError | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What one turn of the loop did. ``n`` counts steps, ``t_us`` is the compute time of this one (0: none was run)."""
+
+    n: int
+    t_us: int
+    running: int
+    waiting: int
+    kv_used: int
+    updates: list[Update] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    submit: Submit
+    sampler: SequenceSampler
+    text: TextStream
+    deadline_us: int | None
+    chosen: int = 0
+    engine_us: int = 0
+
+    def usage(self) -> Usage:
+        return Usage(prompt_tokens=len(self.submit.tokens), completion_tokens=self.chosen, engine_us=self.engine_us)
+
+
+class Stepper:
+    """Steps one context. Call :meth:`run` on its owner thread and :meth:`order` from any."""
+
+    def __init__(self, backend: Backend, limits: Limits, report: Callable[[Report], None]) -> None:
+        self._backend = backend
+        self._scheduler = Scheduler(limits)
+        self._tell = report
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._sequences: dict[int, _Sequence] = {}
+        self._steps = 0
+        self._report = self._new_report(0)
+
+    def order(self, order: Order) -> None:
+        """Leave an order; it is carried out before the next step. Raises ``overloaded`` when too many wait."""
+        if isinstance(order, Start) and self._orders.qsize() >= MAX_ORDERS:
+            raise EngineError(ErrorKind.OVERLOADED, f"{MAX_ORDERS} requests wait for this step to end", retry_after=1.0)
+        self._orders.put(order)
+
+    def run(self) -> None:
+        """Work until :class:`Quit`. Raises :class:`llama.ContextBrokenError` when the context is lost."""
+        try:
+            while self._take_orders():
+                self._end_expired()
+                self._flush()
+                if self._sequences:
+                    self._step()
+                    self._flush()
+        finally:
+            for sequence in self._sequences.values():
+                sequence.sampler.close()
+
+    def _flush(self) -> None:
+        if self._report.updates or self._report.t_us:
+            self._tell(self._report)
+        self._report = self._new_report(0)
+
+    def _new_report(self, t_us: int) -> Report:
+        scheduler = self._scheduler
+        return Report(self._steps, t_us, scheduler.running, scheduler.waiting, scheduler.used)
+
+    def _take_orders(self) -> bool:
+        """Carry out what was ordered; wait for an order when there is nothing to do. False at the end."""
+        block = not self._sequences
+        while True:
+            try:
+                order = self._orders.get(block=block)
+            except queue.Empty:
+                return True
+            block = False
+            match order:
+                case Start(ticket, submit):
+                    self._start(ticket, submit)
+                case Stop(ticket):
+                    if ticket in self._sequences:
+                        self._finish(ticket, "cancelled")
+                case SetThreads(n):
+                    self._backend.set_threads(n)
+                case Quit():
+                    return False
+
+    def _start(self, ticket: int, submit: Submit) -> None:
+        try:
+            self._scheduler.add(ticket, submit.tenant, (*submit.tokens, *submit.resume_tokens))
+        except QueueFullError as error:
+            refusal = EngineError(
+                ErrorKind.OVERLOADED, f"{error.bound} requests are waiting for this model already", retry_after=5.0
+            )
+            self._report.updates.append(Update(ticket, error=refusal))
+            return
+        deadline = None if submit.deadline_us is None else time.monotonic_ns() // 1000 + submit.deadline_us
+        sampler = self._backend.sampler(sampling.stages(submit.params))
+        sequence = _Sequence(submit, sampler, TextStream(submit.params.stop), deadline, len(submit.resume_tokens))
+        for token in submit.resume_tokens:
+            sampler.accept(token)
+            sequence.text.feed(self._backend.piece(token))
+        self._sequences[ticket] = sequence
+        self._report.updates.append(Update(ticket, accepted=True))
+
+    def _end_expired(self) -> None:
+        now = time.monotonic_ns() // 1000
+        expired = [
+            ticket
+            for ticket, sequence in self._sequences.items()
+            if sequence.deadline_us is not None and now >= sequence.deadline_us
+        ]
+        for ticket in expired:
+            self._finish(ticket, "deadline")
+
+    def _step(self) -> None:
+        plan = self._scheduler.plan()
+        for place in plan.cleared:
+            self._backend.clear(place)
+        began = time.monotonic_ns()
+        done, choices = self._compute(plan.chunks)
+        t_us = (time.monotonic_ns() - began) // 1000
+        self._charge(done, t_us)
+        for ticket, token in choices:
+            self._chose(ticket, token)
+        self._steps += 1
+        report = self._new_report(t_us)
+        report.updates = self._report.updates
+        report.completion_tokens = len(choices)
+        report.prompt_tokens = sum(len(chunk.tokens) for chunk in done) - len(choices)
+        self._report = report
+
+    def _compute(self, chunks: Sequence[Chunk]) -> tuple[list[Chunk], list[tuple[int, int]]]:
+        """What could be computed of ``chunks``, in one batch unless one of them is at fault, and the tokens chosen.
+
+        A batch that llama.cpp refuses is halved until the guilty chunk is alone and fails. When the cache is fuller
+        than counted the youngest sequence goes back to the queue.
+        """
+        work: list[Sequence[Chunk]] = [chunks] if chunks else []
+        done: list[Chunk] = []
+        choices: list[tuple[int, int]] = []
+        while work:
+            batch = work.pop()
+            try:
+                rows = self._backend.decode(batch)
+            except llama.BatchRefusedError:
+                if len(batch) == 1:
+                    refused = EngineError(ErrorKind.INTERNAL, "llama.cpp refused this request's tokens")
+                    self._fail(batch[0].ticket, refused)
+                else:
+                    work += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
+            except llama.CacheFullError:
+                place = self._scheduler.relieve()
+                if place is None:
+                    self._fail(batch[0].ticket, EngineError(ErrorKind.OVERLOADED, "the cache cannot hold this request"))
+                else:
+                    self._backend.clear(place)
+                    kept = [[chunk for chunk in part if chunk.place != place] for part in (*work, batch)]
+                    work = [part for part in kept if part]
+            else:
+                self._scheduler.commit(batch)
+                done += batch
+                choices += self._pick([chunk for chunk in batch if chunk.last], rows)
+        return done, choices
+
+    def _pick(self, chunks: Sequence[Chunk], rows: Sequence[llama.Logits]) -> list[tuple[int, int]]:
+        choices = []
+        for chunk, row in zip(chunks, rows, strict=True):
+            try:
+                choices.append((chunk.ticket, self._sequences[chunk.ticket].sampler.pick(row)))
+            except EngineError as error:
+                self._fail(chunk.ticket, error)
+        return choices
+
+    def _charge(self, chunks: Sequence[Chunk], t_us: int) -> None:
+        total = sum(len(chunk.tokens) for chunk in chunks)
+        for chunk in chunks:
+            sequence = self._sequences.get(chunk.ticket)
+            if sequence is not None:
+                sequence.engine_us += t_us * len(chunk.tokens) // total
+
+    def _chose(self, ticket: int, token: int) -> None:
+        sequence = self._sequences[ticket]
+        sequence.sampler.accept(token)
+        sequence.chosen += 1
+        ends = self._backend.ends(token) and not sequence.submit.params.ignore_eos
+        text = "" if ends else sequence.text.feed(self._backend.piece(token))
+        if ends or sequence.text.stopped:
+            self._finish(ticket, "stop", (token,), text)
+        elif sequence.chosen >= sequence.submit.max_tokens:
+            self._finish(ticket, "length", (token,), text)
+        else:
+            self._scheduler.append(ticket, token)
+            self._report.updates.append(Update(ticket, ids=(token,), text=text))
+
+    def _finish(self, ticket: int, reason: FinishReason, ids: tuple[int, ...] = (), text: str = "") -> None:
+        sequence = self._forget(ticket)
+        text += sequence.text.finish()
+        finish = Finish(reason=reason, usage=sequence.usage())
+        self._report.updates.append(Update(ticket, ids=ids, text=text, finish=finish))
+
+    def _fail(self, ticket: int, error: EngineError) -> None:
+        self._forget(ticket)
+        self._report.updates.append(Update(ticket, error=error))
+
+    def _forget(self, ticket: int) -> _Sequence:
+        sequence = self._sequences.pop(ticket)
+        sequence.sampler.close()
+        place = self._scheduler.remove(ticket)
+        if place is not None:
+            self._backend.clear(place)
+        return sequence
