@@ -3,7 +3,7 @@
 Guarantees, in order:
 
 1. Tokens are topped up a step ahead of the answer; a refused top-up ends the answer with that error.
-2. The usage is settled and recorded before the last text is handed out, so a client that saw the end finds it billed.
+2. The usage is settled before the end is handed out, so a client that saw the end finds it billed.
 3. However the answer ends (finish, cancel, hang-up, deadline, lost engine, stopping process), it is settled once, with
    the engine's own count; when the engine is lost, with what was received from it.
 4. Only after that the engine may forget the job.
