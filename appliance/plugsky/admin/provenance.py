@@ -10,10 +10,9 @@ from plugsky.audit.site_key import known_site_keyid
 from plugsky.audit.verify import SiteVerdict, verify_site
 from plugsky.core.clock import Clock, unix_us
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations
+from plugsky.fleet import generations, site_trust
 from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.metadata import read_metadata
-from plugsky_bundles.state import TrustState
 
 GRACE_US: Final = 10_000_000
 """How long after its settlement a request may be without its record: the group commit and a short stall of the disk."""
@@ -41,9 +40,8 @@ def verify_trail(paths: SitePaths, ledger: Ledger, clock: Clock) -> SiteVerdict:
 
 def custodians(paths: SitePaths) -> frozenset[str]:
     """The keyids that the site's trusted root lets sign custody: those of its snapshot role. Empty without a root."""
-    try:
-        state = TrustState.from_json(paths.trust_state.read_bytes())
-    except FileNotFoundError:
+    believed = site_trust.load(paths)
+    if believed is None:
         return frozenset()
-    root: Metadata[Root] = read_metadata(state.root, Root, "The trusted root")
+    root: Metadata[Root] = read_metadata(believed.root, Root, "The trusted root")
     return frozenset(root.signed.roles["snapshot"].keyids)

@@ -2,8 +2,8 @@
 
 The proof runs from ``trust init`` to the last request, in this order:
 
-1. The custody log of a generation begins with the ``trust.init`` that made the root this generation was verified by,
-   and names the content that the generation consists of.
+1. The custody log of a generation begins with ``trust.init``, names the root by which this generation was verified,
+   and the content that the generation consists of.
 2. A chain of the site recorded that installation: the same bundle id, and the head of that custody log.
 3. Every head that a chain noted of another when it was opened is still in that other chain: none was removed, cut back
    or begun anew.
@@ -91,15 +91,16 @@ def _origin(custody: Custody, links: list[str], problems: list[str]) -> None:
     if not custody.whole:
         return  # said where the log itself was verified
     first = custody.records[0] if custody.records else {}
-    if first.get("event") != "trust.init" or first.get("root_fingerprint") != generation.root_fingerprint:
-        problems.append(f"the custody log of {name} does not begin with the trust init of the root it was verified by")
+    roots = [record.get("root_fingerprint") for record in custody.records]
+    if first.get("event") != "trust.init" or generation.root_fingerprint not in roots:
+        problems.append(f"the custody log of {name} does not lead from trust init to the root it was verified by")
         return
     if not any(record.get("content_id") == generation.content_id for record in custody.records):
         problems.append(f"the custody log of {name} does not name the content {generation.content_id[:16]} it holds")
         return
     links.append(
-        f"trust init ({first.get('at', '')}) made root {generation.root_fingerprint[:16]}; the custody log signed "
-        f"under it names content {generation.content_id[:16]}, which {name} consists of"
+        f"the custody log from trust init ({first.get('at', '')}) on names root {generation.root_fingerprint[:16]} and "
+        f"content {generation.content_id[:16]}, which {name} was verified by and consists of"
     )
 
 

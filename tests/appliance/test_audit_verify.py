@@ -1,0 +1,205 @@
+"""``audit verify``: what it proves of an untouched site, and that it finds and places every way to falsify one."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.proven_site import ProvenSite
+from plugsky.admin.provenance import custodians, verify_trail
+from plugsky.admin.recovery import recover
+from plugsky.audit import AuditLog, trail
+from plugsky.audit.verify import SiteVerdict
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[ProvenSite]:
+    site = ProvenSite(tmp_path)
+    yield site
+    site.close()
+
+
+def verdict(site: ProvenSite) -> SiteVerdict:
+    return verify_trail(site.paths, site.ledger, site.clock)
+
+
+def chain(site: ProvenSite, name: str) -> Path:
+    return next(path for path in site.paths.audit.glob(f"*.{name}/{trail.CHAIN_FILE}"))
+
+
+INVENT = """
+    INSERT INTO ledgerentry SELECT ?, tenant, key_id, end_user, requested_model, model, digest, prompt_tokens,
+    cached_tokens, completion_tokens, reasoning_tokens, image_tokens, engine_us, service_class, price_list, state, outcome,
+    month, reserved_tokens, created_us, settled_us, writer FROM ledgerentry WHERE job = 'job-1'
+"""
+
+
+def database(site: ProvenSite, statement: str, *rows: str) -> None:
+    with sqlite3.connect(site.paths.database) as connection:
+        connection.executemany(statement, [(row,) for row in rows] or [()])
+    connection.close()
+
+
+def test_an_untouched_site_is_proven_from_trust_init_to_the_last_request(site: ProvenSite):
+    found = verdict(site)
+    assert (found.ok, found.problems) == (True, ())
+    names = [finding.chain.split(".")[-1] for finding in found.chains]
+    assert names == ["custody of generation 1", "cli", "gateway"]
+    assert all(finding.ok for finding in found.chains)
+    custody, installed, heads, ledger = found.links
+    assert "from trust init" in custody
+    assert site.fingerprint[:16] in custody
+    assert "installed as generation 1" in installed
+    assert "noted of each other" in heads
+    assert "2 closed ledger entries (60 tokens) and 2 request records" in ledger
+
+
+def test_a_running_site_is_proven_as_well(site: ProvenSite):
+    site.record_request("job-3")
+    assert verdict(site).ok
+    site.close()
+    assert verdict(site).ok
+
+
+def test_a_request_settled_this_moment_may_still_wait_for_its_record(site: ProvenSite):
+    site.record_request("job-3", audited=False)
+    assert verdict(site).ok
+    site.clock.pass_(minutes=1)
+    found = verdict(site)
+    assert not found.ok
+    assert "request job-3 has no audit record" in found.problems[0]
+
+
+def edit(path: Path, before: bytes, after: bytes) -> None:
+    data = path.read_bytes()
+    assert before in data
+    path.write_bytes(data.replace(before, after, 1))
+
+
+def cut_lines(path: Path, keep: Callable[[list[bytes]], list[bytes]]) -> None:
+    path.write_bytes(b"".join(keep(path.read_bytes().splitlines(keepends=True))))
+
+
+def request_line(lines: list[bytes]) -> int:
+    return next(number for number, line in enumerate(lines) if b"request.done" in line)
+
+
+FALSIFICATIONS: dict[str, tuple[Callable[[ProvenSite], None], str]] = {
+    "tokens of a request lowered in the chain": (
+        lambda s: edit(chain(s, "gateway"), b'"completion_tokens":20', b'"completion_tokens":2'),
+        "the line before it, or its link to that line, was changed",
+    ),
+    "a request taken out of the chain": (
+        lambda s: cut_lines(chain(s, "gateway"), lambda x: [y for n, y in enumerate(x) if n != request_line(x)]),
+        "lines were removed",
+    ),
+    "two lines swapped": (
+        lambda s: cut_lines(chain(s, "gateway"), lambda x: [*x[:2], x[3], x[2], *x[4:]]),
+        "lines were reordered",
+    ),
+    "the chain cut behind an earlier signature": (
+        lambda s: cut_lines(chain(s, "gateway"), lambda x: x[: request_line(x)]),
+        "request job-1 has no audit record",
+    ),
+    "the chain of the installation removed": (
+        lambda s: shutil.rmtree(chain(s, "cli").parent),
+        "the chain was removed, cut or replaced",
+    ),
+    "the whole trail removed": (
+        lambda s: shutil.rmtree(s.paths.audit),
+        "the site has no audit chain",
+    ),
+    "tokens lowered in the ledger": (
+        lambda s: database(s, "UPDATE ledgerentry SET completion_tokens = 2 WHERE job = 'job-1'"),
+        "differs from its ledger entry in completion_tokens",
+    ),
+    "a request moved to another tenant in the ledger": (
+        lambda s: database(s, "UPDATE ledgerentry SET tenant = 'other' WHERE job = 'job-1'"),
+        "differs from its ledger entry in tenant",
+    ),
+    "a request deleted from the ledger": (
+        lambda s: database(s, "DELETE FROM ledgerentry WHERE job = 'job-1'"),
+        "request job-1",
+    ),
+    "a request invented in the ledger": (
+        lambda s: database(s, INVENT, "job-9"),
+        "request job-9 has no audit record",
+    ),
+    "the custody log edited": (
+        lambda s: edit(s.paths.generations / "1/evidence/custody.jsonl", b"bundle.seal", b"bundle.seat"),
+        "custody of generation 1",
+    ),
+    "the custody log removed": (
+        lambda s: (s.paths.generations / "1/evidence/custody.jsonl").unlink(),
+        "custody of generation 1: There is no log",
+    ),
+    "another bundle id in the generation": (
+        lambda s: edit(s.paths.generations / "1/bundle.json", b"b" * 64, b"a" * 64),
+        "no record of the site names bundle aaaaaaaaaaaaaaaa",
+    ),
+    "another content in the generation": (
+        lambda s: edit(s.paths.generations / "1/bundle.json", b"c" * 64, b"a" * 64),
+        "does not name the content aaaaaaaaaaaaaaaa",
+    ),
+    "another root in the generation": (
+        lambda s: edit(s.paths.generations / "1/bundle.json", s.fingerprint.encode(), b"f" * 64),
+        "does not lead from trust init to the root",
+    ),
+    "the site's key removed": (
+        lambda s: (s.paths.trust / "site-key.pem").unlink(),
+        "the site has no key",
+    ),
+    "no trusted root": (
+        lambda s: s.paths.trust_state.unlink(),
+        "which is not trusted here",
+    ),
+}
+
+
+@pytest.mark.parametrize(("falsify", "told"), FALSIFICATIONS.values(), ids=FALSIFICATIONS.keys())
+def test_a_falsified_site_is_found_out(site: ProvenSite, falsify: Callable[[ProvenSite], None], told: str):
+    site.close()
+    falsify(site)
+    found = verdict(site)
+    assert not found.ok
+    assert any(told in problem for problem in found.problems), found.problems
+
+
+def test_verifying_makes_nothing(site: ProvenSite):
+    site.close()
+    shutil.rmtree(site.paths.audit)
+    (site.paths.trust / "site-key.pem").unlink()
+    verdict(site)
+    assert not site.paths.audit.exists()
+    assert not (site.paths.trust / "site-key.pem").exists()
+
+
+def test_many_problems_of_a_kind_are_summed_up(site: ProvenSite):
+    site.close()
+    database(site, INVENT, *(f"x-{number}" for number in range(30)))
+    assert "and 10 more of that kind" in verdict(site).problems
+
+
+def test_the_custodians_are_the_snapshot_keys_of_the_trusted_root(site: ProvenSite):
+    first = json.loads((site.trust / "custody.jsonl").read_bytes().splitlines()[2])
+    assert custodians(site.paths) == frozenset(first["record"]["keys"]["snapshot"])
+
+
+def test_after_a_kill_the_next_start_completes_ledger_and_trail(site: ProvenSite):
+    site.record_request("late", audited=False)
+    principal = site.keys.authenticate([(b"authorization", f"Bearer {site.key.secret}".encode())])
+    site.ledger.reserve(job="open", principal=principal, requested_model="m", model="m", digest="d" * 64, tokens=9)
+    site.gateway.close()
+    site.clock.pass_(minutes=1)
+    assert not verdict(site).ok
+    site.gateway = AuditLog.open(site.paths, "gateway", site.clock)
+    found = recover(site.paths, site.ledger, site.gateway)
+    assert (found.reservations, found.records) == (1, 2)
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+    assert site.ledger.report().open_reservations == 0
+    again = recover(site.paths, site.ledger, site.gateway)
+    assert (again.reservations, again.records) == (0, 0)
