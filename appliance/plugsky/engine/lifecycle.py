@@ -114,12 +114,17 @@ Effect = Spawn | Terminate | Wait | Watch | GiveUp
 
 @dataclass(frozen=True)
 class Life:
-    """How one engine stands. ``crashes`` counts those not yet forgiven; ``problem`` is for people."""
+    """How one engine stands.
+
+    ``crashes`` counts those not yet forgiven, ``load_crashes`` those since it was last loaded; ``problem`` is in words
+    for people.
+    """
 
     state: State = "absent"
     pid: int = 0
     restarts: int = 0
     crashes: int = 0
+    load_crashes: int = 0
     problem: str = ""
 
     @property
@@ -143,7 +148,7 @@ def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
             return replace(life, state="loading", pid=pid), ()
         case "loading", Loaded():
             if life.crashes:
-                return replace(life, state="suspect"), (Watch(CALM_S),)
+                return replace(life, state="suspect", load_crashes=0), (Watch(CALM_S),)
             return replace(life, state="ready", problem=""), ()
         case "loading", LoadFailed(problem):
             return replace(life, state="absent", problem=problem), ()
@@ -170,7 +175,7 @@ def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
             return life, ()
         case (("retiring" | "ready" | "suspect" | "loading" | "admitted"), (Admit() | Retire())):
             return life, ()
-        case (("ready" | "loading"), Calm()):
+        case (("ready" | "loading"), (Calm() | BackoffOver())):
             return life, ()
         case _:
             raise ImpossibleEventError(f"{type(event).__name__} in state {life.state}")
@@ -183,7 +188,8 @@ def pause_s(crashes: int) -> float:
 
 def _crashed(life: Life, how: str) -> tuple[Life, tuple[Effect, ...]]:
     crashes = life.crashes + 1
-    crashed = Life("crashed", restarts=life.restarts, crashes=crashes, problem=f"the engine {how}")
-    if life.state == "loading" and crashes >= MAX_LOAD_CRASHES:
-        return replace(crashed, problem=f"the engine {how} while loading, {crashes} times in a row"), (GiveUp(),)
+    load_crashes = life.load_crashes + (life.state == "loading")
+    crashed = Life("crashed", 0, life.restarts, crashes, load_crashes, f"the engine {how}")
+    if load_crashes >= MAX_LOAD_CRASHES:
+        return replace(crashed, problem=f"the engine {how} while loading, {load_crashes} times in a row"), (GiveUp(),)
     return crashed, (Wait(pause_s(crashes)),)

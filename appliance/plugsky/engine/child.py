@@ -1,0 +1,80 @@
+"""A child process of the supervisor: started with its listening socket as descriptor 3, watched without a thread.
+
+The socket is passed by systemd's protocol (sd_listen_fds(3)), so that a child cannot tell who started it. The child is
+in a process group of its own: Ctrl-C reaches the supervisor only, which then ends its children in order. Linux only:
+the exit is seen through a pidfd (pidfd_open(2)).
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from plugsky.core import env
+
+LISTENER_FD: Final = 3
+
+
+class Child:
+    """One running process. Made by :meth:`spawn`, inside an event loop."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._status: asyncio.Future[int] = self._loop.create_future()
+        self._descriptor = os.pidfd_open(pid)
+        self._loop.add_reader(self._descriptor, self._ended)
+
+    @classmethod
+    def spawn(cls, command: Sequence[str], listener: socket.socket, log: Path | None = None) -> "Child":
+        """Start ``command`` with ``listener`` as descriptor 3. Its output goes to the end of ``log``, or to ours.
+
+        Raises :class:`OSError` when it cannot be started.
+        """
+        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTENER_FD)
+        ]
+        if log is not None:
+            actions.append((os.POSIX_SPAWN_OPEN, 2, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+            actions.append((os.POSIX_SPAWN_DUP2, 2, 1))
+        pid = os.posix_spawn(
+            command[0],
+            list(command),
+            env.for_child(listeners=1),
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE),
+        )
+        return cls(pid)
+
+    async def wait(self) -> int:
+        """Its wait status, once it has ended."""
+        return await asyncio.shield(self._status)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._status.done():
+            signal.pidfd_send_signal(self._descriptor, number)
+
+    def _ended(self) -> None:
+        _, status = os.waitpid(self.pid, 0)
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._status.set_result(status)
+
+
+def how_it_ended(status: int) -> str:
+    """A wait status in words, for example ``was killed by SIGSEGV``."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

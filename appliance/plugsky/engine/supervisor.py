@@ -1,0 +1,265 @@
+"""The laptop edge of an engine's life: what systemd does on a host, ``plugsky serve`` does with this, without root.
+
+An :class:`EngineSupervisor` owns the listening socket for as long as it runs, so a peer that connects while the engine
+is loading or between two of its lives waits instead of failing. It starts the process, watches it end, follows its
+loading over a connection of its own, and carries out what :mod:`plugsky.engine.lifecycle` decides. It never reads a
+model.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from plugsky.core import frames
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.engine import lifecycle
+from plugsky.engine.child import Child, how_it_ended
+from plugsky.engine.client import EngineClient
+from plugsky.engine.errors import EngineError
+from plugsky.engine.lifecycle import Life
+from plugsky.engine.spec import EngineSpec
+
+__all__ = ["EngineSpec", "EngineStatus", "EngineSupervisor"]
+
+LOG: Final = logging.getLogger(__name__)
+
+STOP_S: Final = 30.0
+"""Seconds between the request to end and SIGKILL; longer than an engine drains."""
+STATS_S: Final = 1.0
+_LOAD_WAIT_S: Final = 3600.0
+_NOT_A_VERDICT: Final = (ErrorKind.LOADING, ErrorKind.ENGINE_LOST, ErrorKind.UNREACHABLE)
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """How one engine stands. Sizes in bytes, ``kv_used`` and ``kv_cells`` in cells, the rate in tokens per second."""
+
+    state: lifecycle.State
+    pid: int = 0
+    threads: int = 0
+    running: int = 0
+    waiting: int = 0
+    kv_used: int = 0
+    kv_cells: int = 0
+    tokens_per_s: float = 0.0
+    rss_bytes: int = 0
+    restarts: int = 0
+    problem: str = ""
+    in_network_namespace: bool = False
+    """Whether the running engine has said that its network namespace is empty."""
+
+
+class EngineSupervisor:
+    """One engine, kept alive. All methods belong to one event loop."""
+
+    def __init__(
+        self, spec: EngineSpec, socket_path: Path, *, command: Sequence[str] | None = None, log: Path | None = None
+    ) -> None:
+        """``command`` replaces ``plugsky engine run`` and its options; ``log`` takes what the engine says."""
+        self.spec = spec
+        self.socket_path = socket_path
+        self.life = Life()
+        self._command = tuple(command) if command is not None else engine_command(spec)
+        self._log = log
+        self._listener: socket.socket | None = None
+        self._child: Child | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._monitor = EngineClient(socket_path)
+        self._stand_in: asyncio.Server | None = None
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Bind the socket and start the engine; returns before the model is loaded.
+
+        Raises :class:`PlugskyError` (``conflict``) when another process listens there.
+        """
+        self._listener = _bind(self.socket_path)
+        self._on(lifecycle.Admit())
+
+    def admit(self) -> None:
+        """Try again after a failed load or after the engine was given up."""
+        self._on(lifecycle.Admit())
+
+    async def stop(self) -> None:
+        """Let the engine finish what runs, end it, and remove the socket."""
+        self._on(lifecycle.Retire())
+        while self._child is not None:
+            await self._next_change()
+        self._cancel_timer()
+        await self._monitor.close()
+        for task in list(self._tasks):
+            task.cancel()
+        self._dismiss_stand_in()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self.socket_path.unlink(missing_ok=True)
+
+    async def settled(self) -> Life:
+        """Wait until the engine serves, has refused, or was given up."""
+        while not (self.life.serves or self.life.problem):
+            await self._next_change()
+        return self.life
+
+    async def status(self) -> EngineStatus:
+        """How the engine stands now, with its own figures when it answers within a second."""
+        stats, namespace = None, False
+        with contextlib.suppress(EngineError, TimeoutError):
+            if self._monitor.connected:
+                namespace = "netns" in self._monitor.hello.caps
+                stats = await asyncio.wait_for(self._monitor.stats(), STATS_S)
+        life = self.life
+        status = EngineStatus(
+            life.state,
+            pid=life.pid,
+            threads=self.spec.threads,
+            restarts=life.restarts,
+            problem=life.problem,
+            in_network_namespace=namespace,
+        )
+        return status if stats is None else _with_stats(status, stats)
+
+    def _on(self, event: lifecycle.Event) -> None:
+        self.life, effects = lifecycle.step(self.life, event)
+        LOG.info("engine %s: %s, now %s", self.spec.model_id, type(event).__name__, self.life.state)
+        for effect in effects:
+            self._carry_out(effect)
+        self._changed.set()
+
+    def _carry_out(self, effect: lifecycle.Effect) -> None:
+        loop = asyncio.get_running_loop()
+        match effect:
+            case lifecycle.Spawn():
+                self._spawn()
+            case lifecycle.Terminate():
+                if self._child is not None:
+                    self._child.terminate()
+                    self._kill_timer = loop.call_later(STOP_S, self._child.kill)
+            case lifecycle.Wait(seconds):
+                self._cancel_timer()
+                self._timer = loop.call_later(seconds, self._on, lifecycle.BackoffOver())
+            case lifecycle.Watch(seconds):
+                self._cancel_timer()
+                self._timer = loop.call_later(seconds, self._on, lifecycle.Calm())
+            case lifecycle.GiveUp():
+                LOG.error("engine %s is given up: %s", self.spec.model_id, self.life.problem)
+                self._begin(self._stand_in_for_engine())
+
+    def _spawn(self) -> None:
+        if self._listener is None:
+            raise RuntimeError("an engine is spawned after its socket is bound")
+        self._cancel_timer()
+        self._dismiss_stand_in()
+        self._child = Child.spawn(self._command, self._listener, self._log)
+        self._on(lifecycle.Spawned(self._child.pid))
+        self._begin(self._watch(self._child))
+
+    async def _watch(self, child: Child) -> None:
+        following = asyncio.create_task(self._follow_loading())
+        status = await child.wait()
+        following.cancel()
+        await self._monitor.close()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        self._cancel_timer()
+        self._child = None
+        how = how_it_ended(status)
+        if self.life.state not in ("retiring", "absent"):
+            LOG.error("engine %s %s", self.spec.model_id, how)
+        self._on(lifecycle.Exited(how))
+
+    async def _follow_loading(self) -> None:
+        while True:
+            try:
+                await self._monitor.connect(_LOAD_WAIT_S)
+            except EngineError as error:
+                if error.kind is ErrorKind.LOADING:
+                    continue
+                if error.kind not in _NOT_A_VERDICT:
+                    self._on(lifecycle.LoadFailed(error.what))
+                return  # otherwise it is ending, and the one who waits for that says so
+            self._on(lifecycle.Loaded())
+            return
+
+    async def _stand_in_for_engine(self) -> None:
+        """Answer every peer with the engine's problem, so that nobody waits for one that will not come."""
+        if self._listener is None:
+            return
+        problem = frames.Failed(rid=0, kind=ErrorKind.ENGINE_LOST.wire, what=self.life.problem)
+
+        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(frames.encode(problem))
+            writer.close()
+
+        self._stand_in = await asyncio.start_server(answer, sock=self._listener.dup())
+
+    def _dismiss_stand_in(self) -> None:
+        if self._stand_in is not None:
+            self._stand_in.close()
+            self._stand_in = None
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _next_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def engine_command(spec: EngineSpec) -> tuple[str, ...]:
+    """The command line of the engine process for ``spec``."""
+    options = {
+        "--model-id": spec.model_id,
+        "--model-file": str(spec.file),
+        "--digest": spec.digest,
+        "--mode": spec.mode,
+        "--ctx": str(spec.n_ctx),
+        "--threads": str(spec.threads),
+    }
+    return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in options.items() for word in pair))
+
+
+def _with_stats(status: EngineStatus, stats: frames.StatsReply) -> EngineStatus:
+    return replace(
+        status,
+        running=stats.running,
+        waiting=stats.waiting,
+        kv_used=stats.kv_used,
+        kv_cells=stats.kv_cells,
+        tokens_per_s=stats.tokens_per_s,
+        rss_bytes=stats.rss_bytes,
+    )
+
+
+def _bind(path: Path) -> socket.socket:
+    """A listening Unix socket at ``path``, open to its owner and group only; a dead one's file is replaced."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+        else:
+            raise PlugskyError(
+                ErrorKind.CONFLICT, f"another process serves {path}", next="stop it, or use another --root"
+            )
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o660)
+    listener.listen(256)
+    return listener
