@@ -142,6 +142,8 @@ def fetch(
                 )
             _download(opener, _with_credentials_of(source.url, address), place, sha256, progress)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             if attempt == _ATTEMPTS or isinstance(error, urllib.error.HTTPError):
                 raise _unreachable(source, file_name, error) from error
             time.sleep(attempt)
@@ -234,7 +236,11 @@ def _open(opener: urllib.request.OpenerDirector, url: str, accept: str) -> http.
         headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
     scheme = urllib.parse.urlsplit(address).scheme
     if scheme not in {"http", "https"}:
-        raise urllib.error.URLError(f"a {scheme or 'relative'} address is not fetched")
+        raise SetupError(
+            "The package index does not speak HTTP.",
+            f"a {scheme or 'relative'} address is not fetched",
+            "set PIP_INDEX_URL to an http or https index",
+        )
     request = urllib.request.Request(address, headers=headers)  # noqa: S310 - the scheme is checked just above
     answer: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT_SECONDS)
     return answer
