@@ -163,7 +163,10 @@ WAVE = tuple(90.0 + 60.0 * ((step * step * 7) % 23) / 22 for step in range(60))
 
 @dataclass
 class FakeSite:
-    """An Admin whose ``watch_home`` gives what a test puts; None ends the stream, an error breaks it."""
+    """An Admin whose ``watch_home`` gives what a test puts; None ends the stream, an error breaks it.
+
+    ``news.join()`` waits until all of it was taken.
+    """
 
     news: "asyncio.Queue[Home | PlugskyError | None]" = field(default_factory=asyncio.Queue)
     last: Home = BUSY
@@ -175,22 +178,26 @@ class FakeSite:
 
     async def watch_home(self, interval_s: float) -> AsyncIterator[Home]:
         self.intervals.append(interval_s)
-        while (item := await self.news.get()) is not None:
-            if isinstance(item, PlugskyError):
-                raise item
-            yield item
+        while True:
+            item = await self.news.get()
+            try:
+                if item is None:
+                    return
+                if isinstance(item, PlugskyError):
+                    raise item
+                yield item
+            finally:
+                self.news.task_done()
 
 
 @dataclass
 class TickingSite(FakeSite):
     """A fake site whose traffic moves by itself and always in the same way, for tests on a real terminal."""
 
-    moving: bool = True
-
     async def watch_home(self, interval_s: float) -> AsyncIterator[Home]:
         for step in range(1_000_000):
-            yield self.at(step) if self.moving else self.last
-            await asyncio.sleep(interval_s)
+            yield self.at(step)
+            await asyncio.sleep(min(interval_s, 1.0))
 
     def at(self, step: int) -> Home:
         """The Home of that step."""
@@ -203,12 +210,20 @@ class TickingSite(FakeSite):
         return replaced(self.last, identity=identity, traffic=traffic, host=cpu)
 
 
+class BrokenSite(FakeSite):
+    """A fake site whose values no console could draw."""
+
+    async def watch_home(self, interval_s: float) -> AsyncIterator[Home]:
+        self.intervals.append(interval_s)
+        yield replaced(BUSY, models=(replaced(SMOLLM, kv_cells="many"),))
+
+
 def unreachable() -> PlugskyError:
     """What the client raises while the site is down."""
     return PlugskyError(
         ErrorKind.UNREACHABLE,
-        "The site does not answer.",
-        why="Nothing listens on /run/plugsky/admin.sock.",
+        "the site at /srv/site is not running",
+        why="/run/plugsky/admin.sock: nothing listens there",
         next="plugsky serve --root /srv/site",
     )
 
@@ -218,6 +233,6 @@ if __name__ == "__main__":
     from plugsky_tui import terminal
 
     case, *wishes = sys.argv[1:]
-    site = TickingSite(last=CASES[case], moving="still" not in wishes)
+    site = BrokenSite() if "broken" in wishes else TickingSite(last=CASES[case])
     line = "serial" if "serial" in wishes else None
-    plugsky_tui.run(site, terminal.decide(terminal.look(), line=line, plain="plain" in wishes))
+    plugsky_tui.run(site, terminal.decide(terminal.look(), line=line))

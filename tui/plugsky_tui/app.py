@@ -20,6 +20,10 @@ from plugsky_tui.screens.home import HomeScreen
 from plugsky_tui.terminal import TerminalProfile
 from plugsky_tui.themes import BY_COLOUR
 
+WIDTHS: list[tuple[int, str]] | None = [(0, "-narrow"), (80, "-normal")]
+HEIGHTS: list[tuple[int, str]] | None = [(0, "-short"), (24, "-medium"), (32, "-tall")]
+"""From how many cells on a screen carries which class of the style sheet."""
+
 
 class ConsoleApp(App[None]):
     """Plugsky's console on one site."""
@@ -27,8 +31,8 @@ class ConsoleApp(App[None]):
     TITLE = "Plugsky"
     CSS_PATH = "styles/console.tcss"
     ENABLE_COMMAND_PALETTE = False
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (80, "-normal")]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (24, "-medium"), (32, "-tall")]
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?", id="help", tooltip="The keys of this screen."),
         Binding("p", "pause", "Pause", id="pause", tooltip="Let the screen stand still, or move again."),
@@ -50,8 +54,8 @@ class ConsoleApp(App[None]):
         self._home = HomeScreen(profile.charset)
         self._state = HomeState(shows_seconds=profile.shows_seconds)
 
-    def on_mount(self) -> None:
-        self.push_screen(self._home)
+    async def on_mount(self) -> None:
+        await self.push_screen(self._home)
         self.run_worker(self._follow(), name="feed", exclusive=True)
 
     async def _follow(self) -> None:
@@ -70,7 +74,7 @@ class ConsoleApp(App[None]):
     def action_help(self) -> None:
         bindings = [active.binding for active in self.screen.active_bindings.values() if active.binding.show]
         keys = [(self.get_key_display(binding), binding.tooltip) for binding in bindings]
-        self.push_screen(HelpScreen(self._home.ABOUT, keys, self._profile.charset))
+        self.push_screen(HelpScreen(self._home.ABOUT, self._home.LEGEND, keys, self._profile.charset))
 
 
 def run_full_screen(admin: Admin, profile: TerminalProfile) -> None:
@@ -89,4 +93,4 @@ async def _run(admin: Admin, profile: TerminalProfile) -> None:
         loop.add_signal_handler(number, app.exit)
     await app.run_async(mouse=profile.mouse)
     if app.return_code:
-        raise PlugskyError(ErrorKind.INTERNAL, "The console failed.", next="plugsky console --plain")
+        raise PlugskyError(ErrorKind.INTERNAL, "the console failed", next="plugsky console --plain")

@@ -72,6 +72,8 @@ _ASCII: Final = str.maketrans(
 
 def clean(text: str) -> str:
     """``text`` in composed form with every control, format, private and unassigned character shown as ``�``."""
+    if text.isascii() and text.isprintable():
+        return text[:MAX_TEXT]
     composed = unicodedata.normalize("NFC", text[:MAX_TEXT])
     return "".join("�" if unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" else char for char in composed)
 
@@ -116,6 +118,11 @@ def fit(line: Line, width: int) -> Line:
     return tuple(span for span in fitted if span.text)
 
 
+def mark(glyph: str, tone: Tone, indent: int = 1) -> Line:
+    """A mark in front of a text, with a space on either side that does not take its tone."""
+    return (Span(" " * indent), Span(glyph, tone), Span(" "))
+
+
 def wrap(prefix: Line, text: str, width: int, tone: Tone = "plain") -> list[Line]:
     """``text`` behind ``prefix`` in as many lines as it takes, broken at spaces, each under the first one's text."""
     indent = line_width(prefix)
@@ -132,11 +139,8 @@ def wrap(prefix: Line, text: str, width: int, tone: Tone = "plain") -> list[Line
 
 
 def beside(left: Line, right: Line, width: int, filler: Tone = "plain") -> Line:
-    """``left`` and ``right`` at the two ends of ``width`` cells; where both do not fit, ``right`` gives way."""
-    kept = fit(left, width)
-    room = width - line_width(kept) - 2
-    if line_width(right) > room:
-        return kept
+    """``left`` and ``right`` at the two ends of ``width`` cells; where both do not fit, ``left`` is clipped."""
+    kept = fit(left, width - line_width(right) - 2)
     return (*kept, Span(" " * (width - line_width(kept) - line_width(right)), filler), *right)
 
 

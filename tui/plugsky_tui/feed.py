@@ -44,9 +44,9 @@ async def follow(
         except PlugskyError as error:
             lost = Lost(error.what, error.why, error.next)
         except TimeoutError:
-            lost = Lost("The site gives no news.", f"Its last was over {limit:.0f} s ago.", "plugsky doctor")
+            lost = Lost("the site gives no news", f"its last was over {limit:.0f} s ago", "plugsky doctor")
         except (OSError, StopAsyncIteration):
-            lost = Lost("The site closed the connection.", "It may be stopping or starting again.", "plugsky doctor")
+            lost = Lost("the site closed the connection", "it may be stopping or starting again", "plugsky doctor")
         finally:
             await _close(homes)
         yield lost

@@ -101,9 +101,7 @@ def bar(value: float | None, width: int) -> tuple[str, str]:
 
 
 def trend(values: tuple[float, ...], width: int, ceiling: float | None = None) -> str:
-    """The newest ``width`` values as bars of one cell, scaled to ``ceiling`` or else to the largest of them."""
+    """The newest ``width`` values as bars of one cell, scaled to ``ceiling`` or else to the largest; zero is blank."""
     shown = [value if isfinite(value) else 0.0 for value in values[-width:]] if width > 0 else []
     top = ceiling or max(shown, default=0.0)
-    if top <= 0:
-        return "▁" * len(shown)
-    return "".join("▁▂▃▄▅▆▇█"[min(7, max(0, int(value / top * 7.999)))] for value in shown)
+    return "".join(" " if value <= 0 else "▁▂▃▄▅▆▇█"[min(7, int(value / top * 7.999))] for value in shown)

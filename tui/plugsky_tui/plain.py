@@ -12,8 +12,9 @@ from typing import TextIO
 from plugsky.admin.api import Admin, Home
 from plugsky.core.errors import PlugskyError
 from plugsky_tui import figures
-from plugsky_tui.cells import to_ascii
+from plugsky_tui.cells import clean, to_ascii
 from plugsky_tui.home_state import cleaned
+from plugsky_tui.views.posture import by_gravity
 
 MENU = "1. Home, once more\nq. Quit"
 
@@ -46,7 +47,8 @@ async def _home(admin: Admin) -> list[str]:
     try:
         return list(sentences(cleaned(await admin.home())))
     except PlugskyError as error:
-        return [part for part in (error.what, error.why, f"Next: {error.next}" if error.next else "") if part]
+        said = [f"{part[:1].upper()}{part[1:]}." for part in (clean(error.what), clean(error.why)) if part]
+        return [*said, f"Next: {clean(error.next)}"] if error.next else said
 
 
 def sentences(home: Home) -> Iterator[str]:
@@ -56,10 +58,10 @@ def sentences(home: Home) -> Iterator[str]:
     yield f"Isolation: {'proven' if isolation.proven else 'NOT PROVEN'}."
     yield from (f"Finding: {finding}" for finding in isolation.findings)
     yield f"Duties: {len(home.duties) or 'none'}."
-    yield from (f"{duty.severity.capitalize()}: {duty.text} Next: {duty.next}" for duty in home.duties)
+    yield from (f"{duty.severity.capitalize()}: {duty.text} Next: {duty.next}" for duty in by_gravity(home.duties))
     yield f"Channel: {identity.channel or figures.DASH}. Generation: {identity.generation}."
     yield f"Version: {identity.version}."
-    yield f"Bundle: {identity.bundle_id or figures.DASH}."
+    yield f"Bundle: {identity.bundle_id[:8] or figures.DASH}."
     yield f"You are {home.operator} with the role {home.role}. The site is up {figures.span(home.uptime_s)}."
     yield f"Models: {len(home.models) or 'none'}."
     for model in home.models:
@@ -78,5 +80,5 @@ def sentences(home: Home) -> Iterator[str]:
         yield f"Request of {request.tenant} to {request.model}: {request.state}, {made} tokens out, {age} old."
     host = home.host
     yield f"Processor: {figures.fraction(host.cpu_fraction)}."
-    yield f"Memory: {figures.size(host.memory_used)} of {figures.size(host.memory_total)}."
+    yield f"Memory: {figures.part(host.memory_used, host.memory_total)}."
     yield f"Disk free: {figures.size(host.disk_free)}."

@@ -19,15 +19,16 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,question_mark,q", "dismiss", "Close", id="help.close", tooltip="Close this help."),
     ]
 
-    def __init__(self, about: str, keys: list[tuple[str, str]], charset: Charset) -> None:
+    def __init__(self, about: str, legend: str, keys: list[tuple[str, str]], charset: Charset) -> None:
         super().__init__()
         self._about = about
+        self._legend = legend
         self._keys = keys
         self._charset = charset
 
     def compose(self) -> ComposeResult:
         width = max((len(key) for key, _ in self._keys), default=0)
         rows = [f"{pad(key, width)}   {tooltip}" for key, tooltip in self._keys]
-        text = "\n".join([self._about, "", *rows, "", "Esc closes this help."])
+        text = "\n".join([self._about, "", *rows, "", self._legend, "", "Esc closes this help."])
         with Vertical(id="help"):
             yield Static(to_ascii(text) if self._charset == "ascii" else text, markup=False)

@@ -16,9 +16,8 @@ from plugsky_tui.widgets.panel import Panel
 class HomeScreen(Screen[None]):
     """Draws the HomeState it is shown; it asks the site for nothing itself."""
 
-    ABOUT: ClassVar[str] = (
-        "Home: the site at a glance. `plugsky doctor` and `plugsky usage report` say it in plain lines."
-    )
+    ABOUT: ClassVar[str] = "Home: the site at a glance. The same in plain lines: plugsky doctor, plugsky usage report."
+    LEGEND: ClassVar[str] = "● ready   ◐ changing   ○ not loaded\n✓ well    ▲ take care  ✗ trouble"
 
     def __init__(self, charset: Charset) -> None:
         super().__init__(classes="-waiting")
@@ -34,8 +33,7 @@ class HomeScreen(Screen[None]):
         with Horizontal(classes="pair live"):
             yield Panel(load.traffic, self._charset, id="traffic")
             yield Panel(load.host, self._charset, id="host")
-        yield Panel(work.models, self._charset, id="models").add_class("live")
-        yield Panel(work.requests, self._charset, id="requests").add_class("live")
+        yield Panel(work.work, self._charset, id="work").add_class("live")
         yield Footer(show_command_palette=False)
 
     def show(self, state: HomeState) -> None:

@@ -22,7 +22,7 @@ View = Callable[[HomeState, Box], list[Line]]
 
 
 def heading(title: str, width: int, note: str = "") -> Line:
-    """The bar above a panel: its title, and a note at the right end where there is room."""
+    """The bar above a panel: its title, and a note at the right end."""
     return filled(beside((Span(f" {title}", "title"),), (Span(f"{note} ", "head"),), width, "head"), width, "head")
 
 
@@ -32,13 +32,13 @@ def filled(line: Line, width: int, tone: Tone) -> Line:
     return (*kept, Span(" " * (width - line_width(kept)), tone))
 
 
-def at_most(groups: list[list[Line]], height: int, *, where: str = "") -> list[Line]:
+def at_most(groups: list[list[Line]], height: int, unseen: int = 0) -> list[Line]:
     """The first groups of lines that fit ``height`` rows; where some do not, the last row says how many more there are.
 
-    A group is never torn. ``where`` is the command that shows them all.
+    A group is never torn. ``unseen`` groups follow that the caller did not even draw.
     """
     lines = [line for group in groups for line in group]
-    if len(lines) <= height:
+    if not unseen and len(lines) <= height:
         return lines
     kept: list[Line] = []
     shown = 0
@@ -47,5 +47,4 @@ def at_most(groups: list[list[Line]], height: int, *, where: str = "") -> list[L
             break
         kept += group
         shown += 1
-    more = f" + {len(groups) - shown} more"
-    return [*kept, (Span(f"{more}: {where}" if where else more, "faint"),)][: max(0, height)]
+    return [*kept, (Span(f" + {len(groups) - shown + unseen} more", "faint"),)][: max(0, height)]

@@ -2,11 +2,16 @@
 
 from typing import Final
 
-from plugsky_tui.cells import Line, Span, beside
+from rich.cells import cell_len
+
+from plugsky_tui.cells import Line, Span, beside, clip, line_width
+from plugsky_tui.feed import Lost
 from plugsky_tui.figures import DASH, span, utc
 from plugsky_tui.home_state import HomeState
 from plugsky_tui.views import Box, filled
 
+NAME: Final = 16
+"""Cells that the operator's name and role may take."""
 WIDE: Final = 110
 """From this width on there is room for the root's fingerprint and for longer digests."""
 
@@ -33,8 +38,7 @@ def _facts(state: HomeState, width: int) -> Line:
     if state.home is None:
         return ()
     if state.lost is not None:
-        what: Line = (Span(f" ✗ {state.lost.what} Trying again.", "alarm"),)
-        return filled(beside(what, (Span(f"{state.lost.next} ", "alarm"),), width, "alarm"), width, "alarm")
+        return _lost(state.lost, width)
     identity = state.home.identity
     digits = 16 if width >= WIDE else 8
     facts = [identity.channel or DASH, f"generation {identity.generation}", identity.version]
@@ -42,5 +46,12 @@ def _facts(state: HomeState, width: int) -> Line:
         facts.append(f"bundle {identity.bundle_id[:digits]}")
     if identity.root_fingerprint and width >= WIDE:
         facts.append(f"root {identity.root_fingerprint[:digits]}")
-    who = f"{state.home.operator} · {state.home.role} · up {span(state.home.uptime_s)} "
+    who = f"{clip(state.home.operator, NAME)} · {clip(state.home.role, NAME)} · up {span(state.home.uptime_s)} "
     return beside((Span(" " + " · ".join(facts), "faint"),), (Span(who, "faint"),), width)
+
+
+def _lost(lost: Lost, width: int) -> Line:
+    what: Line = (Span(f" ✗ {lost.what}", "alarm"),)
+    advice = [f"trying again · {lost.next} ", f"{lost.next} ", "trying again "] if lost.next else ["trying again "]
+    fitting = [text for text in advice if line_width(what) + cell_len(text) + 2 <= width]
+    return filled(beside(what, (Span(fitting[0] if fitting else advice[-1], "alarm"),), width, "alarm"), width, "alarm")

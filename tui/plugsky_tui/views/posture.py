@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from plugsky.admin.api import Isolation
-from plugsky_tui.cells import Line, Span, Tone, line_width, wrap
+from plugsky.admin.api import Duty, Isolation
+from plugsky_tui.cells import Line, Span, Tone, line_width, mark, wrap
 from plugsky_tui.home_state import HomeState
 from plugsky_tui.views import Box, at_most, heading
 
@@ -15,22 +15,27 @@ SEVERITY: Final[dict[str, tuple[str, Tone, int]]] = {
 """Mark, tone and order of each severity."""
 
 
+def by_gravity(found: tuple[Duty, ...]) -> list[Duty]:
+    """The duties with the gravest first."""
+    return sorted(found, key=lambda duty: SEVERITY[duty.severity][2])
+
+
 def isolation(state: HomeState, box: Box) -> list[Line]:
     """The verdict, then what was looked at; where it is not proven, first what speaks against it, then what is well."""
     if state.home is None:
         return []
     seen = state.home.isolation
-    verdict: Line = (Span(" ✓ ", "good"), Span("PROVEN", "good"))
+    verdict: Line = (*mark("✓", "good"), Span("PROVEN", "good"))
     if not seen.proven:
-        verdict = (Span(" ✗ ", "bad"), Span("NOT PROVEN", "bad"))
-    against = [wrap((Span(" ✗ ", "bad"),), finding, box.width) for finding in seen.findings]
+        verdict = (*mark("✗", "bad"), Span("NOT PROVEN", "bad"))
+    against = [wrap(mark("✗", "bad"), finding, box.width) for finding in seen.findings]
     observed = [
-        wrap((Span(" ✓ ", "good") if well else Span(" ✗ ", "bad"),), text, box.width)
+        wrap(mark("✓", "good") if well else mark("✗", "bad"), text, box.width)
         for text, well in _observations(seen)
         if well or not against
     ]
     listening = f"listening on {', '.join(seen.listening)}" if seen.listening else "nothing is listening"
-    groups = [[verdict], *against, *observed, wrap((Span(" · ", "faint"),), listening, box.width)]
+    groups = [[verdict], *against, *observed, wrap(mark("·", "faint"), listening, box.width)]
     return [heading("Isolation", box.width), *at_most(groups, box.height - 1)]
 
 
@@ -50,15 +55,14 @@ def duties(state: HomeState, box: Box) -> list[Line]:
     """Each duty, the gravest first, with the command that settles it on the same row where all have room for it."""
     if state.home is None:
         return []
-    found = sorted(state.home.duties, key=lambda duty: SEVERITY[duty.severity][2])
+    found = by_gravity(state.home.duties)
     if not found:
-        return [heading("Duties", box.width), (Span(" ✓ ", "good"), Span("nothing is left to do"))]
+        return [heading("Duties", box.width), (*mark("✓", "good"), Span("nothing is left to do"))]
     singles: list[list[Line]] = []
     stacks: list[list[Line]] = []
     for duty in found:
-        mark, tone, _ = SEVERITY[duty.severity]
-        prefix: Line = (Span(f" {mark} ", tone),)
-        arrow: Line = (Span("   → ", "faint"),)
+        glyph, tone, _ = SEVERITY[duty.severity]
+        prefix, arrow = mark(glyph, tone), mark("→", "faint", indent=3)
         singles.append([(*prefix, Span(duty.text), *arrow, Span(duty.next, "accent"))])
         stacks.append([*wrap(prefix, duty.text, box.width), *wrap(arrow, duty.next, box.width, "accent")])
     roomy = all(line_width(line) <= box.width for (line,) in singles)

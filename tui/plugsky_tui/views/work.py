@@ -4,7 +4,7 @@ from typing import Final
 
 from plugsky.admin.api import ModelView, RequestView
 from plugsky_tui import figures
-from plugsky_tui.cells import Line, Span, Tone, wrap
+from plugsky_tui.cells import Line, Span, Tone, mark, wrap
 from plugsky_tui.home_state import HomeState
 from plugsky_tui.views import Box, at_most
 from plugsky_tui.views.table import Column, headings, row, widths
@@ -21,6 +21,18 @@ STATES: Final[dict[str, tuple[str, Tone, int]]] = {
 """Mark, tone and order of each state of an engine: trouble first."""
 
 KV_GAUGE: Final = 6
+LEAST: Final = 3
+"""Rows that a table is of use with: its headings, one row, and how many more there are."""
+
+
+def work(state: HomeState, box: Box) -> list[Line]:
+    """Both tables, one under the other. Where they do not fit, requests keep two fifths of the rows if they need it."""
+    upper, lower = models(state, box), requests(state, box)
+    if len(upper) + len(lower) < box.height:
+        return [*upper, (), *lower]
+    reserved = min(len(lower), max(LEAST, box.height * 2 // 5))
+    upper = models(state, Box(box.width, max(LEAST, box.height - reserved)))
+    return [*upper, *requests(state, Box(box.width, box.height - len(upper)))]
 
 
 def models(state: HomeState, box: Box) -> list[Line]:
@@ -41,24 +53,25 @@ def models(state: HomeState, box: Box) -> list[Line]:
         Column("Tokens/s", 8, right=True, rank=1),
     )
     sizes = widths(columns, box.width - 2)
-    groups = [[row(columns, sizes, _model(model)), *_problem(model, box.width)] for model in found]
+    drawn = found[: box.height]
+    groups = [[row(columns, sizes, _model(model)), *_problem(model, box.width)] for model in drawn]
     if not found:
         groups = [[(Span(" No model is installed.", "faint"),)]]
-    return [headings(columns, sizes), *at_most(groups, box.height - 1)]
+    return [headings(columns, sizes), *at_most(groups, box.height - 1, len(found) - len(drawn))]
 
 
 def _problem(model: ModelView, width: int) -> list[Line]:
-    return wrap((Span("   ✗ ", "bad"),), model.problem, width) if model.problem else []
+    return wrap(mark("✗", "bad", indent=3), model.problem, width) if model.problem else []
 
 
 def _model(model: ModelView) -> list[Span | Line]:
-    mark, tone, _ = STATES[model.state]
+    glyph, tone, _ = STATES[model.state]
     loaded = model.pid != 0
     share = model.kv_used / model.kv_cells if loaded and model.kv_cells else None
     full, empty = figures.bar(share, KV_GAUGE)
     return [
         Span(model.id, "strong"),
-        (Span(f"{mark} ", tone), Span(model.state)),
+        (Span(glyph, tone), Span(f" {model.state}")),
         Span(model.licence or figures.DASH, "faint"),
         Span(figures.count(model.context or None)),
         Span(figures.size(model.rss_bytes or None)),
@@ -87,10 +100,11 @@ def requests(state: HomeState, box: Box) -> list[Line]:
         Column("Age", 8, right=True),
     )
     sizes = widths(columns, box.width - 2)
-    groups = [[row(columns, sizes, _request(request))] for request in found]
+    drawn = found[: box.height]
+    groups = [[row(columns, sizes, _request(request))] for request in drawn]
     if not found:
         groups = [[(Span(" No request is running.", "faint"),)]]
-    return [headings(columns, sizes), *at_most(groups, box.height - 1)]
+    return [headings(columns, sizes), *at_most(groups, box.height - 1, len(found) - len(drawn))]
 
 
 def _request(request: RequestView) -> list[Span | Line]:

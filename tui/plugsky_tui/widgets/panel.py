@@ -8,7 +8,6 @@ each looks like.
 from typing import ClassVar, get_args
 
 from rich.segment import Segment
-from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
@@ -37,28 +36,42 @@ class Panel(Widget):
 
     def show(self, state: HomeState) -> None:
         """Paints what ``state`` changes."""
-        wanted = self._natural_height(self.size.width)
-        self._state = state
-        if self._natural_height(self.size.width) != wanted:
+        if not self.display:
+            self._state, self._lines = state, []
+            return
+        before, self._state = self._state, state
+        if self._is_auto and self._natural_height(before) != self._natural_height(state):
             self.refresh(layout=True)
         self._paint()
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's call
-        return self._natural_height(width)
+        return len(self._view(self._state, Box(width, UNBOUNDED)))
 
-    def on_resize(self, event: Resize) -> None:  # noqa: ARG002 - Textual's call
-        self._lines = self._draw()
-        self.refresh()
+    def on_resize(self) -> None:
+        self._redraw()
+
+    def on_show(self) -> None:
+        self._redraw()
 
     def render_line(self, y: int) -> Strip:
         line = self._lines[y] if y < len(self._lines) else ()
         segments = [Segment(span.text, self.get_component_rich_style(f"panel--{span.tone}")) for span in line]
         return Strip(segments, line_width(line)).adjust_cell_length(self.size.width, self.rich_style)
 
-    def _natural_height(self, width: int) -> int:
-        return len(self._view(self._state, Box(width, UNBOUNDED)))
+    def _redraw(self) -> None:
+        self._lines = self._draw()
+        self.refresh()
+
+    @property
+    def _is_auto(self) -> bool:
+        return self.styles.height is not None and self.styles.height.is_auto
+
+    def _natural_height(self, state: HomeState) -> int:
+        return len(self._view(state, Box(self.size.width, UNBOUNDED)))
 
     def _draw(self) -> list[Line]:
+        if not self.size:
+            return []
         lines = self._view(self._state, Box(self.size.width, self.size.height))
         if self._charset == "ascii":
             return [tuple(span._replace(text=to_ascii(span.text)) for span in line) for line in lines]

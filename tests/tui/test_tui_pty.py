@@ -1,0 +1,179 @@
+"""The console on a real pseudo-terminal: what Pilot cannot see, byte by byte."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pyte
+import pytest
+
+pytestmark = pytest.mark.integration
+
+FAKE_SITE = Path(__file__).with_name("fake_site.py")
+COLOUR = re.compile(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
+PATIENCE_S = 30.0
+
+
+class Terminal:
+    """A child that runs the console on a pseudo-terminal of 80x24, and all bytes it wrote so far."""
+
+    def __init__(self, *arguments: str, **variables: str) -> None:
+        environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8", **variables}
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.modes = termios.tcgetattr(slave)
+        command = [sys.executable, str(FAKE_SITE), *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True
+        )
+        os.close(slave)
+        self.written = b""
+
+    def until(self, text: str) -> None:
+        """Waits until the screen shows ``text``."""
+        self._read_while(lambda: text not in self.screen())
+
+    def screen(self) -> str:
+        """What an 80x24 terminal shows after these bytes."""
+        screen = pyte.Screen(80, 24)
+        stream = pyte.ByteStream(screen)
+        # pyte takes the private CSI < and > sequences for printable text; a real terminal ignores what it does not know
+        stream.feed(re.sub(rb"\x1b\[[<>=][0-9;]*[a-z]", b"", self.written))
+        return "\n".join(screen.display)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def exit_code(self) -> int:
+        """Reads to the end and gives the exit code."""
+        self._read_while(lambda: True)
+        return self.process.wait(PATIENCE_S)
+
+    def _read_while(self, wanted) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while wanted():
+            assert time.monotonic() < deadline, self.screen()
+            if not select.select([self.master], [], [], 0.1)[0]:
+                continue
+            try:
+                self.written += os.read(self.master, 65536)
+            except OSError:  # Linux answers EIO once the child has closed its side
+                return
+
+
+@pytest.fixture
+def terminal():
+    opened = []
+
+    def open_terminal(*arguments, **variables):
+        opened.append(Terminal(*arguments, **variables))
+        return opened[-1]
+
+    yield open_terminal
+    for child in opened:
+        child.process.kill()
+        child.process.wait()
+        os.close(child.master)
+
+
+def assert_restored(child: Terminal) -> None:
+    """The terminal is as it was: main screen, cursor shown, no mouse, line mode."""
+    assert child.written.rindex(b"\x1b[?1049l") > child.written.rindex(b"\x1b[?1049h")
+    assert child.written.rindex(b"\x1b[?25h") > child.written.rindex(b"\x1b[?25l")
+    if b"\x1b[?1000h" in child.written:
+        assert child.written.rindex(b"\x1b[?1000l") > child.written.rindex(b"\x1b[?1000h")
+    assert termios.tcgetattr(child.master)[:4] == child.modes[:4]
+
+
+def test_it_starts_paints_and_leaves_the_terminal_as_it_was(terminal):
+    child = terminal("busy", TERM="xterm-256color", COLORTERM="truecolor")
+    child.until("Isolation")
+    child.until("smollm2-135m-instruct")
+    assert COLOUR.search(child.written)
+    child.press(b"q")
+    assert child.exit_code() == 0
+    assert_restored(child)
+
+
+def test_under_no_color_no_colour_is_sent(terminal):
+    child = terminal("failing", TERM="xterm-256color", COLORTERM="truecolor", NO_COLOR="1")
+    child.until("NOT PROVEN")
+    child.press(b"?")
+    child.until("Esc closes this help")
+    child.press(b"?")
+    child.until("q Quit")
+    child.press(b"q")
+    assert child.exit_code() == 0
+    assert b"38;2" not in child.written
+    assert COLOUR.findall(child.written) == []
+
+
+@pytest.mark.parametrize(
+    ("about", "arguments", "variables"),
+    [
+        ("a DEC terminal", ("failing",), {"TERM": "vt220"}),
+        ("the Linux console", ("busy",), {"TERM": "linux"}),
+        ("a serial line", ("busy", "serial"), {"TERM": "xterm-256color"}),
+        ("a locale without UTF-8", ("busy",), {"TERM": "xterm-256color", "LC_ALL": "C"}),
+    ],
+)
+def test_where_there_is_no_utf8_every_byte_is_ascii(about, arguments, variables, terminal):
+    child = terminal(*arguments, **variables)
+    child.until("Requests")
+    child.until("q Quit")
+    child.press(b"?")
+    child.until("Esc closes this help")
+    child.press(b"qq")
+    assert child.exit_code() == 0
+    assert child.written.isascii(), about
+
+
+def test_control_c_leaves_with_the_terminal_restored(terminal):
+    child = terminal("busy", TERM="xterm-256color")
+    child.until("PROVEN")
+    child.press(b"\x03")
+    assert child.exit_code() == 0
+    assert_restored(child)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_told_to_end_it_restores_the_terminal(number, terminal):
+    child = terminal("busy", TERM="xterm-256color")
+    child.until("PROVEN")
+    child.process.send_signal(number)
+    assert child.exit_code() == 0
+    assert_restored(child)
+
+
+def test_a_failure_of_the_console_itself_restores_the_terminal(terminal):
+    child = terminal("busy", "broken", TERM="xterm-256color")
+    assert child.exit_code() == 1
+    assert_restored(child)
+    assert b"the console failed" in child.written
+
+
+def test_a_dumb_terminal_gets_plain_lines(terminal):
+    child = terminal("busy", TERM="dumb")
+    child.until("Choose:")
+    child.press(b"q\n")
+    assert child.exit_code() == 0
+    assert b"\x1b" not in child.written
+    assert b"Isolation: proven." in child.written
+
+
+def test_on_a_serial_line_a_tick_costs_less_than_the_line_carries_in_it(terminal):
+    child = terminal("busy", "serial", TERM="vt220")
+    child.until("18,205")
+    before = len(child.written)
+    child.until("18,206")
+    assert 0 < len(child.written) - before < 960
