@@ -115,7 +115,7 @@ def sign(
 
 
 def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) -> Sealed:
-    """Seal a signed draft, and verify the result as a site would.
+    """Seal a signed draft, and verify the result as a site would; what a site would refuse is left unsealed.
 
     Raises SignatureMissing or ThresholdNotMet below the threshold, ExistsError when this version of the channel was
     sealed with other content, PassphraseError or KeyUnusable without the snapshot and timestamp keys.
@@ -144,7 +144,13 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
     snapshot = _snapshot(open_bundle(bundle_dir), found, snapshot_key)
     write_file(bundle_dir / METADATA / f"{found.version}.snapshot.json", snapshot)
     write_file(bundle_dir / METADATA / "timestamp.json", _timestamp(found, snapshot, timestamp_key, now))
-    return _finish(trust, _verify(open_bundle(bundle_dir), trust, now), passphrase, now, fresh=True)
+    try:
+        verified = _verify(open_bundle(bundle_dir), trust, now)
+    except BaseException:
+        for name in ("timestamp.json", f"{found.version}.snapshot.json"):
+            (bundle_dir / METADATA / name).unlink()
+        raise
+    return _finish(trust, verified, passphrase, now, fresh=True)
 
 
 def _snapshot(bundle: Bundle, found: Draft, key: CryptoSigner) -> bytes:

@@ -159,6 +159,25 @@ class Forge:
         change(signed)
         self.resign(bundle, {role: signed})
 
+    def rotate(
+        self, change: Callable[[dict[str, Any]], None] = lambda _: None, by: Iterable[CryptoSigner] | None = None
+    ) -> bytes:
+        """Add the next root to the trust directory, signed by the root keys or by `by`."""
+        trust = open_trust(self.trust)
+        signed = json.loads(trust.root_bytes)["signed"]
+        signed["version"] += 1
+        change(signed)
+        data = encode(envelope(signed, self.signers("root") if by is None else by))
+        (self.trust / "metadata" / f"{signed['version']}.root.json").write_bytes(data)
+        self._signers.clear()
+        return data
+
+
+def add_key(signed_root: dict[str, Any], role: str, signer: CryptoSigner) -> None:
+    """Let one more key sign for a role of a root."""
+    signed_root["keys"][signer.public_key.keyid] = signer.public_key.to_dict()
+    signed_root["roles"][role]["keyids"].append(signer.public_key.keyid)
+
 
 def copy_of(bundle: Path, name: str = "copy") -> Path:
     return Path(shutil.copytree(bundle, bundle.parent / name, symlinks=True))

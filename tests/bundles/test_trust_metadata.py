@@ -1,0 +1,693 @@
+"""What trusted keys may say and who may say it: every rule of the metadata walk, broken once."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+from securesystemslib.signer import SSlibKey
+
+from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key, envelope, put_blob, sha256, signed_parts
+from plugsky_bundles import keys
+from plugsky_bundles.errors import (
+    BadKey,
+    DigestMismatch,
+    MalformedChunkList,
+    MalformedMetadata,
+    MetadataExpired,
+    MetadataMissing,
+    MixAndMatch,
+    NotSealed,
+    Revoked,
+    Rollback,
+    SignatureInvalid,
+    SignatureMissing,
+    SignatureUnknown,
+    ThresholdNotMet,
+    UnsafeName,
+    UntrustedRoot,
+    VerificationError,
+)
+from plugsky_bundles.format import ROLES, encode_chunk_list
+from plugsky_bundles.state import Floor, Revocations, TrustState
+from plugsky_bundles.strict_json import encode
+from plugsky_bundles.trustdir import open_trust
+from plugsky_bundles.trusted import VerifiedBundle, fingerprint, open_bundle, verify_metadata, verify_payload
+
+
+@pytest.fixture(scope="module")
+def forge(tmp_path_factory) -> Forge:
+    return Forge(tmp_path_factory.mktemp("trust"))
+
+
+@pytest.fixture(scope="module")
+def right(forge) -> Path:
+    return forge.sealed()
+
+
+@pytest.fixture
+def bundle(right, tmp_path) -> Path:
+    return Path(shutil.copytree(right, tmp_path / right.name))
+
+
+def verify(bundle: Path, anchor=None, now=NOW) -> VerifiedBundle:
+    """Verify as a site would that pinned the newest root on the media."""
+    if anchor is None:
+        anchor = fingerprint((bundle / "metadata/1.root.json").read_bytes())
+    return verify_metadata(open_bundle(bundle), anchor, now=now)
+
+
+def refused(bundle: Path, error: type[VerificationError], why: str = "", **options) -> None:
+    with pytest.raises(error, match=why or None) as caught:
+        verify(bundle, **options)
+    assert caught.value.exit_code == 5
+    assert type(caught.value) is error
+
+
+# Signatures
+
+
+def resign_role(forge: Forge, bundle: Path, role: str, data: bytes) -> None:
+    """Put these raw bytes in place of a role file and seal around them."""
+    parts = signed_parts(bundle)
+    path = bundle / "metadata" / f"{parts[role]['version']}.{role}.json"
+    path.write_bytes(data)
+    forge.resign(bundle, {})
+
+
+def test_a_role_without_signatures_is_refused_by_name(forge, bundle):
+    for role in ("targets", *ROLES):
+        copy = bundle.with_name(f"copy-{role}")
+        shutil.copytree(bundle, copy)
+        resign_role(forge, copy, role, encode(envelope(signed_parts(copy)[role], [])))
+        refused(copy, SignatureMissing, role)
+
+
+def test_a_signature_by_a_key_nobody_names_is_refused(forge, bundle):
+    stranger = keys.generate()
+    for signers in ([stranger], [*forge.signers("targets"), stranger]):
+        resign_role(forge, bundle, "models", encode(envelope(signed_parts(bundle)["models"], signers)))
+        refused(bundle, SignatureUnknown, stranger.public_key.keyid)
+
+
+@pytest.mark.parametrize("role", ["snapshot", "root", "timestamp"])
+def test_a_known_key_may_not_sign_for_another_role(forge, bundle, role):
+    resign_role(forge, bundle, "models", encode(envelope(signed_parts(bundle)["models"], forge.signers(role))))
+    refused(bundle, SignatureUnknown)
+
+
+def test_a_signature_over_other_bytes_is_refused(forge, bundle):
+    signed = signed_parts(bundle)["models"]
+    whole = envelope(signed, forge.signers("targets"))
+    whole["signed"] = {**signed, "expires": "2031-01-01T00:00:00Z"}
+    resign_role(forge, bundle, "models", encode(whole))
+    refused(bundle, SignatureInvalid)
+
+
+def test_a_signature_of_one_role_does_not_serve_for_another(forge, bundle):
+    parts = signed_parts(bundle)
+    whole = envelope(parts["python"], forge.signers("targets"))
+    whole["signed"] = parts["models"]
+    resign_role(forge, bundle, "models", encode(whole))
+    refused(bundle, SignatureInvalid)
+
+
+def test_signatures_over_other_writings_of_the_same_json_do_not_count(forge, bundle):
+    signed = signed_parts(bundle)["models"]
+    (signer,) = forge.signers("targets")
+    signature = signer.sign(json.dumps(signed, indent=1).encode())
+    whole = {"signatures": [{"keyid": signature.keyid, "sig": signature.signature}], "signed": signed}
+    resign_role(forge, bundle, "models", encode(whole))
+    refused(bundle, SignatureInvalid)
+
+
+def with_signatures(change):
+    def alter(forge, bundle):
+        whole = envelope(signed_parts(bundle)["models"], forge.signers("targets"))
+        whole["signatures"] = change(whole["signatures"])
+        resign_role(forge, bundle, "models", encode(whole))
+
+    return alter
+
+
+BAD_SIGNATURE_LISTS = {
+    "the same one twice": lambda s: s * 2,
+    "ten thousand": lambda _: [{"keyid": f"{n:064x}", "sig": "00"} for n in range(10_000)],
+    "in capitals": lambda s: [{**s[0], "sig": s[0]["sig"].upper()}],
+    "with a space": lambda s: [{**s[0], "sig": " " + s[0]["sig"]}],
+    "with a field more": lambda s: [{**s[0], "method": "none"}],
+    "with a keyid that is a path": lambda s: [{**s[0], "keyid": "../x"}],
+    "as an object": lambda _: {},
+    "as text": lambda _: ["x"],
+    "not sorted": lambda _: [{"keyid": "f" * 64, "sig": "00"}, {"keyid": "0" * 64, "sig": "00"}],
+}
+
+
+@pytest.mark.parametrize("change", BAD_SIGNATURE_LISTS.values(), ids=BAD_SIGNATURE_LISTS.keys())
+def test_a_list_of_signatures_in_another_form_is_refused(forge, bundle, change):
+    with_signatures(change)(forge, bundle)
+    with pytest.raises((MalformedMetadata, SignatureMissing)):
+        verify(bundle)
+
+
+def test_an_ed25519_signature_has_one_form_only(forge, bundle):
+    """Adding the group order to S gives the same point; RFC 8032 section 5.1.7 refuses it."""
+    order = 2**252 + 27742317777372353535851937790883648493
+
+    def stretch(signatures):
+        raw = bytes.fromhex(signatures[0]["sig"])
+        s = int.from_bytes(raw[32:], "little") + order
+        return [{**signatures[0], "sig": (raw[:32] + s.to_bytes(32, "little")).hex()}]
+
+    with_signatures(stretch)(forge, bundle)
+    refused(bundle, SignatureInvalid)
+
+
+def test_one_of_two_signatures_is_not_enough(tmp_path):
+    forge = Forge(tmp_path, targets_keys=3, targets_threshold=2)
+    bundle = forge.sealed()
+    assert len(verify(bundle).signers["targets"]) == 3
+    first, second, _ = forge.signers("targets")
+    resign_role(forge, bundle, "models", encode(envelope(signed_parts(bundle)["models"], [first, second])))
+    assert len(verify(bundle).signers["models"]) == 2
+    resign_role(forge, bundle, "models", encode(envelope(signed_parts(bundle)["models"], [first])))
+    refused(bundle, ThresholdNotMet, "1 of the 2")
+
+
+def test_p256_keys_sign_bundles_too(tmp_path):
+    forge = Forge(tmp_path, scheme=keys.P256)
+    assert verify(forge.sealed()).signers["targets"][0].name == "targets-1"
+
+
+# The root
+
+
+def set_threshold(role, value):
+    def change(root):
+        root["roles"][role]["threshold"] = value
+
+    return change
+
+
+def rename_key(root):
+    (keyid,) = root["roles"]["targets"]["keyids"]
+    root["keys"]["0" * 64] = root["keys"].pop(keyid)
+    root["roles"]["targets"]["keyids"] = ["0" * 64]
+    root["x-plugsky-names"].pop(keyid)
+
+
+def double_key(root):
+    (keyid,) = root["roles"]["targets"]["keyids"]
+    key = root["keys"][keyid]
+    again = {**key, "keyval": {"public": key["keyval"]["public"].upper()}}
+    root["keys"]["1" * 64] = again
+    root["roles"]["targets"]["keyids"].append("1" * 64)
+    root["roles"]["targets"]["threshold"] = 2
+
+
+def loose_key(root):
+    key = keys.generate().public_key
+    root["keys"][key.keyid] = key.to_dict()
+
+
+def many_keys(root):
+    for _ in range(65):
+        add_key(root, "targets", keys.generate())
+
+
+def other_scheme(root):
+    key = SSlibKey.from_crypto(generate_private_key(SECP384R1()).public_key())
+    root["keys"][key.keyid] = key.to_dict()
+    root["roles"]["targets"]["keyids"].append(key.keyid)
+
+
+def mixed_scheme(root):
+    for key in root["keys"].values():
+        key["scheme"] = "rsassa-pss-sha256"
+
+
+BAD_ROOTS = {
+    "a key not named by its hash": (rename_key, BadKey),
+    "one key under two names": (double_key, BadKey),
+    "a key that no role uses": (loose_key, BadKey),
+    "a role key that is not listed": (lambda r: r["roles"]["targets"]["keyids"].append("2" * 64), BadKey),
+    "a scheme that is not allowed": (other_scheme, BadKey),
+    "a scheme that does not fit its key": (mixed_scheme, MalformedMetadata),
+    "more keys than anyone needs": (many_keys, BadKey),
+    "a threshold of zero": (set_threshold("targets", 0), MalformedMetadata),
+    "a negative threshold": (set_threshold("targets", -1), MalformedMetadata),
+    "a threshold above the number of keys": (set_threshold("targets", 2), MalformedMetadata),
+    "a threshold that is a truth value": (set_threshold("targets", True), MalformedMetadata),
+    "a threshold that is text": (set_threshold("targets", "1"), MalformedMetadata),
+    "the same key twice in a role": (
+        lambda r: r["roles"]["targets"].update(keyids=r["roles"]["targets"]["keyids"] * 2),
+        MalformedMetadata,
+    ),
+    "no keys for a role": (lambda r: r["roles"]["snapshot"].update(keyids=[]), BadKey),
+    "a role missing": (lambda r: r["roles"].pop("timestamp"), MalformedMetadata),
+    "a role too many": (lambda r: r["roles"].update(x=r["roles"]["targets"]), MalformedMetadata),
+    "no consistent snapshots": (lambda r: r.update(consistent_snapshot=False), MalformedMetadata),
+    "a name that is a path": (
+        lambda r: r.update({"x-plugsky-names": {r["roles"]["root"]["keyids"][0]: "../x"}}),
+        MalformedMetadata,
+    ),
+    "a name for a stranger": (lambda r: r.update({"x-plugsky-names": {"0" * 64: "x"}}), MalformedMetadata),
+    "a version that is not its file's": (lambda r: r.update(version=2), MalformedMetadata),
+    "an expired root": (lambda r: r.update(expires="2026-11-22T11:59:59Z"), MetadataExpired),
+}
+
+
+@pytest.mark.parametrize(("change", "error"), BAD_ROOTS.values(), ids=BAD_ROOTS.keys())
+def test_a_root_that_means_less_than_it_says_is_refused(forge, bundle, change, error):
+    signed = signed_parts(bundle)["root"]
+    change(signed)
+    (bundle / "metadata/1.root.json").write_bytes(encode(envelope(signed, forge.signers("root"))))
+    refused(bundle, error)
+
+
+def test_a_root_nobody_pinned_is_not_trusted(forge, bundle, tmp_path):
+    refused(bundle, UntrustedRoot, anchor="0" * 64)
+    refused(bundle, UntrustedRoot, anchor="")
+    refused(bundle, UntrustedRoot, anchor=TrustState(open_trust(Forge(tmp_path / "other").trust).root_bytes))
+    refused(bundle, UntrustedRoot, forge.fingerprint, anchor="0" * 64)
+
+
+@pytest.fixture
+def rotated(tmp_path):
+    """A trust directory with two roots and a bundle that carries both."""
+    forge = Forge(tmp_path / "rotated")
+    first = open_trust(forge.trust).root_bytes
+    second = forge.rotate()
+    return forge, forge.sealed(), first, second
+
+
+def test_a_new_root_is_followed_from_the_old_one(rotated):
+    _, bundle, first, second = rotated
+    for anchor in (fingerprint(first), fingerprint(second), TrustState(first), TrustState(second)):
+        verified = verify(bundle, anchor)
+        assert verified.state.root == second
+        assert verified.root_fingerprint == fingerprint(second)
+    (bundle / "metadata/1.root.json").unlink()
+    assert verify(bundle, TrustState(first)).state.root == second
+    refused(bundle, UntrustedRoot, anchor=fingerprint(first))
+
+
+def test_a_root_is_never_skipped(rotated):
+    forge, _, first, _ = rotated
+    forge.rotate()
+    bundle = forge.sealed(name="third")
+    (bundle / "metadata/2.root.json").unlink()
+    refused(bundle, UntrustedRoot, "follow", anchor=fingerprint(first))
+    (bundle / "metadata/1.root.json").unlink()
+    refused(bundle, UntrustedRoot, anchor=TrustState(first))
+
+
+def test_media_older_than_the_sites_root_is_judged_by_the_sites_root(rotated):
+    forge, bundle, _, _ = rotated
+    third = forge.rotate()
+    assert verify(bundle, TrustState(third)).state.root == third
+
+
+def test_a_new_root_that_the_old_keys_did_not_sign_is_refused(tmp_path):
+    forge = Forge(tmp_path)
+    bundle = forge.sealed()
+    stranger = keys.generate()
+
+    def take_over(root):
+        for keyid in root["roles"]["root"]["keyids"]:
+            root["keys"].pop(keyid)
+            root["x-plugsky-names"].pop(keyid)
+        root["roles"]["root"]["keyids"] = []
+        add_key(root, "root", stranger)
+
+    (bundle / "metadata/2.root.json").write_bytes(forge.rotate(take_over, by=[stranger]))
+    refused(bundle, ThresholdNotMet, anchor=forge.fingerprint)
+    (bundle / "metadata/2.root.json").write_bytes(
+        encode(envelope(json.loads((bundle / "metadata/2.root.json").read_bytes())["signed"], forge_root(forge)))
+    )
+    refused(bundle, ThresholdNotMet, anchor=forge.fingerprint)
+
+
+def forge_root(forge: Forge):
+    return [keys.load(forge.trust / "keys/root-1.pem", PASSPHRASE)]
+
+
+# Timestamp, snapshot, targets
+
+
+def set_field(name, value):
+    return lambda signed: signed.update({name: value})
+
+
+def drop_role(signed):
+    signed["meta"].pop("policy.json")
+
+
+def extra_role(signed):
+    signed["meta"]["other.json"] = signed["meta"]["policy.json"]
+
+
+ALTERED = {
+    "a timestamp without its time": ("timestamp", lambda s: s.pop("x-plugsky-time"), MalformedMetadata),
+    "a timestamp with half a time": ("timestamp", set_field("x-plugsky-time", "2026-1-1T0:0:0Z"), MalformedMetadata),
+    "a timestamp without a channel": ("timestamp", lambda s: s.pop("x-plugsky-channel"), UnsafeName),
+    "a channel that is a path": ("timestamp", set_field("x-plugsky-channel", "../x"), UnsafeName),
+    "a timestamp that does not hash the snapshot": (
+        "timestamp",
+        lambda s: s["meta"]["snapshot.json"].pop("hashes"),
+        MalformedMetadata,
+    ),
+    "a timestamp with a second hash": (
+        "timestamp",
+        lambda s: s["meta"]["snapshot.json"]["hashes"].update(sha512="00" * 64),
+        MalformedMetadata,
+    ),
+    "a timestamp that lists a longer snapshot": (
+        "timestamp",
+        lambda s: s["meta"]["snapshot.json"].update(length=s["meta"]["snapshot.json"]["length"] + 1),
+        DigestMismatch,
+    ),
+    "a timestamp that names another snapshot": (
+        "timestamp",
+        lambda s: s["meta"]["snapshot.json"].update(version=2),
+        MetadataMissing,
+    ),
+    "a snapshot that drops a role": ("snapshot", drop_role, MalformedMetadata),
+    "a snapshot with a role too many": ("snapshot", extra_role, MalformedMetadata),
+    "a snapshot of another channel": ("snapshot", set_field("x-plugsky-channel", "other"), MixAndMatch),
+    "a snapshot without evidence": ("snapshot", lambda s: s.pop("x-plugsky-evidence"), MalformedMetadata),
+    "evidence outside its places": (
+        "snapshot",
+        lambda s: s["x-plugsky-evidence"].update({"../x": {"length": 1, "sha256": "00" * 32}}),
+        UnsafeName,
+    ),
+    "evidence with a field more": (
+        "snapshot",
+        lambda s: s["x-plugsky-evidence"]["README.txt"].update(mode=7),
+        MalformedMetadata,
+    ),
+    "targets of another channel": ("targets", set_field("x-plugsky-channel", "other"), MixAndMatch),
+    "a role of another channel": ("models", set_field("x-plugsky-channel", "other"), MixAndMatch),
+    "targets of another format": ("targets", set_field("x-plugsky-format", 2), MalformedMetadata),
+    "targets that list files": (
+        "targets",
+        lambda s: s["targets"].update({"models/x/y": {"length": 1, "hashes": {"sha256": "00" * 32}}}),
+        MalformedMetadata,
+    ),
+    "targets that delegate to one role less": (
+        "targets",
+        lambda s: s["delegations"]["roles"].pop(),
+        MalformedMetadata,
+    ),
+    "a delegation with a lower threshold": (
+        "targets",
+        lambda s: s["delegations"]["roles"][0].update(threshold=0),
+        MalformedMetadata,
+    ),
+    "a delegation with wider paths": (
+        "targets",
+        lambda s: s["delegations"]["roles"][0].update(paths=["*/*"]),
+        MalformedMetadata,
+    ),
+    "a delegation that does not end the search": (
+        "targets",
+        lambda s: s["delegations"]["roles"][0].update(terminating=False),
+        MalformedMetadata,
+    ),
+    "a delegation to a path": (
+        "targets",
+        lambda s: s["delegations"]["roles"][0].update(name="../models"),
+        MalformedMetadata,
+    ),
+    "a role that delegates further": (
+        "models",
+        lambda s: s.update(delegations={"keys": {}, "roles": []}),
+        MalformedMetadata,
+    ),
+    "a file under another role's prefix": (
+        "models",
+        lambda s: s["targets"].update({"python/x": s["targets"]["models/tiny/LICENSE"]}),
+        MalformedMetadata,
+    ),
+    "a file listed by two roles": (
+        "python",
+        lambda s: s["targets"].update({"models/tiny/LICENSE": {"length": 1, "hashes": {"sha256": "00" * 32}}}),
+        UnsafeName,
+    ),
+    "two files that differ by case": (
+        "models",
+        lambda s: (
+            s["targets"].update({"models/tiny/licence": s["targets"]["models/tiny/LICENSE"]})
+            or s["targets"].update({"models/tiny/LICENCE": s["targets"]["models/tiny/LICENSE"]})
+        ),
+        UnsafeName,
+    ),
+    "a file with a name that leads out": (
+        "models",
+        lambda s: s["targets"].update({"models/../../x": s["targets"]["models/tiny/LICENSE"]}),
+        UnsafeName,
+    ),
+    "a file with another hash than SHA-256": (
+        "models",
+        lambda s: s["targets"]["models/tiny/LICENSE"].update(hashes={"md5": "00" * 16}),
+        MalformedMetadata,
+    ),
+    "a digest in capitals": (
+        "models",
+        lambda s: s["targets"]["models/tiny/LICENSE"]["hashes"].update(sha256="AA" * 32),
+        MalformedMetadata,
+    ),
+    "a negative length": (
+        "models",
+        lambda s: s["targets"]["models/tiny/LICENSE"].update(length=-1),
+        MalformedMetadata,
+    ),
+    "a length that is not the blob's": (
+        "models",
+        lambda s: s["targets"]["models/tiny/LICENSE"].update(length=12),
+        DigestMismatch,
+    ),
+    "custom data that is a list": (
+        "models",
+        lambda s: s["targets"]["models/tiny/LICENSE"].update(custom=[]),
+        MalformedMetadata,
+    ),
+    "a chunk list without a length": (
+        "models",
+        lambda s: s["targets"]["models/tiny/tiny.gguf"]["custom"]["chunks"].pop("length"),
+        MalformedMetadata,
+    ),
+    "a chunk list of four thousand million bytes": (
+        "models",
+        lambda s: s["targets"]["models/tiny/tiny.gguf"]["custom"]["chunks"].update(length=1 << 32),
+        MalformedMetadata,
+    ),
+    "a chunk list that is no chunk list": (
+        "models",
+        lambda s: s["targets"]["models/tiny/tiny.gguf"].update(
+            custom={"chunks": {"length": 11, "sha256": s["targets"]["models/tiny/LICENSE"]["hashes"]["sha256"]}}
+        ),
+        MalformedChunkList,
+    ),
+    "a file longer than its chunks": (
+        "models",
+        lambda s: s["targets"]["models/tiny/tiny.gguf"].update(length=9999),
+        MalformedChunkList,
+    ),
+    "a version of zero": ("timestamp", set_field("version", 0), MalformedMetadata),
+    "a version that is a truth value": ("timestamp", set_field("version", True), MalformedMetadata),
+    "a version beyond what we count": ("timestamp", set_field("version", 1 << 31), MalformedMetadata),
+    "another type in its place": ("timestamp", set_field("_type", "snapshot"), MalformedMetadata),
+    "a specification of another age": ("timestamp", set_field("spec_version", "2.0.0"), MalformedMetadata),
+    "a date without a zone": ("timestamp", set_field("expires", "2031-01-01T00:00:00"), MalformedMetadata),
+    "an expired timestamp": ("timestamp", set_field("expires", "2026-11-22T12:00:00Z"), MetadataExpired),
+    "an expired snapshot": ("snapshot", set_field("expires", "2026-11-22T12:00:00Z"), MetadataExpired),
+    "expired targets": ("targets", set_field("expires", "2026-11-22T12:00:00Z"), MetadataExpired),
+    "an expired role": ("debs", set_field("expires", "2026-11-22T12:00:00Z"), MetadataExpired),
+}
+
+
+@pytest.mark.parametrize(("role", "change", "error"), ALTERED.values(), ids=ALTERED.keys())
+def test_signed_metadata_outside_the_format_is_refused(forge, bundle, role, change, error):
+    forge.alter(bundle, role, change)
+    refused(bundle, error)
+
+
+def test_a_file_whose_chunks_make_another_file_is_found_by_the_full_read(forge, bundle):
+    verified = verify(bundle)
+    chunks = verified.entries["models/tiny/tiny.gguf"].chunks
+    swapped = (chunks[1], chunks[0], chunks[2])
+    data = encode_chunk_list(swapped)
+    blob = put_blob(bundle, data)
+    old = verified.lists["models/tiny/tiny.gguf"]
+    (bundle / f"blobs/{old.sha256[:2]}/sha256-{old.sha256}").unlink()
+    if not any((bundle / f"blobs/{old.sha256[:2]}").iterdir()):
+        (bundle / f"blobs/{old.sha256[:2]}").rmdir()
+
+    def point(signed):
+        signed["targets"]["models/tiny/tiny.gguf"]["custom"]["chunks"] = {"length": blob.length, "sha256": blob.sha256}
+
+    forge.alter(bundle, "models", point)
+    with pytest.raises(DigestMismatch, match="does not fit together"):
+        verify_payload(verify(bundle))
+
+
+def test_a_role_file_of_another_bundle_is_refused(forge, bundle, tmp_path):
+    other = forge.sealed(channel="other", files={"policy/channel.json": b"{}"})
+    shutil.copy(other / "metadata/1.models.json", bundle / "metadata/1.models.json")
+    refused(bundle, DigestMismatch)
+
+
+def test_a_snapshot_of_another_bundle_is_refused(forge, bundle):
+    other = forge.sealed(channel="third", files={"policy/channel.json": b"{}"})
+    shutil.copy(other / "metadata/1.snapshot.json", bundle / "metadata/1.snapshot.json")
+    refused(bundle, DigestMismatch)
+
+
+def test_a_draft_is_not_a_bundle_yet(tmp_path):
+    forge = Forge(tmp_path)
+    refused(forge.draft(), NotSealed, "seal")
+
+
+@pytest.mark.parametrize("version", ["9223372036854775808", "1" * 10_000, "1.0", "1e0"])
+def test_a_version_that_no_counter_holds_is_refused(forge, bundle, version):
+    path = bundle / "metadata/timestamp.json"
+    path.write_bytes(path.read_bytes().replace(b'"version":1,"x-', f'"version":{version},"x-'.encode()))
+    refused(bundle, MalformedMetadata)
+
+
+def test_metadata_written_in_another_form_is_refused(forge, bundle):
+    path = bundle / "metadata/timestamp.json"
+    path.write_bytes(json.dumps(json.loads(path.read_bytes()), indent=1).encode())
+    refused(bundle, MalformedMetadata, "canonical")
+
+
+# Time, floors and revocation
+
+
+def test_the_clock_may_be_behind_but_not_beyond_the_date(bundle):
+    assert verify(bundle, now=datetime(1970, 1, 1, tzinfo=UTC)).time == NOW
+    verify(bundle, now=NOW + LIFETIME - timedelta(seconds=1))
+    refused(bundle, MetadataExpired, now=NOW + LIFETIME)
+    refused(bundle, MetadataExpired, now=datetime(2099, 1, 1, tzinfo=UTC))
+
+
+def test_the_newest_time_ever_accepted_counts_when_the_clock_is_set_back(forge, bundle):
+    state = TrustState(open_trust(forge.trust).root_bytes, time=NOW + LIFETIME)
+    refused(bundle, MetadataExpired, anchor=state, now=datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def test_a_time_without_a_zone_is_a_mistake_of_the_caller(bundle):
+    with pytest.raises(ValueError, match="zone"):
+        verify(bundle, now=datetime(2026, 11, 22))  # noqa: DTZ001 - the mistake under test
+
+
+def test_an_older_version_of_a_channel_is_refused_after_a_newer_one(tmp_path):
+    forge = Forge(tmp_path)
+    old, new = forge.sealed(), forge.sealed(files={"policy/channel.json": b"{}"})
+    other = forge.sealed(channel="other")
+    state = verify(old, forge.fingerprint).state
+    assert verify(old, state).state == state
+    state = verify(new, state).state
+    refused(old, Rollback, "version 1", anchor=state)
+    assert verify(other, state).version == 1
+    assert set(verify(other, state).state.floors) == {"demo", "other"}
+
+
+def test_other_content_under_an_accepted_version_is_refused(forge, bundle):
+    state = verify(bundle, forge.fingerprint).state
+    forge.alter(bundle, "models", lambda signed: signed["targets"].pop("models/tiny/LICENSE"))
+    refused(bundle, Rollback, "accepted before", anchor=state)
+
+
+def test_a_role_file_older_than_its_floor_is_refused(forge, bundle):
+    known = verify(bundle, forge.fingerprint).state.floors["demo"]
+    floor = Floor({**known.versions, "models": 2, "timestamp": 1}, known.bundle_id)
+    state = TrustState(open_trust(forge.trust).root_bytes, {"demo": floor})
+    refused(bundle, Rollback, "models", anchor=state)
+
+
+def test_what_is_revoked_is_refused_whoever_signed_it(forge, bundle):
+    verified = verify(bundle, forge.fingerprint)
+    chunk = verified.entries["models/tiny/tiny.gguf"].chunks[1].sha256
+    file = verified.entries["models/tiny/tiny.gguf"].sha256
+    lists = {
+        "bundle": Revocations(bundles=frozenset({verified.bundle_id})),
+        "chunk": Revocations(digests=frozenset({chunk})),
+        "file": Revocations(digests=frozenset({file})),
+        "targets": Revocations(keys=frozenset({verified.signers["targets"][0].keyid})),
+        "timestamp": Revocations(keys=frozenset({verified.signers["timestamp"][0].keyid})),
+    }
+    for revocations in lists.values():
+        state = TrustState(open_trust(forge.trust).root_bytes, revocations=revocations)
+        refused(bundle, Revoked, anchor=state)
+
+
+def test_a_revoked_key_does_not_spoil_enough_other_signatures(tmp_path):
+    forge = Forge(tmp_path, targets_keys=3, targets_threshold=2)
+    bundle = forge.sealed()
+    one, two, _ = (signer.public_key.keyid for signer in forge.signers("targets"))
+    root = open_trust(forge.trust).root_bytes
+    verify(bundle, TrustState(root, revocations=Revocations(keys=frozenset({one}))))
+    refused(bundle, Revoked, anchor=TrustState(root, revocations=Revocations(keys=frozenset({one, two}))))
+
+
+def test_revocations_in_a_bundle_are_kept_by_the_site_and_only_grow(tmp_path):
+    forge = Forge(tmp_path)
+    first, second = "aa" * 32, "bb" * 32
+    one = forge.sealed(revocations=Revocations(digests=frozenset({first})))
+    two = forge.sealed(revocations=Revocations(digests=frozenset({second})))
+    state = verify(two, verify(one, forge.fingerprint).state).state
+    assert state.revocations.digests == {first, second}
+    ordinary = forge.sealed(channel="other")
+    revoking = Revocations(digests=frozenset({sha256(b'{"channel":"demo"}')}))
+    state = verify(forge.sealed(files={"policy/a": b"a"}, revocations=revoking), state).state
+    refused(ordinary, Revoked, r"policy/channel\.json", anchor=state)
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b'{"schema":"plugsky.revocations/1","bundles":[]}', b"x"])
+def test_a_list_of_revocations_that_cannot_be_read_refuses_the_bundle(tmp_path, data):
+    bundle = Forge(tmp_path)
+    with pytest.raises(MalformedMetadata):
+        verify(bundle.sealed(files={"policy/revocations.json": data}))
+
+
+def test_revocations_write_and_read_the_same(tmp_path):
+    revocations = Revocations(frozenset({"aa" * 32}), frozenset({"bb" * 32}), frozenset({"cc" * 32}))
+    assert Revocations.from_json(revocations.to_json()) == revocations
+    for bad in ({"bundles": ["x"]}, {"bundles": [], "digests": [], "keys": ["../x"]}):
+        with pytest.raises(MalformedMetadata):
+            Revocations.from_json(encode({"schema": "plugsky.revocations/1", **bad}))
+
+
+def test_a_trust_state_writes_and_reads_the_same(bundle):
+    state = verify(bundle).state
+    assert TrustState.from_json(state.to_json()) == state
+
+
+def edited(**fields):
+    return lambda members: members.update(fields)
+
+
+BAD_STATES = {
+    "empty": lambda m: m.clear(),
+    "another schema": edited(schema="plugsky.trust-state/2"),
+    "no floors": lambda m: m.pop("floors"),
+    "floors as a list": edited(floors=[]),
+    "a floor without versions": lambda m: m["floors"]["demo"].pop("versions"),
+    "a floor of minus one": lambda m: m["floors"]["demo"]["versions"].update(models=-1),
+    "a floor without an id": lambda m: m["floors"]["demo"].update(bundle_id="x"),
+    "a root that is a number": edited(root=1),
+    "a time that is none": edited(time="yesterday"),
+    "revocations that are none": edited(revocations={}),
+}
+
+
+@pytest.mark.parametrize("edit", BAD_STATES.values(), ids=BAD_STATES.keys())
+def test_an_edited_trust_state_is_never_taken_as_a_new_site(bundle, edit):
+    members = json.loads(verify(bundle).state.to_json())
+    edit(members)
+    with pytest.raises(MalformedMetadata):
+        TrustState.from_json(encode(members))
