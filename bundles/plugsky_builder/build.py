@@ -25,11 +25,13 @@ from plugsky_builder.pack import Material, Packer
 from plugsky_builder.recipe import Recipe
 from plugsky_bundles import sealing
 from plugsky_bundles.atomic import out_of_space, sync_directory
-from plugsky_bundles.errors import Busy, DigestMismatch, ExistsError, NoSpace
-from plugsky_bundles.format import MIB, REVOCATIONS, ROLES, bundle_dirname, check_target_paths, content_id
+from plugsky_bundles.drafting import read_draft
+from plugsky_bundles.errors import Busy, DigestMismatch, ExistsError, NoSpace, NotFound, VerificationError
+from plugsky_bundles.format import MIB, REVOCATIONS, blob_path, bundle_dirname, check_target_paths, content_id
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.state import Revocations
-from plugsky_bundles.strict_json import encode, parse_object
+from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import TrustDir, open_trust
 
 CHANNEL_POLICY: Final = "policy/channel.json"
@@ -74,7 +76,7 @@ def build(
         materials = _gather(recipe, wheelhouse, store, progress)
         found = content_id(material.entry for material in materials)
         size = sum(material.length for material in materials)
-        version, sealed = _already(out, trust, recipe.channel, found)
+        version, sealed = _already(out, trust, recipe.channel, found, now)
         unchanged = version is not None
         if version is None:
             version = trust.next_version(recipe.channel)
@@ -113,33 +115,29 @@ def _gather(recipe: Recipe, wheelhouse: Path, cache: Cache, progress: Progress) 
     return sorted(materials, key=lambda material: material.path)
 
 
-def _already(out: Path, trust: TrustDir, channel: str, found: str) -> tuple[int | None, bool]:
+def _already(out: Path, trust: TrustDir, channel: str, found: str, now: datetime) -> tuple[int | None, bool]:
     """The version of a bundle in `out` with this content: the newest sealed one, or a draft of the next; and which."""
     record = trust.channel(channel)
-    if record is not None and record.content_id == found:
-        metadata = out / bundle_dirname(channel, record.version) / "metadata"
-        if (metadata / "timestamp.json").is_file():
-            return record.version, True
-    version = trust.next_version(channel)
-    if _content_of_draft(out / bundle_dirname(channel, version), version) == found:
-        return version, False
+    sealed = [record.version] if record is not None and record.content_id == found else []
+    for version in (*sealed, trust.next_version(channel)):
+        if _is_whole(out / bundle_dirname(channel, version), trust, found, now):
+            return version, version in sealed
     return None, False
 
 
-def _content_of_draft(path: Path, version: int) -> str | None:
-    """The content id that a draft's role files give; None where there is no such draft."""
-    entries = []
-    for role in ROLES:
-        try:
-            data = (path / "metadata" / f"{version}.{role}.json").read_bytes()
-        except FileNotFoundError:
-            return None
-        signed = parse_object(data, f"{path.name}'s {role}.json", limit=len(data))["signed"]
-        entries += [
-            Material(name, b"", target["length"], target["hashes"]["sha256"]).entry
-            for name, target in signed["targets"].items()
-        ]
-    return content_id(entries)
+def _is_whole(path: Path, trust: TrustDir, found: str, now: datetime) -> bool:
+    """Whether a bundle with that content lies at `path`, under this trust, with every blob and not expired."""
+    try:
+        bundle = open_bundle(path)
+        draft = read_draft(bundle, trust.root)
+    except (NotFound, VerificationError):
+        return False
+    blobs = (blob for entry in draft.entries.values() for blob in entry.blobs)
+    return (
+        draft.content_id == found
+        and draft.expires > now
+        and all(bundle.files.get(blob_path(blob.sha256)) == blob.length for blob in blobs)
+    )
 
 
 def _write(

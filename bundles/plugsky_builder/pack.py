@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 from plugsky_bundles import cut
 from plugsky_bundles.atomic import out_of_space
 from plugsky_bundles.errors import DigestMismatch
-from plugsky_bundles.format import MAX_CHUNK, Chunk, FileEntry, blob_path, encode_chunk_list
+from plugsky_bundles.format import MAX_CHUNK, Chunk, FileEntry, blob_path
 from plugsky_bundles.gguf import GgufInfo
 
 BLOCK: Final = 1024 * 1024
@@ -84,13 +84,7 @@ class Packer:
                 f"the bytes at hand have the SHA-256 {digest}{' and more follow' if longer else ''}",
                 "Run it again; the damaged copy was removed from the cache",
             )
-        custom = dict(material.custom)
-        if chunks:
-            listing = encode_chunk_list(chunks)
-            listed = self._write(io.BytesIO(listing), len(listing), None)
-            self._done -= len(listing)
-            custom["chunks"] = {"length": listed.length, "sha256": listed.sha256}
-        return FileEntry(material.path, material.length, material.sha256, chunks, custom)
+        return FileEntry(material.path, material.length, material.sha256, chunks, material.custom)
 
     def _write(self, file: BinaryIO, length: int, whole: Any) -> Chunk:
         """Copy exactly `length` bytes (fewer only at the end of the file) into a blob named by what they are."""

@@ -78,7 +78,7 @@ class Table:
                 raise RecipeError(
                     f"{self._source} cannot be used",
                     f"the key {key!r}{where} is not known{_suggestion(key, self._known)}",
-                    "Correct the recipe; docs/recipes.md lists every key",
+                    "Correct the recipe",
                 )
 
     def wrong(self, key: str, why: str) -> RecipeError:
@@ -91,7 +91,9 @@ class Table:
         self._known.append(key)
         value = self._values.get(key, default)
         if value is None:
-            raise self.wrong(key, "is missing")
+            unread = [name for name in self._values if name not in self._known]
+            close = difflib.get_close_matches(key, unread, n=1)
+            raise self.wrong(key, f"is missing; did you mean it by {close[0]!r}?" if close else "is missing")
         if not isinstance(value, kind):
             raise self.wrong(key, f"must be {kind_name}")
         return value

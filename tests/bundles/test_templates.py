@@ -1,0 +1,58 @@
+"""Chat templates: what published models use passes, what reaches for more is refused before it travels."""
+
+import pytest
+
+from plugsky_builder.templates import MAX_TEMPLATE, check
+from plugsky_bundles.errors import GgufError
+
+GOOD = {
+    "a plain chat": (
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ 'You are' }}{% endif %}"
+        "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}{% endfor %}"
+    ),
+    "a namespace, a macro that calls itself, and tools": (
+        "{% set ns = namespace(found=false) %}{% macro show(x) %}{% if x is mapping %}{{ show(x['items']) }}"
+        "{% endif %}{% endmacro %}{% for tool in tools %}{% set ns.found = true %}{{ tool | tojson }}{% endfor %}"
+    ),
+    "loop controls, slices, ranges and methods": (
+        "{% for i in range(messages | length - 1, -1, -1) %}{% if i > 3 %}{% break %}{% endif %}"
+        "{{ messages[i]['content'].split('</think>')[-1].strip() }}{% endfor %}"
+        "{{ messages[1:] | map(attribute='role') }}"
+    ),
+    "a refusal and the date": "{{ raise_exception('no') }}{{ strftime_now('%d %B %Y') }}",
+}
+BAD = {
+    "a class of a string": ("{{ ''.__class__ }}", "__class__"),
+    "a class by item": ("{{ messages['__class__'] }}", "__class__"),
+    "a private attribute": ("{{ messages._secret }}", "_secret"),
+    "an attribute through a filter": ("{{ messages | map(attribute='__class__') }}", "__class__"),
+    "a nested attribute through a filter": ("{{ messages | map(attribute='x.__class__') }}", "__class__"),
+    "the attr filter": ("{{ messages | attr('x') }}", "filter 'attr'"),
+    "a filter that does not exist": ("{{ messages | sh }}", "filter 'sh'"),
+    "a test that does not exist": ("{{ messages is evil }}", "test 'evil'"),
+    "a function of the environment": ("{{ lipsum() }}", "calls 'lipsum'"),
+    "cycler, a way to the globals": ("{{ cycler.__init__.__globals__ }}", "__"),
+    "an import": ("{% import 'x' as x %}", "import"),
+    "an include": ("{% include 'x' %}", "include"),
+    "inheritance": ("{% extends 'x' %}", "extends"),
+    "a range of a billion": ("{% for i in range(1000000000) %}x{% endfor %}", "counts to 1000000000"),
+    "a power": ("{{ 10 ** 10 ** 10 }}", "pow"),
+    "a tag that does not exist": ("{% nonsense %}", "does not parse"),
+    "a block that never ends": ("{% if x %}", "does not parse"),
+    "a template of megabytes": ("x" * (MAX_TEMPLATE + 1), "the limit is"),
+    "parentheses without end": ("{{ " + "(" * 5000 + " }}", "does not parse"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_template_as_published_models_have_it_passes(name):
+    check(GOOD[name], "The template")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_template_that_reaches_for_more_is_refused(name):
+    template, reason = BAD[name]
+    with pytest.raises(GgufError) as caught:
+        check(template, "The template")
+    assert reason in caught.value.why
+    assert caught.value.exit_code == 5
