@@ -3,7 +3,7 @@
 Guarantees, in order: (1) what has been given out is never taken back; (2) a character is given out only when all its
 UTF-8 bytes are there, and bytes that are no UTF-8 become U+FFFD as Unicode 16.0, section 3.9 recommends; (3) no part of
 a stop string is given out, however its text is spread over pieces; (4) the result depends on the bytes alone, never on
-how they were cut. A character left unfinished at the end is dropped: it is not text.
+how they were cut: the stop string that is complete first counts. A character left unfinished at the end is dropped: it is not text.
 """
 
 import codecs
@@ -27,10 +27,10 @@ class TextStream:
         text = self._held + self._decoder.decode(piece)
         if not self._stops:
             return text
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         keep = self._begun(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
