@@ -32,8 +32,8 @@ def chain(site: ProvenSite, name: str) -> Path:
 
 INVENT = """
     INSERT INTO ledgerentry SELECT ?, tenant, key_id, end_user, requested_model, model, digest, prompt_tokens,
-    cached_tokens, completion_tokens, reasoning_tokens, image_tokens, engine_us, service_class, price_list, state, outcome,
-    month, reserved_tokens, created_us, settled_us, writer FROM ledgerentry WHERE job = 'job-1'
+    cached_tokens, completion_tokens, reasoning_tokens, image_tokens, engine_us, service_class, price_list, state,
+    outcome, month, reserved_tokens, created_us, settled_us, writer FROM ledgerentry WHERE job = 'job-1'
 """
 
 

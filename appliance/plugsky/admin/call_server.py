@@ -4,7 +4,7 @@ Guarantees: the socket lies in a directory of mode 0700 (or one that root prepar
 taken from the kernel (``SO_PEERCRED``, unix(7)), never from the frames. A connection runs at most :data:`MAX_CALLS`
 calls at once; an ``abort`` or the end of the connection cancels what it had asked for. A peer that does not read is
 given :data:`PATIENCE_S` and then cut; bytes that are no frame end the connection. A failure answers with its kind and
-words; one that was not foreseen answers ``internal`` and its words stay here, in the log.
+words; one that was not foreseen answers ``internal`` and is logged by its place, never by words that might be content.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import struct
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -199,7 +200,8 @@ class _Connection:
     def _over(self, call: Call, task: asyncio.Task[None]) -> None:
         self._calls.pop(call.id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("the verb %s failed", call.verb, exc_info=error)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            _log.error("%s failed: %s at %s:%s", call.verb, type(error).__name__, place.filename, place.lineno)
             internal = PlugskyError(ErrorKind.INTERNAL, "the call failed", next="plugsky doctor")
             self._writer.write(encode(_failed(call.id, internal)))
 

@@ -1,0 +1,259 @@
+"""The Admin verbs: who may, what they answer, and that every write leaves its record first."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.admin_site import REQUEST, TRAFFIC, AdminSite
+from plugsky.admin.api import VERBS, Admin, Home
+from plugsky.admin.client import AdminClient
+from plugsky.admin.server import operator_of
+from plugsky.admin.service import OperatorAdmin
+from plugsky.admin.verbs import signature
+from plugsky.audit import trail
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.principal import Role
+
+CALLS: dict[str, dict[str, Any]] = {
+    "watch_home": {"interval_s": 1.0},
+    "request_cancel": {"job": REQUEST.job},
+    "key_create": {"tenant": "demo"},
+    "key_revoke": {"key_id": "nothere1"},
+}
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[AdminSite]:
+    site = AdminSite(tmp_path)
+    yield site
+    site.close()
+
+
+async def run(admin: Any, verb: str, **arguments: Any) -> Any:
+    answer = getattr(admin, verb)(**arguments)
+    return await anext(answer) if VERBS[verb].streams else await answer
+
+
+def actions(site: AdminSite) -> list[tuple[str, str, str]]:
+    found = trail.search(site.past.paths.audit, limit=1000)
+    return [(r.action, r.subject, r.outcome) for r in reversed(found) if r.chain.endswith(".admin")]
+
+
+def test_protocol_table_service_and_client_have_the_same_verbs():
+    verbs = {name for name, _ in inspect.getmembers(Admin, inspect.isfunction) if not name.startswith("_")}
+    assert verbs == set(VERBS)
+    for holder in (OperatorAdmin, AdminClient):
+        for name in verbs:
+            ours, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (holder, Admin))
+            assert list(ours.items()) == list(theirs.items()), (holder, name)
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
+async def test_a_role_may_run_its_verbs_and_no_other(site: AdminSite, verb, role: Role):
+    admin = site.as_(role)
+    allowed = role >= verb.role
+    try:
+        await run(admin, verb.name, **CALLS.get(verb.name, {}))
+        answered = True
+    except PlugskyError as error:
+        answered = error.kind is not ErrorKind.FORBIDDEN
+    assert answered is allowed
+
+
+async def test_a_refused_write_is_recorded(site: AdminSite):
+    with pytest.raises(PlugskyError) as refused:
+        await site.as_(Role.VIEWER).key_create("demo")
+    assert "needs the role admin; yours is viewer" in refused.value.why
+    assert actions(site)[-1] == ("key.create", "demo", "forbidden")
+    assert len(site.past.keys.list()) == 1
+
+
+async def test_a_new_key_works_and_its_record_names_who_made_it(site: AdminSite):
+    made = await site.as_(Role.ADMIN).key_create("treasury", "reports", ("m",), 30)
+    principal = site.past.keys.authenticate([(b"authorization", f"Bearer {made.secret}".encode())])
+    assert (principal.tenant, principal.models) == ("treasury", {"m"})
+    assert made.expires == "2026-12-22T17:01:00.000000Z"
+    record = trail.search(site.past.paths.audit, action="key.create")[0]
+    assert (record.actor, record.subject, record.outcome) == ("admin(1003)", made.id, "ok")
+    assert record.fields == {"tenant": "treasury", "name": "reports", "models": "m", "expires": made.expires}
+    assert made.secret not in "".join(path.read_text() for path in site.past.paths.audit.rglob("*.jsonl"))
+
+
+async def test_a_key_without_a_record_is_never_made(site: AdminSite, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PlugskyError(ErrorKind.OVERLOADED, "the audit trail cannot be written")
+
+    monkeypatch.setattr(site.log, "record", refuse)
+    before = site.past.keys.list()
+    with pytest.raises(PlugskyError, match="audit trail"):
+        await site.as_(Role.ADMIN).key_create("demo")
+    with pytest.raises(PlugskyError, match="audit trail"):
+        await site.as_(Role.ADMIN).key_revoke(before[0].id)
+    with pytest.raises(PlugskyError, match="audit trail"):
+        await site.as_(Role.ADMIN).request_cancel(REQUEST.job)
+    assert site.past.keys.list() == before
+    assert site.gateway.live == [REQUEST]
+
+
+async def test_a_revoked_key_is_listed_with_its_moment(site: AdminSite):
+    admin = site.as_(Role.ADMIN)
+    revoked = await admin.key_revoke(site.past.key.record.id)
+    assert revoked.revoked == "2026-11-22T17:01:00.000000Z"
+    assert await admin.key_list() == (revoked,)
+    assert await admin.key_list("nobody") == ()
+    assert actions(site)[-1] == ("key.revoke", revoked.id, "ok")
+
+
+async def test_cancelling_ends_the_request_and_is_recorded(site: AdminSite):
+    operator = site.as_(Role.OPERATOR)
+    await operator.request_cancel(REQUEST.job)
+    assert await operator.request_list() == ()
+    assert actions(site)[-1] == ("request.cancel", REQUEST.job, "asked")
+    with pytest.raises(PlugskyError) as unknown:
+        await operator.request_cancel("no-such-job")
+    assert unknown.value.kind is ErrorKind.NOT_FOUND
+
+
+async def test_home_holds_the_whole_site(site: AdminSite):
+    home = await site.as_(Role.VIEWER).home()
+    assert (home.operator, home.role, home.uptime_s) == ("viewer", "viewer", 5.0)
+    assert (home.requests, home.traffic) == ((REQUEST,), TRAFFIC)
+    assert [(m.id, m.state, m.pid, m.digest) for m in home.models] == [
+        ("m", "ready", 42, "d" * 64),
+        ("other", "absent", 0, "d" * 64),
+    ]
+    assert home.isolation.findings == ("the host has a default route",)
+    assert home.duties[0].id == "disk-full"
+    assert home.host.disk_free is None
+
+
+async def test_a_gateway_that_does_not_answer_costs_only_its_fields(site: AdminSite, monkeypatch: pytest.MonkeyPatch):
+    async def gone() -> None:
+        raise PlugskyError(ErrorKind.UNREACHABLE, "the gateway does not answer")
+
+    async def stuck() -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr("plugsky.admin.service.GATEWAY_PATIENCE_S", 0.01)
+    for failure in (gone, stuck):
+        monkeypatch.setattr(site.gateway, "traffic", failure)
+        home = await site.as_(Role.VIEWER).home()
+        assert (home.requests, home.traffic) == ((), None)
+        assert len(home.models) == 2
+
+
+async def test_without_a_running_site_the_verbs_that_need_none_work(site: AdminSite):
+    admin = site.stopped()
+    assert (await admin.key_create("demo")).tenant == "demo"
+    assert (await admin.usage_report()).rows[0].requests == 2
+    assert (await admin.audit_verify()).ok
+    assert await admin.request_list() == ()
+    home = await admin.home()
+    assert ({m.state for m in home.models}, home.traffic, home.uptime_s) == ({"absent"}, None, 0.0)
+    with pytest.raises(PlugskyError) as refused:
+        await admin.request_cancel("job")
+    assert refused.value.kind is ErrorKind.UNREACHABLE
+    assert "plugsky serve" in refused.value.next
+
+
+async def test_looking_leaves_no_record(site: AdminSite):
+    admin = site.as_(Role.VIEWER)
+    for verb in VERBS.values():
+        if verb.role is Role.VIEWER:
+            await run(admin, verb.name, **CALLS.get(verb.name, {}))
+    assert actions(site) == []
+
+
+async def test_usage_is_reported_for_the_period_asked(site: AdminSite):
+    admin = site.as_(Role.VIEWER)
+    report = await admin.usage_report("2026-11-22T18:00:00+01:00", "2026-11-22T17:00:00.000001Z")
+    assert (report.since, report.until) == ("2026-11-22T17:00:00.000000Z", "2026-11-22T17:00:00.000001Z")
+    assert [(r.tenant, r.requests, r.prompt_tokens, r.completion_tokens) for r in report.rows] == [("demo", 2, 20, 40)]
+    assert (await admin.usage_report(since="2026-11-22T17:00:01Z")).rows == ()
+
+
+async def test_the_trail_is_searched_newest_first(site: AdminSite):
+    found = await site.as_(Role.VIEWER).audit_search("job-", "request.done", limit=1)
+    assert [(r.subject, r.fields["completion_tokens"], r.fields["status"]) for r in found] == [("job-2", 20, 200)]
+
+
+async def test_the_whole_trail_is_verified(site: AdminSite):
+    verdict = await site.as_(Role.VIEWER).audit_verify()
+    assert (verdict.ok, verdict.problems) == (True, ())
+    assert len(verdict.links) == 4
+
+
+async def test_a_site_whose_trust_cannot_be_read_is_a_failed_verification(site: AdminSite):
+    site.past.paths.trust_state.write_bytes(b"{}")
+    with pytest.raises(PlugskyError) as failed:
+        await site.as_(Role.VIEWER).audit_verify()
+    assert failed.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("param", "call"),
+    [
+        ("since", lambda a: a.usage_report(since="yesterday")),
+        ("until", lambda a: a.usage_report(until="2026-11-22T17:00:00")),
+        ("since", lambda a: a.audit_search(since="2026-13-01T00:00:00Z")),
+        ("limit", lambda a: a.audit_search(limit=0)),
+        ("limit", lambda a: a.audit_search(limit=1001)),
+        ("interval_s", lambda a: anext(a.watch_home(0.1))),
+        ("interval_s", lambda a: anext(a.watch_home(float("nan")))),
+    ],
+)
+async def test_an_argument_out_of_range_is_refused_by_name(site: AdminSite, param: str, call: Callable[[Any], Any]):
+    with pytest.raises(PlugskyError) as refused:
+        await call(site.as_(Role.ADMIN))
+    assert (refused.value.kind, refused.value.param) == (ErrorKind.BAD_REQUEST, param)
+
+
+async def test_watching_gives_a_home_at_once_and_then_again(site: AdminSite):
+    homes = site.as_(Role.VIEWER).watch_home(0.2)
+    seen = [await anext(homes), await anext(homes)]
+    await homes.aclose()
+    assert all(isinstance(home, Home) for home in seen)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, "tenant"),
+        ({"tenant": 5}, "tenant"),
+        ({"tenant": "demo", "colour": "blue"}, "colour"),
+        ({"tenant": "demo", "days": "soon"}, "days"),
+        ({"tenant": "demo", "models": ["m", 7]}, "models"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_protocol_are_named(given: dict, named: str):
+    with pytest.raises(PlugskyError) as refused:
+        signature("key_create").read(given)
+    assert refused.value.kind is ErrorKind.BAD_REQUEST
+    assert named in refused.value.why
+
+
+def test_arguments_from_the_wire_become_the_types_of_the_protocol():
+    read = signature("key_create").read({"tenant": "demo", "models": ["m"]})
+    assert read == {"tenant": "demo", "name": "", "models": ("m",), "days": None}
+
+
+def test_a_verb_outside_the_table_is_not_found():
+    with pytest.raises(PlugskyError) as refused:
+        signature("__init__")
+    assert refused.value.kind is ErrorKind.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("uid", "owner", "role"), [(0, 1000, Role.ADMIN), (1000, 1000, Role.ADMIN), (1001, 1000, Role.VIEWER)]
+)
+def test_root_and_the_owner_administer_and_others_look(uid: int, owner: int, role: Role):
+    assert operator_of(uid, owner).role is role
+
+
+def test_a_uid_without_a_name_is_an_operator_too():
+    assert operator_of(3_999_999_999, 0).name == "unknown"
