@@ -48,6 +48,7 @@ class ApiSite:
         limits = self.policy.limits
         self.pool = EnginePool(self.paths.engine_socket, limits.load_wait_s, limits.max_queue)
         models = (ServedModel(MODEL, DIGEST, 2048, created=1), ServedModel("other-2b", "cd" * 32, 512, created=2))
+        models += (ServedModel("vector-1b", "ef" * 32, 512, mode="embed"),)
         self.gateway = Gateway(
             {model.id: model for model in models},
             self.books,
@@ -127,7 +128,7 @@ class ApiSite:
 
     async def settled(self):
         """Wait until nothing is in flight."""
-        await until(lambda: not len(self.gateway.flights))
+        assert await self.gateway.flights.landed(10)
 
 
 async def until(holds):

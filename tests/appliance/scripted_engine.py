@@ -26,6 +26,7 @@ class Script:
     refuse_prepare: frames.Failed | None = None
     refuse_submit: frames.Failed | None = None
     loading: bool = False
+    accepts: bool = True
     cached: int = 0
 
 
@@ -85,6 +86,8 @@ class ScriptedEngine:
             if script.refuse_submit is not None:
                 refused = script.refuse_submit
                 self._say(writer, frames.Failed(frame.rid, refused.kind, refused.what, refused.param))
+                return
+            if not script.accepts:
                 return
             self._say(writer, frames.Accepted(frame.rid, script.cached))
             task = asyncio.ensure_future(self._answer(writer, frame))

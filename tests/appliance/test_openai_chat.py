@@ -118,7 +118,7 @@ async def test_an_answer_cut_by_its_limit_says_so(site):
 async def test_models_are_listed_with_what_agents_look_for(site):
     await site.ask()
     listed = [model async for model in await site.client.models.list()]
-    assert [model.id for model in listed] == [MODEL, "other-2b"]
+    assert [model.id for model in listed] == [MODEL, "other-2b", "vector-1b"]
     poet = await site.client.models.retrieve(MODEL)
     assert (poet.max_model_len, poet.context_length, poet.digest) == (128, 128, f"sha256:{DIGEST}")
     assert listed[1].context_length == 512

@@ -12,6 +12,7 @@ from appliance.api_site import MODEL, ApiSite
 from appliance.test_openai_fields import BAD_BODIES, REFUSED_FIELDS, chat, refused_body
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.server import exchange
 from plugsky.state import Tenant
 
 USER = {"role": "user", "content": "hi"}
@@ -141,6 +142,20 @@ async def test_a_model_that_does_not_load_in_time_is_503_with_a_time_to_retry(si
         await site.ask()
     assert (refused.value.status_code, refused.value.code) == (503, "model_loading")
     assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
+async def test_a_model_that_cannot_chat_is_501(site):
+    with pytest.raises(openai.InternalServerError) as refused:
+        await site.ask(model="vector-1b")
+    assert (refused.value.status_code, refused.value.type) == (501, "not_supported_error")
+
+
+async def test_a_body_that_dribbles_in_is_not_waited_for(site, monkeypatch):
+    monkeypatch.setattr(exchange, "BODY_S", 0.1)
+    monkeypatch.setattr(exchange, "HEAR_OUT_S", 0.1)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.key}\r\nConnection: close\r\n"
+    reply = await site.raw(head.encode() + b'Content-Length: 999\r\n\r\n{"model":')
+    assert reply.startswith(b"HTTP/1.1 504")
 
 
 async def test_an_engine_with_another_file_than_the_catalogues_is_not_used(site):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from appliance.api_site import LIMITS, MODEL, ApiSite, until
 from appliance.scripted_engine import DIGEST
 from plugsky.audit import events
 from plugsky.core import frames
-from plugsky.server import answer
+from plugsky.server import answer, exchange
 from plugsky.state import LedgerEntry, Tenant
 
 MESSAGES = [{"role": "user", "content": "how wide is it"}]
@@ -175,6 +176,27 @@ async def test_an_engine_that_falls_silent_is_given_up(tmp_path, monkeypatch):
             assert failure.code == "timeout"
             assert tokens(site.rows()[0]) == (4, 1, "timeout")
             assert site.engine.submits[0].deadline_us <= 300_000
+
+
+async def test_an_engine_that_never_accepts_is_a_timeout_that_costs_nothing(tmp_path):
+    with tempfile.TemporaryDirectory(prefix="ps") as run:
+        async with ApiSite(tmp_path, Path(run), replace(LIMITS, request_timeout_s=0.3)) as site:
+            site.with_engine(accepts=False)
+            with pytest.raises(openai.InternalServerError) as late:
+                await stream(site)
+            assert late.value.status_code == 504
+            assert tokens(site.rows()[0]) == (0, 0, "timeout")
+
+
+async def test_a_client_that_stops_reading_counts_as_gone(site, monkeypatch):
+    monkeypatch.setattr(exchange, "STALL_S", 0.2)
+    site.with_engine(pieces=("x" * 4_000_000,) * 8, hold_after=7)
+    body = json.dumps({"model": MODEL, "messages": MESSAGES, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {site.key}\r\n"
+    with socket.create_connection(("127.0.0.1", site.port)) as client:
+        client.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: len(site.rows()) == 1)
+        assert tokens(site.rows()[0]) == (4, 7, "cancelled")
 
 
 async def test_draining_lets_streams_finish_and_refuses_new_requests(site):

@@ -129,9 +129,6 @@ class Answer:
             self._stream.cancel()
             await self._settle(ErrorKind.TIMEOUT.wire, self._received())
             raise (self._refusal or too_late()) from None
-        except StopAsyncIteration:
-            await self._settle(ErrorKind.ENGINE_LOST.wire, self._received())
-            raise PlugskyError(ErrorKind.ENGINE_LOST, "The engine ended the answer without a word") from None
         except PlugskyError as error:
             await self._settle(error.kind.wire, self._received())
             raise

@@ -5,8 +5,10 @@ Metadata only, never content. Counters run from the start of the process. Percen
 is tokens per second over the last :data:`RATE_WINDOW_S` seconds. Does no IO; the clock is passed in.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Literal
 
 from plugsky.admin.api import RequestView, Traffic
@@ -107,6 +109,7 @@ class Flights:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._flights: dict[str, Flight] = {}
+        self._empty = asyncio.Event()
         self._requests = 0
         self._failed = 0
         self._prompt_tokens = 0
@@ -122,6 +125,7 @@ class Flights:
         """Take a request into the air."""
         flight = Flight(job, principal, self, self._clock.monotonic_us())
         self._flights[job] = flight
+        self._empty.clear()
         self._requests += 1
         return flight
 
@@ -131,6 +135,16 @@ class Flights:
             self._failed += flight.failed
             if flight.booked:
                 self._prompt_tokens += flight.prompt_tokens
+        if not self._flights:
+            self._empty.set()
+
+    async def landed(self, timeout_s: float) -> bool:
+        """Wait until nothing is in flight; whether that was so in time."""
+        if self._flights:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._empty.wait()
+        return not self._flights
 
     def turned_away(self) -> None:
         """Count a request that never took off: no valid key."""

@@ -101,6 +101,7 @@ async def _run(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.drain)
         await server.serve(sockets=[listener])
+        await gateway.flights.landed(CLOSE_S)
 
 
 class HttpServer(uvicorn.Server):

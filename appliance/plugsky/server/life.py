@@ -82,6 +82,13 @@ async def begin(gateway: Gateway, flight: Flight, model: ServedModel, ask: Ask) 
     deadline = asyncio.get_running_loop().time() + limits.request_timeout_s
     if gateway.draining:
         raise PlugskyError(ErrorKind.OVERLOADED, "The gateway is shutting down", retry_after=1.0)
+    if model.mode != "generate":
+        raise PlugskyError(
+            ErrorKind.NOT_SUPPORTED,
+            f"The model {shown(model.id)} cannot chat",
+            why=f"it can {model.mode}",
+            param="model",
+        )
     gateway.accounts.check()
     flight.model = model.id
     engine = await gateway.engines.engine(model)

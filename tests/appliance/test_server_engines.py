@@ -1,0 +1,108 @@
+"""The gateway's connections to engines: shared, waited for, replaced."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from appliance.api_site import until
+from appliance.scripted_engine import DIGEST, ScriptedEngine
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.server.deps import ServedModel
+from plugsky.server.engines import EnginePool
+
+POET = ServedModel("poet-1b", DIGEST, 2048)
+
+
+class Place:
+    """A socket directory with a pool that looks there."""
+
+    def __init__(self, directory, **limits):
+        self.path = Path(directory) / "poet-1b.sock"
+        self.pool = EnginePool(lambda _model: self.path, **{"load_wait_s": 2.0, "max_waiting": 4, **limits})
+        self.engine = ScriptedEngine()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_failure):
+        await self.pool.close()
+        if self.path.exists():
+            await self.engine.close()
+
+
+@pytest.fixture
+def directory():
+    with tempfile.TemporaryDirectory(prefix="ps") as run:
+        yield run
+
+
+async def test_many_requests_share_one_connection(directory):
+    async with Place(directory) as place:
+        await place.engine.listen(place.path)
+        found = await asyncio.gather(*(place.pool.engine(POET) for _ in range(4)))
+        assert len(set(map(id, found))) == 1
+        assert place.engine.connections == 1
+        assert place.pool.context_of(POET) == 128
+
+
+async def test_an_engine_that_is_about_to_start_is_waited_for(directory):
+    async with Place(directory) as place:
+        assert place.pool.context_of(POET) == 2048
+        waiting = asyncio.create_task(place.pool.engine(POET))
+        await asyncio.sleep(0.1)
+        await place.engine.listen(place.path)
+        assert (await waiting).hello.digest == DIGEST
+
+
+async def test_an_engine_that_never_starts_is_loading_with_a_time_to_retry(directory):
+    async with Place(directory, load_wait_s=0.2) as place:
+        with pytest.raises(PlugskyError) as refused:
+            await place.pool.engine(POET)
+        assert refused.value.kind is ErrorKind.LOADING
+        assert refused.value.retry_after >= 1
+
+
+async def test_only_so_many_requests_wait_for_a_load(directory):
+    async with Place(directory, load_wait_s=0.3, max_waiting=2) as place:
+        waiting = [asyncio.create_task(place.pool.engine(POET)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(PlugskyError) as refused:
+            await place.pool.engine(POET)
+        assert refused.value.kind is ErrorKind.OVERLOADED
+        assert "2" in refused.value.what + refused.value.why
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert outcome.kind is ErrorKind.LOADING
+
+
+async def test_a_request_that_gives_up_does_not_take_the_connection_from_the_others(directory):
+    async with Place(directory) as place:
+        first, second = (asyncio.create_task(place.pool.engine(POET)) for _ in range(2))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        await place.engine.listen(place.path)
+        assert (await second).connected
+
+
+async def test_a_lost_engine_is_connected_to_anew(directory):
+    async with Place(directory) as place:
+        await place.engine.listen(place.path)
+        first = await place.pool.engine(POET)
+        await place.engine.close()
+        await until(lambda: not first.connected)
+        place.path.unlink()
+        await place.engine.listen(place.path)
+        second = await place.pool.engine(POET)
+        assert second is not first
+        assert second.connected
+
+
+async def test_a_retiring_engine_keeps_its_answers_and_gets_no_new_requests(directory):
+    async with Place(directory) as place:
+        await place.engine.listen(place.path)
+        first = await place.pool.engine(POET)
+        first.retiring = True
+        second = await place.pool.engine(POET)
+        assert second is not first
+        assert first.connected
