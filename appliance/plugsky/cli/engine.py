@@ -1,0 +1,35 @@
+"""``plugsky engine run``: one engine process. ``plugsky serve`` and systemd start it, with its socket."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plugsky.cli.process_log import log_to_stderr
+from plugsky.core.activation import inherited_listener
+from plugsky.engine import process
+from plugsky.engine.spec import EngineSpec, Mode
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run one engine process.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep ``run`` a command of its own."""
+
+
+@app.command()
+def run(
+    model_id: Annotated[str, typer.Option("--model-id", help="The model's id in the catalogue.")],
+    model_file: Annotated[Path, typer.Option("--model-file", help="Its GGUF.")],
+    digest: Annotated[str, typer.Option("--digest", help="The SHA-256 it was installed with.")],
+    mode: Annotated[Mode, typer.Option("--mode", help="generate, embed or rerank.")] = "generate",
+    ctx: Annotated[int, typer.Option("--ctx", min=256, help="KV cells that all its sequences share.")] = 4096,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Its share of the host's cores.")] = 1,
+) -> None:
+    """Serve one model on the Unix socket handed over as descriptor 3, without any network.
+
+    Example: systemd-socket-activate -l /run/m.sock plugsky engine run --model-id m --model-file m.gguf --digest 3f2a…
+    """
+    log_to_stderr()
+    raise typer.Exit(process.run(EngineSpec(model_id, model_file, digest, mode, ctx, threads), inherited_listener()))

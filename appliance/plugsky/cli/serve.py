@@ -1,0 +1,63 @@
+"""``plugsky serve``: the supervisor of an unprivileged site."""
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+
+from plugsky.cli.options import RootOption, existing_site
+from plugsky.cli.output import JsonFlag, say, tell, tell_json
+from plugsky.cli.process_log import log_to_stderr
+from plugsky.cli.site import Site
+from plugsky.core import settings
+from plugsky.core.activation import only_one, private_directory
+from plugsky.core.errors import ExitCode
+from plugsky.core.policy import EffectivePolicy
+from plugsky.engine import sandbox
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def serve(
+    root: RootOption = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where to listen; loopback only. [env: PLUGSKY_HOST]")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="0 takes a free one. [env: PLUGSKY_PORT]")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Cores for all engines. [env: PLUGSKY_THREADS]")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", help="KV cells per engine. [env: PLUGSKY_CONTEXT]")
+    ] = None,
+    exit_with_parent: Annotated[bool, typer.Option("--exit-with-parent", help="End when the parent ends.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the site in the foreground: the gateway, one engine per model, and administration.
+
+    One line on stdout says when it is ready. Ctrl-C or SIGTERM lets running requests finish, then ends everything.
+
+    Example: plugsky serve --root /srv/site --port 8080
+    """
+    parent = os.getppid()
+    if exit_with_parent and not sandbox.die_with_parent(parent):
+        raise typer.Exit(ExitCode.FAILED)
+    os.umask(0o077)
+    flags = {"root": root, "host": host, "port": port, "threads": threads, "context": context}
+    paths, chosen = existing_site(root), settings.load(flags).values
+
+    def ready(base_url: str, models: tuple[str, ...]) -> None:
+        if as_json:
+            tell_json("plugsky.serve/1", {"event": "ready", "base_url": base_url, "models": models})
+        else:
+            tell(f"ready: {base_url} serves {', '.join(models)}")
+
+    private_directory(paths.run)
+    with only_one(paths.run / "serve.lock", f"The site at {paths.root} is running"):
+        log_to_stderr()
+        interrupted = asyncio.run(Site(paths, chosen, EffectivePolicy()).run(ready))
+    if interrupted:
+        say("Interrupted; everything has ended in good order.")
+        raise typer.Exit(ExitCode.INTERRUPTED)
