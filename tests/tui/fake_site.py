@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import math
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ CRASHED = ModelView(
 )
 FAILING = replaced(BUSY, models=(*MODELS[1:], CRASHED), requests=(), isolation=OPEN, role="viewer")
 CASES = {"busy": BUSY, "empty": EMPTY, "failing": FAILING}
-WAVE = tuple(90.0 + 60.0 * ((step * step * 7) % 23) / 22 for step in range(60))
+WAVE = tuple(80 + 50 * math.sin(step / 5) + 14 * math.sin(step * 1.7) for step in range(60))
 """A fixed past of tokens per second."""
 
 
