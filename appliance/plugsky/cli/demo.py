@@ -5,6 +5,7 @@ result is already there is done again by its command, which says so quickly; so 
 Two demos never share a directory: a lock holds the second one off.
 """
 
+import dataclasses
 import fcntl
 import json
 import secrets
@@ -21,6 +22,7 @@ import typer
 
 from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
 from plugsky.core import env, settings
+from plugsky.core.clock import SystemClock, rfc3339
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import data_directory
 
@@ -45,9 +47,9 @@ def demo(
     place.mkdir(parents=True, exist_ok=True)
     with _alone(place):
         walk = Walk(place)
-        answer = _steps(walk, question)
+        told = _steps(walk, question)
     if as_json:
-        tell_json("plugsky.demo/1", {"answer": answer, "steps": walk.seconds, "total_s": sum(walk.seconds.values())})
+        tell_json("plugsky.demo/1", {**dataclasses.asdict(told), "steps": walk.seconds, "total_s": walk.total})
         return
     say("")
     table(
@@ -55,7 +57,8 @@ def demo(
         [*((name, f"{took:.2f}") for name, took in walk.seconds.items()), ("all", f"{walk.total:.2f}")],
     )
     tell("")
-    tell(f"{MODEL} answered: {answer}")
+    tell(f"{MODEL} answered: {told.answer}")
+    tell(f"The ledger holds {told.prompt_tokens} prompt and {told.completion_tokens} completion tokens for it.")
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Walk:
 
     place: Path
     seconds: dict[str, float] = field(default_factory=dict)
+    began: str = field(default_factory=lambda: rfc3339(SystemClock().now()))
 
     @property
     def total(self) -> float:
@@ -93,7 +97,9 @@ class Walk:
         shown = " ".join(_short(part, self.place) for part in (*(program[:1] or ("plugsky",)), *command))
         say(f"    $ {shown}")
         words = [str(part) for part in (*(program or (sys.executable, "-m", "plugsky")), *command)]
-        done = subprocess.run(words, env=self.environment, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            words, env=self.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, check=False
+        )
         if done.returncode:
             raise StepError(shown, done.returncode)
         return done.stdout
@@ -118,7 +124,16 @@ class StepError(PlugskyError):
         return self._code if self._code > 0 else 128 - self._code
 
 
-def _steps(walk: Walk, question: str) -> str:
+@dataclass(frozen=True)
+class Told:
+    """What the model said, and what the ledger says it cost."""
+
+    answer: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def _steps(walk: Walk, question: str) -> Told:
     trust, media, site = (walk.place / name for name in ("trust", "media", "site"))
     recipe = data_directory("recipes") / "demo.toml"
     with walk.step("trust", "the operator makes root, targets, snapshot and timestamp keys"):
@@ -146,14 +161,16 @@ def _steps(walk: Walk, question: str) -> str:
         with walk.step("ask", "the unmodified openai package, streaming"):
             answer = _ask(walk, plugsky, base_url, question)
         with walk.step("usage", "LedgerEntry -> report"):
-            tell(walk.run("usage", "report", program=plugsky).rstrip())
+            tell(walk.run("usage", "report", "--since", walk.began, program=plugsky).rstrip())
+            rows = walk.json("usage", "report", "--since", walk.began, program=plugsky)["rows"]
+            tokens = tuple(sum(row[kind] for row in rows) for kind in ("prompt_tokens", "completion_tokens"))
         with walk.step("audit", "every chain, from trust init to that request"):
             tell(walk.run("audit", "verify", program=plugsky).rstrip())
         with walk.step("console", "the Home screen, as `plugsky console` draws it"):
-            tell(walk.run("console", "--print", program=plugsky).rstrip())
+            tell(walk.run("console", "--plain", program=plugsky).rstrip())
         with walk.step("doctor", "what is healthy"):
             tell(walk.run("doctor", program=plugsky).rstrip())
-    return answer
+    return Told(answer, *tokens)
 
 
 def _ask(walk: Walk, plugsky: tuple[Path, ...], base_url: str, question: str) -> str:
@@ -175,10 +192,14 @@ def _served(walk: Walk, plugsky: tuple[Path, ...]) -> Iterator[str]:
     words = [str(plugsky[0]), "serve", "--port", "0", "--exit-with-parent", "--json"]
     with walk.step("serve", "gateway and one engine process behind a Unix socket"):
         say(f"    $ {' '.join(_short(part, walk.place) for part in words)}")
-        process = subprocess.Popen(words, env=walk.environment, stdout=subprocess.PIPE, text=True)
+        log = walk.place / "serve.log"
+        with log.open("w") as talk:
+            process = subprocess.Popen(words, env=walk.environment, stdout=subprocess.PIPE, stderr=talk, text=True)
         ready = process.stdout.readline() if process.stdout else ""
         if not ready:
-            raise StepError("plugsky serve", process.wait() or 1)
+            code = process.wait() or 1
+            say(log.read_text().rstrip())
+            raise StepError("plugsky serve", code)
         base_url: str = json.loads(ready)["base_url"]
         say(f"    {base_url}")
     try:
