@@ -11,16 +11,17 @@ from types import FrameType
 _HERE = Path(__file__).resolve().parent
 _MINIMUM = (3, 11)
 
+# Before the first annotation: an older Python could not even define the functions below.
+if sys.version_info[:2] < _MINIMUM:
+    sys.exit(
+        "Plugsky needs Python 3.11 or newer; "
+        + "{} is {}.\n".format(sys.executable, ".".join(map(str, sys.version_info[:3])))
+        + "  next: install one, then name it: make setup PYTHON=python3.11"
+    )
+
 
 def main(arguments: list[str]) -> int:
     """Run one verb; returns the exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    if sys.version_info[:2] < _MINIMUM:
-        have = ".".join(map(str, sys.version_info[:3]))
-        sys.stderr.write(
-            f"Plugsky needs Python {_MINIMUM[0]}.{_MINIMUM[1]} or newer; {sys.executable} is {have}.\n"
-            "  next: install one, then name it: make setup PYTHON=python3.11\n"
-        )
-        return 1
     # Run as a folder, this one stands first on the path, where our modules would hide others of the same name.
     sys.path[0] = str(_HERE.parent)
     from setup.errors import SetupError

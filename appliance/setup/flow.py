@@ -19,7 +19,6 @@ from setup.errors import SetupError
 from setup.progress import Reporter
 from setup.state import Record, exclusive
 
-MINIMUM_PYTHON: Final = (3, 11)
 _LOCK: Final = "bundles/locks/dev.txt"
 _BUILD_LOCK: Final = "bundles/locks/build.txt"
 _FORMAT: Final = "1"
