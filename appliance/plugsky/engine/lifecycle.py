@@ -183,7 +183,7 @@ def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
 
 def pause_s(crashes: int) -> float:
     """Seconds before the restart that follows the ``crashes``-th crash in a row."""
-    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (crashes - 1)))
+    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(crashes - 1, 16)))
 
 
 def _crashed(life: Life, how: str) -> tuple[Life, tuple[Effect, ...]]:

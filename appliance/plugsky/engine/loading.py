@@ -52,14 +52,18 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
         raise EngineError(ErrorKind.NOT_SUPPORTED, f"there is no engine for models of mode {spec.mode}")
     check_file(spec.file)
     model = llama.Model(spec.file, progress)
+    renderer = Renderer(model.template, bos=model.bos, eos=model.eos) if model.template else None
     try:
+        if renderer is not None:
+            renderer.start()
         context = llama.Context(
             model, cells=spec.n_ctx, places=PLACES, batch=BATCH, threads=spec.threads, free_memory=free_memory()
         )
     except EngineError:
+        if renderer is not None:
+            renderer.close()
         model.close()
         raise
-    renderer = Renderer(model.template, bos=model.bos, eos=model.eos) if model.template else None
     limits = Limits(cells=context.cells, batch=BATCH, places=PLACES, prefill=PREFILL)
     n_ctx = min(context.cells, model.n_ctx_train)
     return Loaded(model, context, renderer, Prompts(model, renderer, n_ctx), limits)

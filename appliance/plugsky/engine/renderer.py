@@ -32,21 +32,36 @@ class Renderer:
         self._setup = templates.Setup(template=template, bos=bos, eos=eos, cpu_s=timeout_s)
         self._timeout_s = timeout_s
         self._child: subprocess.Popen[bytes] | None = None
-        self._warm = False
+
+    def start(self) -> None:
+        """Start the child now, so that the first request need not wait for it. Raises as :meth:`render` does."""
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            self._child = _spawn()
+            self._ask(self._setup, _START_S)
 
     def render(self, messages: tuple[Message, ...]) -> str:
         """The prompt's text. Raises ``bad_request`` when the template refuses, ``timeout`` when it takes too long."""
-        child = self._running()
-        limit = self._timeout_s if self._warm else self._timeout_s + _START_S
-        deadline = time.monotonic() + limit
+        self.start()
+        reply = self._ask(templates.Render(messages), self._timeout_s)
+        if reply.problem:
+            reason = "".join(char for char in reply.problem[:_REASON] if char.isprintable())
+            raise bad_request(f"the model's chat template refuses these messages: {reason}", "messages")
+        return reply.text
+
+    def _ask(self, question: templates.Setup | templates.Render, limit_s: float) -> templates.Rendered:
+        child = self._child
+        if child is None:
+            raise RuntimeError("the child is started before it is asked")
+        deadline = time.monotonic() + limit_s
         try:
-            _write(child, msgspec.msgpack.encode(templates.Render(messages)), deadline)
-            reply = msgspec.msgpack.decode(_read(child, deadline), type=templates.Rendered)
+            _write(child, msgspec.msgpack.encode(question), deadline)
+            return msgspec.msgpack.decode(_read(child, deadline), type=templates.Rendered)
         except TimeoutError:
             self.close()
             raise EngineError(
                 ErrorKind.TIMEOUT,
-                f"the model's chat template took longer than {limit:g} seconds and was stopped",
+                f"the model's chat template took longer than {limit_s:g} seconds and was stopped",
                 param="messages",
             ) from None
         except (OSError, EOFError, msgspec.DecodeError) as error:
@@ -54,15 +69,10 @@ class Renderer:
             raise EngineError(
                 ErrorKind.INTERNAL, "the model's chat template ended its process", param="messages"
             ) from error
-        self._warm = True
-        if reply.problem:
-            reason = "".join(char for char in reply.problem[:_REASON] if char.isprintable())
-            raise bad_request(f"the model's chat template refuses these messages: {reason}", "messages")
-        return reply.text
 
     def close(self) -> None:
         """Kill the child, if there is one."""
-        child, self._child, self._warm = self._child, None, False
+        child, self._child = self._child, None
         if child is not None:
             child.kill()
             child.wait()
@@ -71,24 +81,21 @@ class Renderer:
                     with contextlib.suppress(OSError):
                         pipe.close()
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._child is not None and self._child.poll() is None:
-            return self._child
-        self.close()
-        # What a template prints or raises may hold a prompt, so the child has no stderr.
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "plugsky.engine.templates"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=env.for_child(),
-        )
-        for pipe in (self._child.stdin, self._child.stdout):
-            if pipe is not None:
-                os.set_blocking(pipe.fileno(), False)
-        _write(self._child, msgspec.msgpack.encode(self._setup), time.monotonic() + _START_S)
-        return self._child
+
+def _spawn() -> subprocess.Popen[bytes]:
+    # What a template raises may hold a prompt, so the child has no stderr.
+    child = subprocess.Popen(
+        [sys.executable, "-m", "plugsky.engine.templates"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env=env.for_child(),
+    )
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            os.set_blocking(pipe.fileno(), False)
+    return child
 
 
 def _left_ms(deadline: float) -> int:

@@ -6,8 +6,8 @@ other end of the pipe and kills a child that overstays. What a template may use 
 ``apply_chat_template``: ``messages``, ``add_generation_prompt``, ``bos_token``, ``eos_token``, ``raise_exception``,
 ``strftime_now``, ``tojson``, loop controls; lines are trimmed as there.
 
-On the pipe each message is a u32 length, big-endian, then MessagePack: first one :class:`Setup`, then for each
-:class:`Render` one :class:`Rendered`.
+On the pipe each message is a u32 length, big-endian, then MessagePack: first one :class:`Setup`, then any number of
+:class:`Render`. Each is answered by one :class:`Rendered`, the setup by an empty one.
 """
 
 import json
@@ -28,7 +28,7 @@ from plugsky.core.frames import Message
 LENGTH: Final = struct.Struct(">I")
 MAX_TEXT: Final = 12 << 20
 """Characters of rendered text."""
-MAX_MEMORY: Final = 1 << 30
+MAX_MEMORY: Final = 512 << 20
 """Bytes of address space of the child."""
 
 
@@ -109,10 +109,20 @@ def _read(pipe: BinaryIO) -> bytes | None:
     return pipe.read(LENGTH.unpack(head)[0])
 
 
+def _write(reply: Rendered) -> None:
+    body = msgspec.msgpack.encode(reply)
+    sys.stdout.buffer.write(LENGTH.pack(len(body)) + body)
+    sys.stdout.buffer.flush()
+
+
+def _bound_cpu(seconds: float) -> None:
+    """Have the kernel end this process after ``seconds`` more of CPU time, should nobody be left to kill it."""
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), resource.RLIM_INFINITY))
+
+
 def _answer(setup: Setup, template: jinja2.Template | str, request: Render) -> Rendered:
     if isinstance(template, str):
         return Rendered(problem=template)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + setup.cpu_s), resource.RLIM_INFINITY))
     try:
         return Rendered(text=render(template, setup, request.messages))
     except TemplateRefusedError as error:
@@ -126,15 +136,16 @@ def main() -> int:
     if first is None:
         return 0
     setup = msgspec.msgpack.decode(first, type=Setup)
+    _bound_cpu(setup.cpu_s)
     template: jinja2.Template | str
     try:
         template = compile_template(setup.template)
     except jinja2.TemplateError as error:
         template = f"it cannot be compiled: {error}"
+    _write(Rendered())
     while (body := _read(sys.stdin.buffer)) is not None:
-        reply = msgspec.msgpack.encode(_answer(setup, template, msgspec.msgpack.decode(body, type=Render)))
-        sys.stdout.buffer.write(LENGTH.pack(len(reply)) + reply)
-        sys.stdout.buffer.flush()
+        _bound_cpu(setup.cpu_s)
+        _write(_answer(setup, template, msgspec.msgpack.decode(body, type=Render)))
     return 0
 
 

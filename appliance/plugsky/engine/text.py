@@ -3,7 +3,8 @@
 Guarantees, in order: (1) what has been given out is never taken back; (2) a character is given out only when all its
 UTF-8 bytes are there, and bytes that are no UTF-8 become U+FFFD as Unicode 16.0, section 3.9 recommends; (3) no part of
 a stop string is given out, however its text is spread over pieces; (4) the result depends on the bytes alone, never on
-how they were cut: the stop string that is complete first counts. A character left unfinished at the end is dropped: it is not text.
+how they were cut: the stop string that is complete first counts. A character left unfinished
+at the end is dropped: it is not text.
 """
 
 import codecs

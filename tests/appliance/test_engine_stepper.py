@@ -1,0 +1,252 @@
+"""The owner of a context: faults of one sequence stay with it. The context here follows a script, to have faults."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from plugsky.core.errors import ErrorKind
+from plugsky.core.frames import Params, Submit
+from plugsky.engine import llama, stepper
+from plugsky.engine.errors import EngineError
+from plugsky.engine.scheduler import Limits
+from plugsky.engine.stepper import Quit, SetThreads, Start, Stepper, Stop
+
+END = 99
+POISON = 66
+UNCHOOSABLE = 77
+
+
+class ScriptedSampler:
+    """Takes the token that the scripted logits stand for."""
+
+    def __init__(self):
+        self.accepted, self.closed = [], False
+
+    def pick(self, logits):
+        token = int(logits[0])
+        if token == UNCHOOSABLE:
+            raise EngineError(ErrorKind.INTERNAL, "the sampler left no token to choose")
+        return token
+
+    def accept(self, token):
+        self.accepted.append(token)
+
+    def close(self):
+        assert not self.closed
+        self.closed = True
+
+
+class ScriptedContext:
+    """Each next token is the last one plus one. Counts real cells, refuses POISON, breaks on command."""
+
+    def __init__(self, cells=1000):
+        self.cells, self.places, self.batches, self.samplers = cells, {}, [], []
+        self.threads, self.broken, self.wait = 0, False, None
+
+    def decode(self, chunks):
+        if self.wait is not None:
+            self.wait()
+        self.batches.append([(chunk.ticket, len(chunk.tokens)) for chunk in chunks])
+        if self.broken:
+            raise llama.ContextBrokenError("llama_decode gave -3")
+        if any(POISON in chunk.tokens for chunk in chunks):
+            raise llama.BatchRefusedError
+        if sum(self.places.values()) + sum(len(chunk.tokens) for chunk in chunks) > self.cells:
+            raise llama.CacheFullError
+        for chunk in chunks:
+            self.places[chunk.place] = self.places.get(chunk.place, 0) + len(chunk.tokens)
+        return [np.array([chunk.tokens[-1] + 1], dtype=np.float32) for chunk in chunks if chunk.last]
+
+    def sampler(self, _stages):
+        self.samplers.append(ScriptedSampler())
+        return self.samplers[-1]
+
+    def piece(self, token):
+        return b"" if token == END else bytes([token])
+
+    def ends(self, token):
+        return token == END
+
+    def clear(self, place):
+        self.places.pop(place, None)
+
+    def set_threads(self, n):
+        self.threads = n
+
+
+def submit(tokens, max_tokens=4, **rest):
+    return Submit(
+        rid=1, job="j", tenant="t", tokens=tokens, params=rest.pop("params", Params()), max_tokens=max_tokens, **rest
+    )
+
+
+class Runs:
+    """A stepper on its thread, and what it told."""
+
+    def __init__(self, context, **limits):
+        self.context, self.reports = context, []
+        self.stepper = Stepper(context, Limits(**{"cells": 1000, "batch": 64, **limits}), self.reports.append)
+        self.failure = None
+
+    def all(self, *orders):
+        """Carry out orders given before the first step, until every sequence has ended."""
+        for order in orders:
+            self.stepper.order(order)
+        thread = threading.Thread(target=self._run)
+        wanted = {order.ticket for order in orders if isinstance(order, Start)}
+        thread.start()
+        while thread.is_alive() and self.ended() < wanted:
+            thread.join(0.001)
+        self.stepper.order(Quit())
+        thread.join(10)
+        assert not thread.is_alive()
+        return self
+
+    def _run(self):
+        try:
+            self.stepper.run()
+        except llama.ContextBrokenError as error:
+            self.failure = error
+
+    def updates(self, ticket):
+        return [update for report in list(self.reports) for update in report.updates if update.ticket == ticket]
+
+    def ended(self):
+        updates = [update for report in list(self.reports) for update in report.updates]
+        return {update.ticket for update in updates if update.finish or update.error}
+
+    def ids(self, ticket):
+        return [token for update in self.updates(ticket) for token in update.ids]
+
+    def finish(self, ticket):
+        return next((update.finish for update in self.updates(ticket) if update.finish), None)
+
+    def error(self, ticket):
+        return next((update.error for update in self.updates(ticket) if update.error), None)
+
+
+@pytest.fixture(autouse=True)
+def _samplers_are_all_closed(monkeypatch):
+    made = []
+    original = ScriptedContext.sampler
+    monkeypatch.setattr(
+        ScriptedContext, "sampler", lambda self, stages: made.append(original(self, stages)) or made[-1]
+    )
+    yield
+    assert all(sampler.closed for sampler in made)
+
+
+def test_several_sequences_are_computed_in_one_batch():
+    runs = Runs(ScriptedContext()).all(*(Start(n, submit((n * 10, n * 10 + 1))) for n in (1, 2, 3)))
+    assert runs.context.batches[:2] == [[(1, 2), (2, 2), (3, 2)], [(1, 1), (2, 1), (3, 1)]]
+    assert [runs.ids(n) for n in (1, 2, 3)] == [[12, 13, 14, 15], [22, 23, 24, 25], [32, 33, 34, 35]]
+    assert runs.finish(1).reason == "length"
+    assert runs.finish(1).usage.completion_tokens == 4
+    assert runs.context.places == {}
+
+
+def test_the_end_token_is_counted_and_gives_no_text():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((96,), max_tokens=50)))
+    assert (runs.ids(1), runs.finish(1).reason) == ([97, 98, END], "stop")
+    assert "".join(update.text for update in runs.updates(1)) == "ab"
+
+
+def test_the_end_token_can_be_ignored():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((97,), max_tokens=4, params=Params(ignore_eos=True))))
+    assert (runs.ids(1), runs.finish(1).reason) == ([98, END, 100, 101], "length")
+
+
+def test_a_stop_string_ends_the_answer_before_it():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((96,), max_tokens=50, params=Params(stop=("b",)))))
+    assert runs.finish(1).reason == "stop"
+    assert "".join(update.text for update in runs.updates(1)) == "a"
+
+
+def test_only_the_request_that_llama_cpp_refuses_fails():
+    runs = Runs(ScriptedContext()).all(
+        *(Start(n, submit((POISON, 1) if n == 3 else (n * 10, n * 10 + 1))) for n in range(1, 6))
+    )
+    assert runs.error(3).kind is ErrorKind.INTERNAL
+    assert [runs.ids(n) for n in (1, 2, 4, 5)] == [[n * 10 + i for i in (2, 3, 4, 5)] for n in (1, 2, 4, 5)]
+    assert runs.context.places == {}
+
+
+def test_only_the_request_whose_sampler_fails_fails():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((UNCHOOSABLE - 1,))), Start(2, submit((10,))))
+    assert runs.error(1).kind is ErrorKind.INTERNAL
+    assert runs.finish(2).reason == "length"
+
+
+def test_a_cache_fuller_than_counted_sends_one_back_and_all_finish():
+    context = ScriptedContext(cells=20)
+    runs = Runs(context, cells=1000).all(*(Start(n, submit((n * 10, n * 10 + 1), max_tokens=12)) for n in (1, 2, 3)))
+    assert [runs.ids(n) for n in (1, 2, 3)] == [[n * 10 + i for i in range(2, 14)] for n in (1, 2, 3)]
+    assert context.places == {}
+
+
+def test_a_request_that_never_fits_is_refused_alone():
+    runs = Runs(ScriptedContext(cells=3), cells=1000).all(Start(1, submit((1, 2, 3, 4))), Start(2, submit((5, 6), 1)))
+    assert runs.error(1).kind is ErrorKind.OVERLOADED
+    assert runs.ids(2) == [7]
+
+
+def test_a_cancelled_request_keeps_what_it_made():
+    context, steps = ScriptedContext(), []
+    runs = Runs(context)
+
+    def cancel_after_three():
+        steps.append(1)
+        if len(steps) == 3:
+            runs.stepper.order(Stop(1))
+
+    context.wait = cancel_after_three
+    runs.all(Start(1, submit((1,), max_tokens=50)))
+    assert runs.finish(1).reason == "cancelled"
+    assert runs.finish(1).usage.completion_tokens == len(runs.ids(1)) == 3
+
+
+def test_a_deadline_ends_a_request():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((1,), max_tokens=900, deadline_us=1)))
+    assert runs.finish(1).reason == "deadline"
+
+
+def test_resumed_tokens_are_not_told_again_and_count_towards_the_limit():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((96,), max_tokens=4, resume_tokens=(97, 98, 100))))
+    assert runs.ids(1) == [101]
+    assert runs.finish(1).usage.completion_tokens == 4
+    assert runs.context.samplers[0].accepted == [97, 98, 100, 101]
+
+
+def test_a_full_queue_refuses_with_its_bound():
+    runs = Runs(ScriptedContext(), queue=2).all(*(Start(n, submit((n,), 1)) for n in (1, 2, 3)))
+    assert "2 requests" in runs.error(3).what
+    assert runs.finish(1)
+    assert runs.finish(2)
+
+
+def test_too_many_orders_within_one_step_are_refused(monkeypatch):
+    monkeypatch.setattr(stepper, "MAX_ORDERS", 3)
+    made = Stepper(ScriptedContext(), Limits(cells=10), lambda _report: None)
+    for n in range(3):
+        made.order(Start(n, submit((1,))))
+    with pytest.raises(EngineError) as refusal:
+        made.order(Start(4, submit((1,))))
+    assert refusal.value.kind is ErrorKind.OVERLOADED
+    made.order(Stop(1))
+
+
+def test_cores_are_given_between_steps():
+    runs = Runs(ScriptedContext()).all(SetThreads(3), Start(1, submit((1,), 1)))
+    assert runs.context.threads == 3
+
+
+def test_a_context_that_broke_ends_the_thread():
+    context = ScriptedContext()
+    context.broken = True
+    assert Runs(context).all(Start(1, submit((1,)))).failure is not None
+
+
+def test_compute_time_is_shared_by_tokens():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((1,) * 30, 2)), Start(2, submit((1,), 2)))
+    assert runs.finish(1).usage.engine_us >= runs.finish(2).usage.engine_us
