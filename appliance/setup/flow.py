@@ -109,11 +109,10 @@ class _Flow:
             self._reporter.note(".venv was left half-way, or made for another Python or place: making it anew.")
             environment.remove()
             self._record = Record(environment.path)
-        with (
-            self._record.doing("environment", self._goals["environment"]),
-            self._reporter.step(f"Making .venv with Python {sys.version.split()[0]}"),
-        ):
-            if not usable:
+        with self._record.doing("environment", self._goals["environment"]):
+            if usable:
+                return
+            with self._reporter.step(f"Making .venv with Python {sys.version.split()[0]}"):
                 environment.create()
 
     def _install_packages(self, environment: Environment) -> None:
