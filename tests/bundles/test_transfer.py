@@ -1,0 +1,311 @@
+"""One-read copying into the store: whatever is wrong with the media or the disk, the store holds whole files only."""
+
+import dataclasses
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bundles import forge as forging
+from bundles.forge import NOW, Forge
+from bundles.gguf_forge import Forge as GgufForge
+from bundles.test_plan import FRESH
+from plugsky_bundles import transfer
+from plugsky_bundles.errors import (
+    BlobMissing,
+    DigestMismatch,
+    GgufError,
+    MediaUnreadable,
+    NoSpace,
+    PlanMismatch,
+    SiteUnwritable,
+    UnlistedFile,
+    VerificationError,
+)
+from plugsky_bundles.format import blob_path
+from plugsky_bundles.plan import plan_install
+from plugsky_bundles.trusted import open_bundle, verify_metadata
+
+MODEL = GgufForge().build()
+TEXT = os.urandom(3 << 20)
+FILES = {
+    "models/tiny/tiny.gguf": MODEL,
+    "models/tiny/LICENSE": b"Apache-2.0\n",
+    "python/part.whl": TEXT,
+    "policy/channel.json": b"{}",
+}
+CUT = {"models/tiny/tiny.gguf": (100, len(MODEL) - 100), "python/part.whl": (1 << 20, 1, (2 << 20) - 1)}
+
+
+class Stick:
+    """A sealed bundle, the plan for it, and an empty site."""
+
+    def __init__(self, base: Path, forge: Forge, path: Path) -> None:
+        self.forge, self.path = forge, path
+        self.store = base / "site" / "store"
+        self.staging = base / "site" / "staging"
+        self.verify()
+
+    def verify(self) -> None:
+        self.verified = verify_metadata(open_bundle(self.path), self.forge.fingerprint, now=NOW)
+        self.plan = plan_install(self.verified, dataclasses.replace(FRESH, store=transfer.held(self.store)))
+
+    def blobs(self, path: str) -> list[Path]:
+        return [self.path / blob_path(blob.sha256) for blob in self.verified.entries[path].blobs]
+
+    def apply(self, **options) -> tuple[str, ...]:
+        return transfer.apply(self.plan, self.verified, self.store, self.staging, **options)
+
+    def stored(self) -> dict[str, bytes]:
+        """Contents of the store by path in the bundle; every file there must be one that was signed."""
+        by_digest = {f"sha256-{entry.sha256}": path for path, entry in self.verified.entries.items()}
+        return {by_digest[file.name]: file.read_bytes() for file in self.store.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forging, "CUT", CUT)
+        forge = Forge(tmp_path_factory.mktemp("transfer"))
+        return forge, forge.sealed(files=FILES)
+
+
+@pytest.fixture
+def stick(tmp_path, sealed):
+    forge, path = sealed
+    return Stick(tmp_path, forge, Path(shutil.copytree(path, tmp_path / path.name)))
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir())
+
+
+def test_every_file_arrives_whole_and_read_only(stick):
+    digests = stick.apply()
+    assert stick.stored() == FILES
+    assert set(digests) == set(transfer.held(stick.store))
+    assert {file.stat().st_mode & 0o777 for file in stick.store.iterdir()} == {0o440}
+    assert names(stick.staging) == []
+
+
+def test_each_byte_of_the_media_is_read_once(stick, monkeypatch):
+    reads: Counter[str] = Counter()
+    real = os.read
+
+    def counted(descriptor, count):
+        data = real(descriptor, count)
+        reads[str(Path(f"/proc/self/fd/{descriptor}").readlink())] += len(data)
+        return data
+
+    monkeypatch.setattr(os, "read", counted)
+    stick.apply()
+    blobs = {str(path): path.stat().st_size for file in FILES for path in stick.blobs(file)}
+    assert {path: count for path, count in reads.items() if "/blobs/" in path} == blobs
+
+
+def test_progress_ends_at_the_total(stick):
+    heard = []
+    stick.apply(progress=heard.append)
+    assert heard[-1].done == heard[-1].total == sum(map(len, FILES.values()))
+    assert {event.stage for event in heard} == {"copy"}
+
+
+def test_a_second_transfer_copies_nothing(stick):
+    stick.apply()
+    stick.verify()
+    assert stick.plan.copied == ()
+    assert stick.apply() == ()
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "the first byte of a blob": (lambda s: flip(s.blobs("python/part.whl")[0], 0), DigestMismatch, "was changed"),
+    "the last byte of the last chunk": (lambda s: flip(s.blobs("python/part.whl")[2], -1), DigestMismatch, "changed"),
+    "a one-byte chunk": (lambda s: flip(s.blobs("python/part.whl")[1], 0), DigestMismatch, "was changed"),
+    "a whole small file": (lambda s: flip(s.blobs("policy/channel.json")[0], 0), DigestMismatch, "was changed"),
+    "a byte too few": (lambda s: os.truncate(s.blobs("python/part.whl")[0], 1000), DigestMismatch, "wrong length"),
+    "a byte too many": (
+        lambda s: os.truncate(s.blobs("python/part.whl")[0], (1 << 20) + 1),
+        DigestMismatch,
+        "wrong length",
+    ),
+    "a blob taken away": (lambda s: s.blobs("models/tiny/tiny.gguf")[1].unlink(), BlobMissing, "is missing"),
+    "a link in a blob's place": (
+        lambda s: (s.blobs("python/part.whl")[0].unlink(), s.blobs("python/part.whl")[0].symlink_to("/etc/hostname")),
+        UnlistedFile,
+        "cannot be opened",
+    ),
+    "a device in a blob's place": (
+        lambda s: (s.blobs("python/part.whl")[0].unlink(), os.mkfifo(s.blobs("python/part.whl")[0])),
+        UnlistedFile,
+        "not a file",
+    ),
+    "a directory swapped for a link": (
+        lambda s: (
+            shutil.move(s.blobs("python/part.whl")[0].parent, s.path.parent / "elsewhere"),
+            s.blobs("python/part.whl")[0].parent.symlink_to(s.path.parent / "elsewhere"),
+        ),
+        UnlistedFile,
+        "cannot be opened",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_between_verification_and_copy_is_refused_and_leaves_nothing(stick, name):
+    damage, error, reason = DAMAGE[name]
+    damage(stick)
+    with pytest.raises(error, match=reason) as caught:
+        stick.apply()
+    assert isinstance(caught.value, VerificationError)
+    assert caught.value.exit_code == 5
+    assert names(stick.store) == []
+    assert names(stick.staging) == []
+
+
+def test_what_the_store_held_before_a_refusal_stays(stick):
+    stick.apply()
+    before = {path: data for path, data in stick.stored().items() if path != "python/part.whl"}
+    (stick.store / f"sha256-{stick.verified.entries['python/part.whl'].sha256}").unlink()
+    stick.verify()
+    flip(stick.blobs("python/part.whl")[0], 5)
+    with pytest.raises(DigestMismatch):
+        stick.apply()
+    assert stick.stored() == before
+
+
+def test_a_signed_model_that_is_not_a_gguf_never_reaches_the_store(tmp_path):
+    forge = Forge(tmp_path)
+    stick = Stick(tmp_path, forge, forge.sealed(files={"models/small/small.gguf": b"GGUF" + bytes(5000)}))
+    with pytest.raises(GgufError) as caught:
+        stick.apply()
+    assert caught.value.exit_code == 5
+    assert names(stick.store) == names(stick.staging) == []
+
+
+def test_the_plan_of_another_bundle_is_refused(stick):
+    stick.plan = dataclasses.replace(stick.plan, bundle_id="0" * 64)
+    with pytest.raises(PlanMismatch):
+        stick.apply()
+
+
+def failing(monkeypatch, call, number, at):
+    """Let a system call fail with `number` once it was made `at` times."""
+    real, calls = getattr(os, call), []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) > at:
+            raise OSError(number, os.strerror(number))
+        return real(*arguments)
+
+    monkeypatch.setattr(os, call, fail)
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_disk_that_fills_up_is_refused_and_left_as_it_was(stick, monkeypatch, at):
+    failing(monkeypatch, "write", errno.ENOSPC, at)
+    with pytest.raises(NoSpace) as caught:
+        stick.apply()
+    monkeypatch.undo()
+    assert caught.value.exit_code == 1
+    assert names(stick.store) == names(stick.staging) == []
+    stick.apply()
+    assert stick.stored() == FILES
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "fchmod"])
+def test_a_disk_that_refuses_to_write_is_named_and_nothing_partial_is_stored(stick, monkeypatch, call):
+    failing(monkeypatch, call, errno.EIO, 1)
+    with pytest.raises(SiteUnwritable, match="Input/output error"):
+        stick.apply()
+    monkeypatch.undo()
+    assert names(stick.store) == []
+    stick.apply()
+    assert stick.stored() == FILES
+
+
+def test_media_that_cannot_be_read_keeps_finished_files_for_the_next_try(stick, monkeypatch):
+    failing(monkeypatch, "read", errno.EIO, 4)
+    with pytest.raises(MediaUnreadable):
+        stick.apply()
+    monkeypatch.undo()
+    kept = transfer.held(stick.staging)
+    assert kept
+    assert names(stick.store) == []
+    for path, entry in stick.verified.entries.items():
+        if entry.sha256 in kept:
+            for blob in stick.blobs(path):
+                blob.unlink(missing_ok=True)
+    stick.apply()
+    assert stick.stored() == FILES
+
+
+def test_a_staged_file_is_believed_only_after_it_was_hashed_again(stick):
+    entry = stick.verified.entries["python/part.whl"]
+    stick.staging.mkdir(parents=True)
+    (stick.staging / f"sha256-{entry.sha256}").write_bytes(bytes(entry.length))
+    stick.apply()
+    assert stick.stored() == FILES
+
+
+KILLED = """
+import dataclasses, os, signal, sys
+from datetime import datetime
+from pathlib import Path
+from plugsky_bundles import transfer
+from plugsky_bundles.plan import SiteFacts, plan_install
+from plugsky_bundles.trusted import open_bundle, verify_metadata
+
+bundle, fingerprint, now, store, staging, moment = sys.argv[1:]
+verified = verify_metadata(open_bundle(Path(bundle)), fingerprint, now=datetime.fromisoformat(now))
+plan = plan_install(verified, SiteFacts({}, {}, 1 << 40, 1 << 20, 1, {}, "3.11", "x86_64"))
+events = 0
+def progress(event):
+    global events
+    events += 1
+    if events > int(moment):
+        os.kill(os.getpid(), signal.SIGKILL)
+transfer.apply(plan, verified, Path(store), Path(staging), progress)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("moment", [0, 1, 3, 5])
+def test_a_transfer_killed_midway_is_completed_by_the_next_one(stick, moment):
+    arguments = [stick.path, stick.forge.fingerprint, NOW.isoformat(), stick.store, stick.staging, moment]
+    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert names(stick.store) == []
+    stick.apply()
+    assert stick.stored() == FILES
+    assert names(stick.staging) == []
+
+
+@pytest.mark.integration
+def test_a_file_system_that_is_really_full_is_refused_and_left_as_it_was(stick, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        stick.store, stick.staging = small / "store", small / "staging"
+        with pytest.raises(NoSpace, match="the disk is full"):
+            stick.apply()
+        assert names(stick.store) == names(stick.staging) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
