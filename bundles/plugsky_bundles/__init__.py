@@ -1,0 +1,24 @@
+"""The trust kernel: what a bundle is, who may have made it, and what may be done with it.
+
+This room is auditable alone. It imports the standard library, `cryptography`, `securesystemslib`, `tuf.api` and nothing
+else of Plugsky; it opens no connection, prints nothing and ends no process. The way of the data, with one module
+for each arrow:
+
+```
+keys, ceremony            trust init: keys, the first root, the custody log       -> trustdir.TrustDir
+drafting                  entries -> unsigned role files                          -> drafting.Draft
+sealing                   sign (k of n people), then seal                         -> a bundle on media
+media                     the directory as it lies there, read without detours    -> media.Bundle
+walk on metadata          the TUF workflow, offline; no file is opened here
+entries, trusted          names, chunk lists, the exact set, revocations          -> verified.VerifiedBundle
+payload                   the full read, for people who want one
+plan, transfer            VerifiedBundle -> Plan -> files in a site's store, in one read
+```
+
+Below them, pure: `format` (names, chunks, ids), `state` (what a site believes), `strict_json` (one way to write, bounds
+to read), `dsse`, `times`, `chain_lines`. `chain` and `chain_verify` are the hash-chained signed log that custody and
+the audit of a site share. `gguf` reads model files within bounds and `cut` says where they are cut. `atomic` writes
+files that are wholly there or not at all. Every refusal is a class in `errors`; doubt is always exit code 5.
+
+The bytes of all this are described in `docs/formats.md`, precisely enough to write another verifier.
+"""

@@ -62,7 +62,7 @@ def verify_metadata(bundle: Bundle, anchor: Anchor, *, now: datetime) -> Verifie
         bundle_id=found.bundle_id,
         content_id=content_id(entries.values()),
         root_fingerprint=fingerprint(found.root_bytes),
-        signers={role: tuple(Signer(k, names.get(k, "")) for k in keyids) for role, keyids in found.signers.items()},
+        signers={role: _by_name(keyids, names) for role, keyids in found.signers.items()},
         expires=found.expires,
         sealed_at=found.sealed_at,
         time=found.time,
@@ -94,6 +94,10 @@ class _Metadata:
 
     def read(self, name: str, limit: int) -> bytes:
         return self.bundle.read(f"{METADATA}/{name}", limit=limit)
+
+
+def _by_name(keyids: Collection[str], names: Mapping[str, str]) -> tuple[Signer, ...]:
+    return tuple(sorted((Signer(k, names.get(k, "")) for k in keyids), key=lambda signer: (signer.name, signer.keyid)))
 
 
 def _revocations(bundle: Bundle, entries: Mapping[str, FileEntry]) -> Revocations:

@@ -22,6 +22,7 @@ from securesystemslib.signer import CryptoSigner
 
 from plugsky_bundles import ceremony, keys, sealing
 from plugsky_bundles.format import ROLES, Chunk, FileEntry, blob_path, bundle_dirname
+from plugsky_bundles.media import missing
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
@@ -179,6 +180,19 @@ def add_key(signed_root: dict[str, Any], role: str, signer: CryptoSigner) -> Non
     signed_root["roles"][role]["keyids"].append(signer.public_key.keyid)
 
 
+class InMemory(dict[str, bytes]):
+    """The files of `metadata/` without a disk: the walk needs none."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        return list(self)
+
+    def read(self, name: str, limit: int) -> bytes:
+        if name not in self:
+            raise missing(f"metadata/{name}")
+        return self[name][: limit + 1]
+
+
 def copy_of(bundle: Path, name: str = "copy") -> Path:
     return Path(shutil.copytree(bundle, bundle.parent / name, symlinks=True))
 
@@ -211,6 +225,10 @@ def olpc(value: Any) -> bytes:
 
 
 def describe(meta: dict[str, Any], role: str, bundle: Path, parts: Mapping[str, dict[str, Any]]) -> None:
-    data = (bundle / "metadata" / file_name(role, parts[role])).read_bytes()
-    entry = {"version": parts[role]["version"], "length": len(data), "hashes": {"sha256": sha256(data)}}
-    meta[f"{role}.json"] = entry
+    describe_bytes(meta, role, (bundle / "metadata" / file_name(role, parts[role])).read_bytes())
+
+
+def describe_bytes(meta: dict[str, Any], role: str, data: bytes) -> None:
+    """List a role file by version, length and hash, as the one above it does."""
+    version = json.loads(data)["signed"].get("version", 1)
+    meta[f"{role}.json"] = {"version": version, "length": len(data), "hashes": {"sha256": sha256(data)}}

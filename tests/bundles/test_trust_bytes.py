@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles.forge import NOW, Forge, copy_of, put_blob
+from bundles.forge import NOW, Forge, InMemory, copy_of, put_blob
 from plugsky_bundles.errors import (
     BlobMissing,
     DigestMismatch,
@@ -79,17 +79,6 @@ def test_a_change_to_any_file_is_refused(forge, bundle, change):
         assert type(caught.value) is not VerificationError, path
         path.write_bytes(data)
     verify(forge, bundle)
-
-
-class InMemory(dict[str, bytes]):
-    """The files of `metadata/` without a disk: the walk needs none."""
-
-    @property
-    def names(self):
-        return self.keys()
-
-    def read(self, name: str, limit: int) -> bytes:
-        return self[name][: limit + 1]
 
 
 @pytest.mark.parametrize("name", ["1.root.json", "timestamp.json"])
