@@ -1,5 +1,6 @@
 """Writing the audit trail: group commits, refusing disks, competing processes, and what is never written."""
 
+import io
 import resource
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.fresh_site import fresh_paths
 from appliance.hand_clock import HandClock
@@ -38,6 +41,10 @@ def opened(paths: SitePaths, process: str = "gateway", **options: bool) -> Itera
 
 def chain(paths: SitePaths, name: str) -> Path:
     return paths.audit / name / trail.CHAIN_FILE
+
+
+def oldest_first(paths: SitePaths, name: str) -> list[trail.Record]:
+    return list(trail.records(paths.audit, name))[::-1]
 
 
 @contextmanager
@@ -68,7 +75,7 @@ def test_many_records_share_few_signatures_in_the_order_they_came(paths: SitePat
     with opened(paths) as audit:
         wait([audit.append("test", "me", str(number), "ok", NOTHING) for number in range(500)])
     report = verify_chain(chain(paths, audit.name))
-    subjects = [r.subject for r in trail.records(paths.audit, audit.name) if r.action == "test"]
+    subjects = [r.subject for r in oldest_first(paths, audit.name) if r.action == "test"]
     assert subjects == [str(number) for number in range(500)]
     assert report.commits < 100
 
@@ -85,12 +92,12 @@ def test_a_waiting_record_is_not_held_up_by_the_group(paths: SitePaths, monkeypa
 def test_the_chain_of_a_process_begins_and_ends_with_its_own_records(paths: SitePaths):
     with opened(paths) as audit:
         pass
-    assert [r.action for r in trail.records(paths.audit, audit.name)] == [events.OPEN, events.CLOSE]
+    assert [r.action for r in oldest_first(paths, audit.name)] == [events.OPEN, events.CLOSE]
 
 
 def test_an_opened_chain_notes_where_the_others_stand(paths: SitePaths):
     with opened(paths, "admin") as admin, opened(paths, "gateway") as gateway:
-        first = next(trail.records(paths.audit, gateway.name))
+        first = oldest_first(paths, gateway.name)[0]
     head = first.fields[f"{events.HEAD_PREFIX}{admin.name}"]
     lines = chain(paths, admin.name).read_bytes().splitlines(keepends=True)
     seq, _, digest = str(head).partition(":")
@@ -208,7 +215,7 @@ def test_a_killed_process_leaves_a_chain_that_the_next_one_continues(paths: Site
     with opened(paths) as audit:
         audit.record("test", "me", "after", "ok", NOTHING)
     verify_chain(chain(paths, audit.name), {site_key(paths).public_key.keyid})
-    subjects = [r.subject for r in trail.records(paths.audit, audit.name) if r.action == "test"]
+    subjects = [r.subject for r in oldest_first(paths, audit.name) if r.action == "test"]
     assert subjects[0] == "committed"
     assert subjects[-1] == "after"
 
@@ -294,3 +301,14 @@ def test_a_chain_of_another_key_is_not_continued(paths: SitePaths):
     with pytest.raises(PlugskyError) as refused:
         AuditLog.open(paths, "gateway", HandClock())
     assert "belongs to someone else" in refused.value.what or "was begun by" in refused.value.why
+
+
+@given(text=st.binary(max_size=60).map(lambda b: b.replace(b"a", b"\n")), step=st.integers(1, 7))
+def test_lines_are_read_backwards_as_they_stand_but_for_a_torn_last(text: bytes, step: int):
+    before, trail._STEP = trail._STEP, step
+    try:
+        found = list(trail._lines_backwards(io.BytesIO(text)))
+    finally:
+        trail._STEP = before
+    whole = [line + b"\n" for line in text.split(b"\n")[:-1]]
+    assert found == whole[::-1]

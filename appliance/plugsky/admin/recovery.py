@@ -29,12 +29,14 @@ def recover(paths: SitePaths, ledger: Ledger, audit: AuditLog) -> Recovered:
     """Brings ledger and trail of this writer together. Returns when everything is on disk."""
     reservations = ledger.recover()
     recorded: set[str] = set()
-    newest = ""
+    since = 0
     for record in trail.records(paths.audit, audit.name):
-        if record.action == events.REQUEST:
+        at = moment(record.time or None, "time")
+        if record.action == events.REQUEST and at is not None:
+            since = since or at - MARGIN_US
             recorded.add(record.subject)
-            newest = max(newest, record.time)
-    since = (moment(newest, "time") or 0) - MARGIN_US if newest else 0
+        if since and at is not None and at < since:
+            break
     late = [row for row in ledger.closed(since) if row.writer == audit.name and row.job not in recorded]
     for future in [audit.append(*events.request_done(row)) for row in late]:
         future.result()

@@ -1,17 +1,18 @@
 """Reading the audit trail: which chains there are, their records, a search over them.
 
-Reading here trusts the files; :mod:`plugsky.audit.verify` is what proves them. A search scans every record once and
-keeps only the newest it was asked for. A last line that is still being written is not there yet; any other line that
-cannot be read is a damaged trail and says so.
+Reading here trusts the files; :mod:`plugsky.audit.verify` is what proves them. Chains are read from their ends, so
+that recent records cost the same however long the trail is. A last line that is still being written is not there yet;
+any other line that cannot be read is a damaged trail and says so.
 """
 
 import hashlib
 import heapq
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from plugsky.audit.events import Fact
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -61,11 +62,9 @@ def as_record(chain: str, line: Line) -> Record:
 
 
 def records(audit: Path, chain: str) -> Iterator[Record]:
-    """The records of one chain, oldest first. Raises TAMPERED at a line that is none."""
+    """The records of one chain, newest first. Raises TAMPERED at a line that is none."""
     with (audit / chain / CHAIN_FILE).open("rb") as file:
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                return
+        for raw in _lines_backwards(file):
             try:
                 line = read_line(raw)
             except VerificationError as error:
@@ -86,15 +85,17 @@ def search(
     :func:`plugsky.core.clock.rfc3339` writes it), with ``text`` anywhere in them, whatever its case.
     """
     wanted = text.casefold()
+    newest_first = heapq.merge(
+        *(records(audit, chain) for chain in chain_names(audit)), key=lambda record: record.time, reverse=True
+    )
     found = (
         record
-        for chain in chain_names(audit)
-        for record in records(audit, chain)
+        for record in newest_first
         if (not action or record.action == action or record.action.startswith(f"{action}."))
         and (since is None or record.time >= since)
         and (not wanted or any(wanted in part.casefold() for part in _parts(record)))
     )
-    return tuple(heapq.nlargest(limit, found, key=lambda record: (record.time, record.chain, record.seq)))
+    return tuple(itertools.islice(found, limit))
 
 
 def newest_commit(path: Path) -> Position | None:
@@ -104,18 +105,31 @@ def newest_commit(path: Path) -> Position | None:
     except OSError:
         return None
     with file:
-        size = file.seek(0, os.SEEK_END)
-        reach = _STEP
-        while True:
-            start = max(0, size - reach)
-            file.seek(start)
-            lines = file.read(size - start).splitlines(keepends=True)
-            for raw in reversed(lines if start == 0 else lines[1:]):
-                if raw.startswith(_COMMIT) and raw.endswith(b"\n"):
-                    return _position(raw)
-            if start == 0 or reach >= _MAX_TAIL:
-                return None
-            reach *= 8
+        for raw in _lines_backwards(file, at_most=_MAX_TAIL):
+            if raw.startswith(_COMMIT):
+                return _position(raw)
+    return None
+
+
+def _lines_backwards(file: BinaryIO, at_most: int | None = None) -> Iterator[bytes]:
+    """The whole lines of a file from its last to its first, within its last ``at_most`` bytes."""
+    start = file.seek(0, os.SEEK_END)
+    stop = 0 if at_most is None else max(0, start - at_most)
+    rest: bytes | None = None
+    while start > stop:
+        end, start = start, max(stop, start - _STEP)
+        file.seek(start)
+        first, *lines = file.read(end - start).split(b"\n")
+        if lines:
+            if rest is not None:  # else what stands behind the last newline is still being written
+                yield lines[-1] + rest + b"\n"
+            for line in reversed(lines[:-1]):
+                yield line + b"\n"
+            rest = first
+        else:
+            rest = None if rest is None else first + rest
+    if stop == 0 and rest is not None:
+        yield rest + b"\n"
 
 
 def _position(raw: bytes) -> Position | None:
