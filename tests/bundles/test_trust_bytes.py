@@ -1,5 +1,6 @@
 """A changed, missing or extra byte anywhere in a bundle; a file more, a file less, a link: each is refused by name."""
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from bundles.forge import NOW, Forge, InMemory, copy_of, put_blob
 from plugsky_bundles.errors import (
     BlobMissing,
     DigestMismatch,
+    MediaUnreadable,
     MetadataMissing,
     NotFound,
     UnlistedFile,
@@ -18,7 +20,7 @@ from plugsky_bundles.errors import (
 from plugsky_bundles.format import blob_path
 from plugsky_bundles.progress import ProgressEvent
 from plugsky_bundles.state import TrustState
-from plugsky_bundles.trusted import VerifiedBundle, open_bundle, verify_metadata, verify_payload
+from plugsky_bundles.trusted import Bundle, VerifiedBundle, open_bundle, verify_metadata, verify_payload
 from plugsky_bundles.walk import walk
 
 
@@ -188,6 +190,31 @@ def test_a_file_swapped_for_a_pipe_after_listing_does_not_hang(forge, bundle):
     os.mkfifo(blob)
     with pytest.raises(UnlistedFile):
         verify_payload(verified)
+
+
+class Broken(io.BytesIO):
+    """A file on a medium that gives nothing back."""
+
+    def read(self, _size=-1):
+        raise OSError(5, "Input/output error")
+
+
+def test_media_that_cannot_be_read_says_so(forge, bundle, monkeypatch):
+    verified = verify_metadata(open_bundle(bundle), forge.fingerprint, now=NOW)
+    monkeypatch.setattr(Bundle, "open", lambda *_: Broken())
+    for read in (verify_payload, lambda v: verify_metadata(v.bundle, forge.fingerprint, now=NOW)):
+        with pytest.raises(MediaUnreadable, match="Input/output error") as caught:
+            read(verified)
+        assert caught.value.exit_code == 5
+
+
+def test_media_that_cannot_be_listed_says_so(bundle, monkeypatch):
+    def broken(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("plugsky_bundles.media.os.scandir", broken)
+    with pytest.raises(MediaUnreadable):
+        open_bundle(bundle)
 
 
 def test_a_file_that_grows_after_listing_is_refused(forge, bundle):
