@@ -43,7 +43,7 @@ def test_a_module_above_400_lines_gives_its_reason():
 @pytest.mark.integration
 def test_help_imports_neither_the_console_nor_the_model_library():
     code = (
-        "import sys; from plugsky.cli.main import run; run(['--help']); "
+        "import sys; from plugsky.cli.app import run; run(['--help']); "
         "heavy = ('textual', 'llama_cpp', 'ansible', 'sqlmodel', 'numpy'); "
         "print([name for name in heavy if name in sys.modules], file=sys.stderr)"
     )

@@ -4,6 +4,6 @@ This package is also the composition root: it alone may import every room, and i
 them. Modules of nouns are imported only when their noun is typed, so that ``plugsky --help`` stays quick.
 """
 
-from plugsky.cli.main import main
+from plugsky.cli.app import main
 
 __all__ = ["main"]

@@ -29,7 +29,7 @@ def console(
 ) -> None:
     """Open the console. It works in any terminal; without a full screen it speaks in plain lines.
 
-    Keys: digits choose a screen, ? is help, q leaves.
+    Keys: ? is help, p pauses, q leaves.
 
     Example: plugsky console --root /srv/site
     """

@@ -29,7 +29,7 @@ from plugsky.core.paths import data_directory
 app = typer.Typer(rich_markup_mode=None)
 
 MODEL: Final = "smollm2-135m-instruct"
-QUESTION: Final = "What is the capital of France?"
+QUESTION: Final = "Where is the Eiffel Tower?"
 READY_TIMEOUT_S: Final = 120
 
 

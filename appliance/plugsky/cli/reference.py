@@ -16,7 +16,7 @@ _WIDTH: Final = 100
 
 def markdown() -> str:
     """The reference of every command, exit code and environment variable."""
-    main = importlib.import_module("plugsky.cli.main")
+    main = importlib.import_module("plugsky.cli.app")
     top = typer.main.get_command(main.app)
     parts = ["# Command reference", "", "Made by `plugsky help reference`; do not edit.", ""]
     for name, text in _pages(top, "plugsky", None):

@@ -5,6 +5,7 @@ on stderr (as one JSON object under ``--json``) and ends with its exit code. Ctr
 nobody foresaw is a defect: it prints one line that says so and ends with 1; ``PLUGSKY_TRACEBACK=1`` shows where.
 """
 
+import difflib
 import errno
 import importlib
 import sys
@@ -52,6 +53,12 @@ class Nouns(TyperGroup):
         command: Command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        if args and args[0] not in NOUNS:
+            near = difflib.get_close_matches(args[0], NOUNS, 1)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002 - likewise
         with formatter.section("Commands"):

@@ -1,0 +1,94 @@
+"""Every failure of a command: what happened, why, the next command, and the documented exit code."""
+
+import errno
+import json
+
+import pytest
+
+from plugsky.cli import app as cli
+from plugsky.core.errors import EXIT_CODES, ErrorKind, ExitCode, PlugskyError
+from plugsky_bundles.errors import DigestMismatch
+
+
+def failing(monkeypatch, error):
+    def command(**_options):
+        raise error
+
+    monkeypatch.setattr(cli, "app", command)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        pytest.param(PlugskyError(ErrorKind.NOT_FOUND, "No.", why="w", next="n"), ExitCode.NOT_FOUND, id="not found"),
+        pytest.param(PlugskyError(ErrorKind.POLICY_REFUSED, "No."), ExitCode.REFUSED_BY_POLICY, id="policy"),
+        pytest.param(
+            DigestMismatch("A file", "was changed", "Copy it"), ExitCode.VERIFICATION_FAILED, id="verification"
+        ),
+        pytest.param(KeyboardInterrupt(), ExitCode.INTERRUPTED, id="Ctrl-C"),
+        pytest.param(OSError(errno.ENOSPC, "No space left", "/site"), ExitCode.FAILED, id="a full disk"),
+        pytest.param(FileNotFoundError(errno.ENOENT, "No such file", "/x"), ExitCode.NOT_FOUND, id="a missing file"),
+        pytest.param(ValueError("surprise"), ExitCode.FAILED, id="a defect"),
+    ],
+)
+def test_each_failure_ends_with_its_documented_code_and_words(monkeypatch, capsys, error, code):
+    failing(monkeypatch, error)
+    assert cli.run(["anything"]) == code
+    assert code in EXIT_CODES
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+
+
+def test_a_failure_says_what_why_and_next(monkeypatch, capsys):
+    failing(monkeypatch, PlugskyError(ErrorKind.CONFLICT, "Port 80 is in use.", why="a web server", next="--port 0"))
+    cli.run(["serve"])
+    assert capsys.readouterr().err == "error: Port 80 is in use.\n  why:  a web server\n  next: --port 0\n"
+
+
+def test_under_json_a_failure_is_one_object_with_a_code(monkeypatch, capsys):
+    failing(monkeypatch, DigestMismatch("A file", "was changed", "Copy it"))
+    cli.run(["bundle", "verify", "x", "--json"])
+    body = json.loads(capsys.readouterr().err)
+    assert body["schema"] == "plugsky.error/1"
+    assert body["error"]["code"] == "digest_mismatch"
+
+
+def test_a_defect_shows_where_it_happened_when_asked(monkeypatch):
+    failing(monkeypatch, ValueError("surprise"))
+    monkeypatch.setenv("PLUGSKY_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="surprise"):
+        cli.run(["anything"])
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        pytest.param(["bundel"], "bundle", id="a noun"),
+        pytest.param(["bundle", "verfy"], "verify", id="a verb"),
+        pytest.param(["bundle", "verify", "--pni"], "--pin", id="an option"),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_answered_with_what_was_meant(capsys, words, hint):
+    assert cli.run(words) == ExitCode.USAGE
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("noun", list(cli.NOUNS))
+def test_every_noun_has_help_with_an_example(capsys, noun):
+    assert cli.run([noun, "--help"]) == ExitCode.OK
+    assert "Usage: plugsky" in capsys.readouterr().out
+
+
+def test_a_site_that_is_not_named_is_asked_for(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PLUGSKY_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.delenv("PLUGSKY_ROOT", raising=False)
+    monkeypatch.setattr("plugsky.core.settings.SYSTEM_ROOT", tmp_path / "nowhere")
+    assert cli.run(["key", "list"]) == ExitCode.USAGE
+    assert "--root" in capsys.readouterr().err
+
+
+def test_a_directory_that_is_no_site_is_not_found(capsys, tmp_path):
+    assert cli.run(["key", "list", "--root", str(tmp_path)]) == ExitCode.NOT_FOUND
+    assert "plugsky bundle install" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,22 @@
+"""The command reference in docs is the one the commands give."""
+
+from pathlib import Path
+
+import pytest
+
+from plugsky.cli.reference import markdown
+
+PAGE = Path(__file__).parents[2] / "docs/cli/reference.md"
+
+
+@pytest.mark.integration
+def test_the_reference_is_up_to_date():
+    assert PAGE.read_text() == markdown() + "\n", "run: .venv/bin/plugsky help reference > docs/cli/reference.md"
+
+
+@pytest.mark.integration
+def test_every_command_shows_an_example():
+    pages = markdown().split("\n## ")[1:]
+    commands = [page for page in pages if page.startswith("plugsky ") and "\nCommands:" not in page]
+    assert len(commands) > 20
+    assert [page.split("\n")[0] for page in commands if "Example: " not in page] == []

