@@ -14,6 +14,7 @@ import pytest
 
 from appliance.api_site import LIMITS, MODEL, ApiSite, until
 from appliance.scripted_engine import DIGEST
+from plugsky.admin.recovery import recover
 from plugsky.audit import events
 from plugsky.core import frames
 from plugsky.server import answer, exchange
@@ -253,7 +254,7 @@ async def test_many_at_once_each_get_their_own_answer_and_one_connection_serves_
 async def test_what_an_earlier_gateway_left_open_is_closed_without_charge(site):
     principal = site.keys.authenticate([(b"authorization", f"Bearer {site.key}".encode())])
     site.ledger.reserve(job="left", principal=principal, requested_model=MODEL, model=MODEL, digest=DIGEST, tokens=20)
-    assert site.books.recover() == 1
+    assert recover(site.paths, site.ledger, site.audit).reservations == 1
     assert site.ledger.report().open_reservations == 0
     assert [record.outcome for record in site.records(events.REQUEST)] == ["engine_lost"]
 

@@ -30,13 +30,6 @@ class Books:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="keys")
 
-    def recover(self) -> int:
-        """Close what an earlier gateway left open and record it. Call it once, before the first request."""
-        rows = self._ledger.recover()
-        for row in rows:
-            self._audit.append(*events.request_done(row))
-        return len(rows)
-
     async def authenticate(self, headers: RawHeaders) -> Principal:
         """Whose key the headers carry."""
         return await _in(self._reader, lambda: self._keys.authenticate(headers))

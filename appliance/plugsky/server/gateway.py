@@ -18,6 +18,7 @@ import uvicorn
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
 from plugsky.admin.call_server import CallServer, bind_socket
+from plugsky.admin.recovery import recover
 from plugsky.audit import AuditLog
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -86,11 +87,12 @@ async def _run(
         database = await asyncio.to_thread(open_database, paths.database)
         stack.callback(database.close)
         keys = await asyncio.to_thread(Keys.open, database, paths, clock)
-        books = Books(keys, Ledger(database, clock, audit.name), audit)
+        ledger = Ledger(database, clock, audit.name)
+        left = await asyncio.to_thread(recover, paths, ledger, audit)
+        if left.reservations:
+            _log.warning("%d requests of an earlier gateway were closed without charge", left.reservations)
+        books = Books(keys, ledger, audit)
         stack.push_async_callback(asyncio.to_thread, books.close)
-        left = await asyncio.to_thread(books.recover)
-        if left:
-            _log.warning("%d requests of an earlier gateway were closed without charge", left)
         engines = EnginePool(paths.engine_socket, policy.limits.load_wait_s, policy.limits.max_queue)
         stack.push_async_callback(engines.close)
         gateway = Gateway(models, books, engines, Flights(clock), clock, policy)
