@@ -10,13 +10,14 @@ import pytest
 
 from appliance.admin_site import REQUEST, TRAFFIC, AdminSite
 from plugsky.admin.api import VERBS, Admin, Home
+from plugsky.admin.assembly import admin_service
 from plugsky.admin.client import AdminClient
 from plugsky.admin.server import operator_of
 from plugsky.admin.service import OperatorAdmin
 from plugsky.admin.verbs import signature
 from plugsky.audit import trail
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.core.principal import Role
+from plugsky.core.principal import Operator, Role
 
 CALLS: dict[str, dict[str, Any]] = {
     "watch_home": {"interval_s": 1.0},
@@ -159,6 +160,23 @@ async def test_without_a_running_site_the_verbs_that_need_none_work(site: AdminS
         await admin.request_cancel("job")
     assert refused.value.kind is ErrorKind.UNREACHABLE
     assert "plugsky serve" in refused.value.next
+
+
+async def test_a_single_command_writes_its_own_chain_beside_a_running_site(site: AdminSite):
+    past = site.past
+    facts, probe = site.service.facts, site.service.probe
+    root = Operator(0, "root", Role.ADMIN)
+    with (
+        admin_service(past.paths, "cli", past.clock, facts, probe) as first,
+        admin_service(past.paths, "cli", past.clock, facts, probe) as second,
+    ):
+        for service in (first, second):
+            await service.for_operator(root).key_create("demo")
+    created = trail.search(past.paths.audit, action="key.create")
+    assert sorted(record.chain.split(".")[-1] for record in created) == ["cli", "cli-2"]
+    assert len(past.keys.list()) == 3
+    past.clock.pass_(minutes=1)
+    assert (await site.as_(Role.VIEWER).audit_verify()).ok
 
 
 async def test_looking_leaves_no_record(site: AdminSite):
