@@ -111,7 +111,7 @@ class ScriptedEngine:
             return frames.Failed(frame.rid, refused.kind, refused.what, refused.param)
         if wanted > script.n_ctx:
             what = "the prompt and the answer do not fit"
-            return frames.Failed(frame.rid, "context_exceeded", what, n_prompt=wanted, n_ctx=script.n_ctx)
+            return frames.Failed(frame.rid, "context_exceeded", what, n_prompt=len(tokens), n_ctx=script.n_ctx)
         return frames.Prepared(frame.rid, tokens, script.n_ctx - len(tokens))
 
     async def _answer(self, writer, submit):

@@ -13,6 +13,7 @@ from appliance.test_openai_fields import BAD_BODIES, REFUSED_FIELDS, chat, refus
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.server import exchange
+from plugsky.server.app import build_app
 from plugsky.state import Tenant
 
 USER = {"role": "user", "content": "hi"}
@@ -62,7 +63,11 @@ async def test_a_prompt_beyond_the_context_says_both_numbers_in_the_words_client
     assert (error.code, error.param) == ("context_length_exceeded", "messages")
     assert "This model's maximum context length is 128 tokens" in error.message
     assert "exceeds the available context size (128 tokens)" in error.message
-    assert (error.body["n_prompt_tokens"], error.body["n_ctx"]) == (201, 128)
+    assert (error.body["n_prompt_tokens"], error.body["n_ctx"]) == (200, 128)
+    with pytest.raises(openai.BadRequestError) as refused:
+        await site.ask("hi", max_tokens=128)
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "max_tokens")
+    assert "your request (129 tokens)" in refused.value.message
 
 
 async def test_whatever_cannot_be_read_or_honoured_is_a_400_and_never_reaches_the_engine(site):
@@ -112,6 +117,18 @@ async def test_every_route_answers_in_the_contracts_shape(site, case):
     assert headers["x-request-id"]
     assert "access-control-allow-origin" not in headers
     assert (status == 405) == ("allow" in headers)
+
+
+async def test_every_endpoint_but_the_probes_wants_a_key(site):
+    open_to_all = set()
+    for route in build_app(site.gateway).routes:
+        for method in route.methods:
+            path = route.path.replace("{model:path}", MODEL)
+            status, _, _ = await site.get(path, method)
+            assert status in {200, 401}
+            if status == 200:
+                open_to_all.add(path)
+    assert open_to_all == {"/health", "/v1/health/live", "/v1/health/ready"}
 
 
 ENGINE_REFUSALS = {

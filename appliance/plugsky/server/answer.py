@@ -18,6 +18,7 @@ from typing import Final
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.server.deps import AuditFields, Engine, EngineAnswer, Entry, Gateway, Outcome
+from plugsky.server.failures import too_late
 from plugsky.server.flights import Flight
 
 GRACE_S: Final = 5.0
@@ -36,11 +37,6 @@ class Ask:
     max_tokens: int | None = None
     end_user: str = ""
     request_sha256: str = ""
-
-
-def too_late() -> PlugskyError:
-    """The error of a request that reached its time limit."""
-    return PlugskyError(ErrorKind.TIMEOUT, "The request reached its time limit", retry_after=5.0)
 
 
 class Answer:

@@ -17,8 +17,9 @@ from contextlib import asynccontextmanager
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
-from plugsky.server.answer import NOTHING, Answer, Ask, too_late
+from plugsky.server.answer import NOTHING, Answer, Ask
 from plugsky.server.deps import AuditFields, Engine, Entry, Gateway, Outcome, RawHeaders, ServedModel
+from plugsky.server.failures import in_full, too_late
 from plugsky.server.flights import Flight
 
 
@@ -112,5 +113,7 @@ async def _prepare(engine: Engine, flight: Flight, ask: Ask, deadline: float) ->
             )
     except TimeoutError:
         raise too_late() from None
+    except PlugskyError as error:
+        raise in_full(error, ask.max_tokens) from error
     flight.still_wanted()
     return prepared

@@ -2,7 +2,7 @@
 
 The body is ``{"error": {"message", "type", "param", "code"}}`` for every status. Its message never holds a stack trace,
 a path of the host, a prompt or an answer. ``x-should-retry`` tells the SDK whether trying again makes sense, and
-``retry-after`` when. The words for an exceeded context are those that known clients look for.
+``retry-after`` when.
 """
 
 import math
@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.engine.client import EngineError
 from plugsky.server.exchange import JSON_HEADERS, HeaderList
+from plugsky.server.failures import ContextExceededError
 
 DEFAULT_RETRY_S: Final = 1.0
 _HIDDEN: Final = frozenset({ErrorKind.INTERNAL, ErrorKind.TAMPERED, ErrorKind.UNREACHABLE, ErrorKind.ENGINE_LOST})
@@ -34,17 +34,8 @@ def body(error: PlugskyError) -> bytes:
     """The JSON body of a failure."""
     columns = error.kind.value
     shown = ErrorBody(_message(error), columns.openai_type, error.param, columns.openai_code)
-    if isinstance(error, EngineError) and error.n_prompt is not None and error.n_ctx is not None:
-        shown = msgspec.structs.replace(
-            shown,
-            message=(
-                f"This model's maximum context length is {error.n_ctx} tokens. However, your request "
-                f"({error.n_prompt} tokens) exceeds the available context size ({error.n_ctx} tokens)."
-            ),
-            param=error.param or "messages",
-            n_prompt_tokens=error.n_prompt,
-            n_ctx=error.n_ctx,
-        )
+    if isinstance(error, ContextExceededError):
+        shown = msgspec.structs.replace(shown, n_prompt_tokens=error.prompt, n_ctx=error.context)
     return msgspec.json.encode({"error": shown})
 
 
