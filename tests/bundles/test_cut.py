@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundles.gguf_forge import ARRAY, F32_TENSOR, STRING, Forge
@@ -82,6 +82,7 @@ def test_a_plain_file_is_cut_at_multiples_of_64_mib(size, expected):
     assert cut.plain_chunks(size) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 600_000), min_size=0, max_size=12))
 def test_chunks_cover_the_file_exactly_in_order(elements):
     tensors = [(f"t{n}", (count,), F32_TENSOR, count * 4) for n, count in enumerate(elements)]

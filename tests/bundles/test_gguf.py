@@ -253,11 +253,13 @@ def judge(data: bytes) -> gguf.GgufInfo | None:
     return info
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(data):
     judge(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_behind_a_right_beginning_are_read_or_refused(data):
     judge(b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + data)
@@ -267,7 +269,7 @@ SMALL = Forge().build()
 HEAD = len(Forge().header())
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, HEAD - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_small_model_with_changed_header_bytes_is_read_or_refused(changes):
     data = bytearray(SMALL)
@@ -276,7 +278,7 @@ def test_a_small_model_with_changed_header_bytes_is_read_or_refused(changes):
     judge(bytes(data))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.integers(0, HEAD - 8),
     st.sampled_from([0, 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1]),
@@ -285,6 +287,7 @@ def test_a_small_model_with_an_extreme_number_anywhere_is_read_or_refused(at, nu
     judge(SMALL[:at] + struct.pack("<Q", number) + SMALL[at + 8 :])
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(SMALL) - 1))
 def test_every_truncation_is_refused(length):
     padding = len(SMALL) - len(Forge(padded_end=False).build())
@@ -302,6 +305,7 @@ scalars = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"custom\.[a-z]{1,12}", fullmatch=True), scalars, max_size=8))
 def test_what_was_written_is_what_is_read(custom):
     forge = Forge()

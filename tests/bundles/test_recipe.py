@@ -87,6 +87,8 @@ BAD = {
         "twice",
     ),
     "a file that is no table": ("[[model]]", "[model]", "must be a list of tables"),
+    "playbooks from elsewhere": ('"*.yml"', '"../../*.yml"', "must stay inside"),
+    "playbooks by absolute path": ('"*.yml"', '"/etc/*.yml"', "must stay inside"),
     "something that is not TOML": ("[[model]]", "[[model", "not TOML"),
 }
 

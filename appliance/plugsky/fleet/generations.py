@@ -231,17 +231,16 @@ def _numbers(paths: SitePaths) -> list[int]:
 
 
 def _remove_remains(paths: SitePaths) -> None:
-    """Remove incomplete generations and the leftovers of an environment build."""
+    """Remove incomplete generations, and from staging all but the files that a transfer can go on from."""
     for number in _numbers(paths):
         folder = paths.generations / str(number)
         if not (folder / COMPLETE).is_file():
             shutil.rmtree(folder)
-    for name in ("wheels", "python.log"):
-        path = paths.staging / name
+    for path in paths.staging.iterdir() if paths.staging.is_dir() else ():
         if path.is_dir():
             shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        elif transfer.STORED.fullmatch(path.name) is None:
+            path.unlink()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ NOT_COMPILED: Final = (
     r"|sqlalchemy/dialects/(mssql|mysql|oracle))/"
 )
 POLL_SECONDS: Final = 0.2
+MAX_SAID: Final = 1 << 20
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -65,8 +66,8 @@ class _Meter:
 
 def _run(command: list[str], staging: Path, meter: _Meter, *, may_fail: bool = False) -> None:
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(staging), "TMPDIR": str(staging)}
-    log = staging / "python.log"
-    with log.open("wb") as said:
+    # What the child says goes to memory: a full disk could not hold the message that it is full.
+    with os.fdopen(os.memfd_create("python", os.MFD_CLOEXEC), "w+b") as said:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
         try:
             while True:
@@ -80,13 +81,14 @@ def _run(command: list[str], staging: Path, meter: _Meter, *, may_fail: bool = F
             child.terminate()
             child.wait()
             raise
-    meter.report()
-    if code == 0 or (may_fail and code == 1):
-        return
-    text = log.read_text(encoding="utf-8", errors="replace")
+        meter.report()
+        if code == 0 or (may_fail and code == 1):
+            return
+        said.seek(0)
+        text = said.read(MAX_SAID).decode("utf-8", "replace").strip()
     if "No space left on device" in text or "Disk quota exceeded" in text:
         raise NoSpace("The Python environment could not be written", "the disk is full", "Free some space")
-    raise InstallError("The Python environment cannot be made", text.strip()[-400:] or f"exit status {code}", _ASK)
+    raise InstallError("The Python environment cannot be made", text[-400:] or f"exit status {code}", _ASK)
 
 
 _ASK: Final = "Ask the operator for a bundle built for this host; `plugsky bundle inspect` shows what this one holds"
