@@ -81,8 +81,8 @@ class Packer:
         if longer or digest != material.sha256:
             raise DigestMismatch(
                 f"{material.path} is not what the recipe pins",
-                f"the bytes at hand have the SHA-256 {digest}{' and more follow' if longer else ''}",
-                "Run it again; the damaged copy was removed from the cache",
+                f"it pins SHA-256 {material.sha256}, the file has {digest}{' and is longer' if longer else ''}",
+                "Correct the recipe or the file; a download is fetched anew, run it again",
             )
         return FileEntry(material.path, material.length, material.sha256, chunks, material.custom)
 

@@ -4,6 +4,18 @@ This package is also the composition root: it alone may import every room, and i
 them. Modules of nouns are imported only when their noun is typed, so that ``plugsky --help`` stays quick.
 """
 
-from plugsky.cli.app import main
+import sys
+from typing import NoReturn
 
-__all__ = ["main"]
+from plugsky.core.errors import ExitCode
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with a documented code, also when Ctrl-C comes before anything is imported."""
+    try:
+        from plugsky.cli.app import run
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    sys.exit(code)

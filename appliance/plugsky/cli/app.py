@@ -1,6 +1,6 @@
 """The ``plugsky`` command: the table of nouns, and the one place where a failure becomes words and an exit code.
 
-A command raises; :func:`main` catches. A PlugskyError or a BundleError prints what happened, why and the next command
+A command raises; :func:`run` catches. A PlugskyError or a BundleError prints what happened, why and the next command
 on stderr (as one JSON object under ``--json``) and ends with its exit code. Ctrl-C ends with 130. An exception that
 nobody foresaw is a defect: it prints one line that says so and ends with 1; ``PLUGSKY_TRACEBACK=1`` shows where.
 """
@@ -9,7 +9,7 @@ import difflib
 import errno
 import importlib
 import sys
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import typer
 from typer._click import Command, Context, HelpFormatter
@@ -86,12 +86,6 @@ def _top(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
 ) -> None:
     del version
-
-
-def main(argv: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit with a documented code."""
-    arguments = sys.argv[1:] if argv is None else argv
-    sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:

@@ -1,0 +1,290 @@
+"""The operator's and the sysadmin's commands on a small bundle: what they print, refuse and leave behind."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bundles.gguf_forge import Forge
+from plugsky.cli import app as cli
+from plugsky.core.errors import ExitCode
+
+RECIPE = """
+channel = "lab"
+[[model]]
+id = "tiny"
+mode = "generate"
+context = 128
+licence = "MIT"
+languages = ["en"]
+file = {{ source = "file", path = "tiny.gguf", sha256 = "{pin}" }}
+licence-text = {{ source = "file", path = "LICENSE", sha256 = "{licence}" }}
+"""
+LICENCE = b"MIT\n"
+
+
+class Desk:
+    """A shell in a directory of its own: commands run in this process, as a person would type them."""
+
+    def __init__(self, place, capsys):
+        self.place, self._capsys = place, capsys
+
+    def run(self, *words, expect=ExitCode.OK):
+        """Run a command; what it printed, as (stdout, stderr)."""
+        self._capsys.readouterr()
+        code = cli.run([str(word) for word in words])
+        told = self._capsys.readouterr()
+        assert code == expect, f"{words} ended with {code}: {told.err}"
+        return told
+
+    def json(self, *words, expect=ExitCode.OK):
+        return json.loads(self.run(*words, "--json", expect=expect).out)
+
+    def write_recipe(self, model, pin=None):
+        (self.place / "tiny.gguf").write_bytes(model)
+        (self.place / "LICENSE").write_bytes(LICENCE)
+        text = RECIPE.format(pin=pin or hashlib.sha256(model).hexdigest(), licence=hashlib.sha256(LICENCE).hexdigest())
+        (self.place / "lab.toml").write_text(text)
+
+    def build(self):
+        return Path(self.json("bundle", "build", self.place / "lab.toml", "--out", self.place / "media")["path"])
+
+    def sealed(self):
+        bundle = self.build()
+        self.run("trust", "sign", bundle)
+        self.run("bundle", "seal", bundle)
+        return bundle
+
+    @property
+    def pin(self):
+        return self.json("trust", "show")["root_fingerprint"]
+
+
+@pytest.fixture
+def desk(tmp_path, capsys, monkeypatch):
+    for name, value in {
+        "PLUGSKY_TRUST": tmp_path / "trust",
+        "PLUGSKY_ROOT": tmp_path / "site",
+        "PLUGSKY_CACHE": tmp_path / "cache",
+        "PLUGSKY_PASSPHRASE": "correct horse",
+        "PLUGSKY_CONFIG": tmp_path / "none.toml",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    desk = Desk(tmp_path, capsys)
+    desk.write_recipe(Forge().build())
+    desk.run("trust", "init", "--out", tmp_path / "trust")
+    return desk
+
+
+def test_the_way_from_a_recipe_to_a_site(desk):
+    bundle = desk.sealed()
+    assert desk.json("bundle", "build", desk.place / "lab.toml", "--out", desk.place / "media")["state"] == "sealed"
+    verdict = desk.json("bundle", "verify", bundle, "--pin", desk.pin)
+    assert verdict["verified"] is True
+    assert len(verdict["checks"]) > 5
+    planned = desk.json("bundle", "install", bundle, "--pin", desk.pin, "--dry-run")["plan"]
+    assert not (desk.place / "site").exists()
+    assert planned["generation"] == 1
+    installed = desk.json("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    assert (installed["generation"], installed["installed"]) == (1, True)
+    again = desk.json("bundle", "install", bundle, "--yes")
+    assert again["installed"] is False
+    (model,) = desk.json("model", "list")["models"]
+    assert (model["id"], model["state"], model["licence"]) == ("tiny", "absent", "MIT")
+    trail = desk.json("audit", "verify")
+    assert trail["ok"], trail["problems"]
+    assert any("trust init" in link for link in trail["links"])
+
+
+def test_people_are_told_the_same_in_words(desk):
+    bundle = desk.sealed()
+    assert (
+        f"verified: bundle {desk.json('bundle', 'verify', bundle)['bundle_id']}"
+        in desk.run("bundle", "verify", bundle).out
+    )
+    inside = desk.run("bundle", "inspect", bundle, "--files").out
+    for words in ("targets    by targets-1", "tiny", "MIT", "models/tiny/tiny.gguf"):
+        assert words in inside
+    told = desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    assert "generation 1" in told.out
+    assert "plan " in told.err
+    assert "already" in desk.run("bundle", "install", bundle).out
+    assert "root-1" in desk.run("trust", "show").out
+
+
+def test_a_plan_without_anyone_to_ask_says_the_exact_command(desk):
+    bundle = desk.sealed()
+    told = desk.run("bundle", "install", bundle, "--pin", desk.pin, expect=ExitCode.USAGE)
+    assert f"plugsky bundle install {bundle} --root {desk.place / 'site'} --pin {desk.pin} --yes" in told.err
+    assert not (desk.place / "site").exists()
+
+
+def test_a_no_changes_nothing(desk, monkeypatch):
+    bundle = desk.sealed()
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda *_question, **_options: False)
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, expect=ExitCode.DECLINED)
+    assert not (desk.place / "site").exists()
+
+
+def test_nobody_to_trust_is_a_refusal_that_shows_what_to_compare(desk, monkeypatch):
+    bundle, pin = desk.sealed(), desk.pin
+    monkeypatch.delenv("PLUGSKY_TRUST")
+    told = desk.run("bundle", "verify", bundle, expect=ExitCode.VERIFICATION_FAILED)
+    assert pin in told.err
+    assert "--pin" in told.err
+    desk.run("bundle", "install", bundle, "--yes", expect=ExitCode.VERIFICATION_FAILED)
+    desk.run("bundle", "install", bundle, "--yes", "--pin", "0" * 64, expect=ExitCode.VERIFICATION_FAILED)
+    assert not (desk.place / "site").exists()
+
+
+def test_a_bundle_below_its_threshold_is_not_sealed_and_not_installed(desk):
+    bundle = desk.build()
+    desk.run("bundle", "seal", bundle, expect=ExitCode.VERIFICATION_FAILED)
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes", expect=ExitCode.VERIFICATION_FAILED)
+    assert not (desk.place / "site").exists()
+
+
+@pytest.mark.parametrize("harm", ["a changed byte", "a missing blob", "an extra file", "a longer file"])
+def test_a_harmed_bundle_is_refused_and_the_site_stays_as_it_was(desk, harm):
+    first = desk.sealed()
+    desk.run("bundle", "install", first, "--pin", desk.pin, "--yes")
+    desk.write_recipe(other_model())
+    bundle = desk.sealed()
+    assert bundle != first
+    blob = max(bundle.glob("blobs/*/*"), key=lambda path: path.stat().st_size)
+    blob.chmod(0o644)
+    if harm == "a changed byte":
+        data = bytearray(blob.read_bytes())
+        data[len(data) // 2] ^= 1
+        blob.write_bytes(data)
+    elif harm == "a missing blob":
+        blob.unlink()
+    elif harm == "an extra file":
+        (bundle / "blobs/autorun.sh").write_text("echo")
+    else:
+        blob.write_bytes(blob.read_bytes() + b"!")
+    before = {path: path.stat().st_mtime_ns for path in (desk.place / "site").rglob("*")}
+    desk.run("bundle", "verify", bundle, expect=ExitCode.VERIFICATION_FAILED)
+    desk.run("bundle", "install", bundle, "--yes", expect=ExitCode.VERIFICATION_FAILED)
+    after = {path: path.stat().st_mtime_ns for path in (desk.place / "site").rglob("*") if path.is_file()}
+    assert after == {path: time for path, time in before.items() if path in after}
+    assert (desk.place / "site/current").readlink().name == "1"
+
+
+def other_model():
+    """A model that differs from the first in its bytes only."""
+    model = bytearray(Forge().build())
+    model[-1] ^= 1
+    return bytes(model)
+
+
+def test_a_model_that_is_no_gguf_is_refused_at_build_and_leaves_nothing(desk):
+    desk.write_recipe(b"MZ this is no model" * 100)
+    told = desk.run(
+        "bundle", "build", desk.place / "lab.toml", "--out", desk.place / "media", expect=ExitCode.VERIFICATION_FAILED
+    )
+    assert "GGUF" in told.err
+    assert list((desk.place / "media").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        pytest.param("licence =", "license =", ExitCode.USAGE, "licence", id="an unknown key"),
+        pytest.param('mode = "generate"', 'mode = "paint"', ExitCode.USAGE, "paint", id="an unknown mode"),
+        pytest.param("[[model]]", "[[model", ExitCode.USAGE, "TOML", id="no TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_name(desk, old, new, code, words):
+    recipe = desk.place / "lab.toml"
+    recipe.write_text(recipe.read_text().replace(old, new))
+    told = desk.run("bundle", "build", recipe, "--out", desk.place / "media", expect=code)
+    assert words in told.err
+    assert not (desk.place / "media").exists() or list((desk.place / "media").iterdir()) == []
+
+
+def test_a_wrong_hash_in_a_recipe_is_refused_and_leaves_nothing(desk):
+    desk.write_recipe(Forge().build(), pin="0" * 64)
+    told = desk.run(
+        "bundle", "build", desk.place / "lab.toml", "--out", desk.place / "media", expect=ExitCode.VERIFICATION_FAILED
+    )
+    assert "0" * 64 in told.err
+    assert list((desk.place / "media").iterdir()) == []
+
+
+def test_a_wrong_passphrase_is_not_authorised(desk, monkeypatch):
+    bundle = desk.build()
+    monkeypatch.setenv("PLUGSKY_PASSPHRASE", "battery staple")
+    told = desk.run("trust", "sign", bundle, expect=ExitCode.NOT_AUTHORISED)
+    assert "targets-1.pem" in told.err
+    assert "battery" not in told.err
+
+
+def test_a_passphrase_is_asked_for_only_where_someone_can_answer(desk, monkeypatch):
+    monkeypatch.delenv("PLUGSKY_PASSPHRASE")
+    told = desk.run("trust", "init", "--out", desk.place / "other", expect=ExitCode.USAGE)
+    assert "--passphrase-file" in told.err
+    secret = desk.place / "secret"
+    secret.write_text("from a file\nsecond line\n")
+    desk.run("trust", "init", "--out", desk.place / "other", "--passphrase-file", secret)
+    secret.write_text("\n")
+    desk.run("trust", "init", "--out", desk.place / "third", "--passphrase-file", secret, expect=ExitCode.USAGE)
+    assert not (desk.place / "third").exists()
+
+
+def test_trust_begins_once(desk):
+    desk.run("trust", "init", "--out", desk.place / "trust", expect=ExitCode.FAILED)
+    desk.run("trust", "init", "--out", desk.place / "x", "--root-keys", 1, "--root-threshold", 2, expect=ExitCode.USAGE)
+
+
+def test_keys_and_usage_work_without_a_running_site(desk):
+    bundle = desk.sealed()
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    key = desk.json("key", "create", "--tenant", "demo", "--name", "first", "--days", 30, "--model", "tiny")
+    assert key["secret"].startswith("psk_")
+    told = desk.run("key", "list").out
+    assert key["id"] in told
+    assert key["secret"] not in told
+    assert desk.json("key", "revoke", key["id"])["revoked"]
+    desk.run("key", "revoke", "nobody00", expect=ExitCode.NOT_FOUND)
+    assert desk.json("usage", "report")["rows"] == []
+    actions = [record["action"] for record in desk.json("audit", "search", "--limit", 50)["records"]]
+    assert {"bundle.install", "key.create", "key.revoke"} <= set(actions)
+    assert key["secret"] not in (Path(desk.place) / "site").joinpath("state/plugsky.db").read_bytes().decode("latin-1")
+
+
+def test_a_trail_that_was_edited_ends_with_the_code_for_it(desk):
+    bundle = desk.sealed()
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    (chain,) = (desk.place / "site/audit").glob("*/chain.jsonl")
+    chain.write_bytes(chain.read_bytes().replace(b"bundle.install", b"bundle.instal1", 1))
+    told = desk.run("audit", "verify", expect=ExitCode.VERIFICATION_FAILED)
+    assert "BROKEN" in told.out
+    assert "cannot be trusted" in told.err
+
+
+def test_the_doctor_names_what_is_wrong(desk):
+    bundle = desk.sealed()
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    findings = {finding["check"]: finding for finding in desk.json("doctor")["findings"]}
+    assert findings["generation"]["state"] == "ok"
+    assert findings["running"]["state"] == "warning"
+    (model,) = (desk.place / "site/current/models/tiny").glob("*.gguf")
+    model.unlink()
+    told = desk.run("doctor", expect=ExitCode.FAILED)
+    assert "is not what was installed" in told.out
+    shutil.rmtree(desk.place / "site/generations/1")
+    assert "failed" in desk.run("doctor", expect=ExitCode.FAILED).out
+
+
+def test_help_pages_tell_codes_variables_and_settings(desk):
+    assert "verification failed" in desk.run("help", "exit-codes").out
+    assert "PLUGSKY_ROOT" in desk.run("help", "environment").out
+    assert desk.json("help", "exit-codes")["exit_codes"]["5"]
+    assert desk.json("help", "environment")["variables"]["PLUGSKY_ROOT"]
+    assert "PLUGSKY_ROOT" in desk.run("config", "show", "--origin").out
+    assert desk.json("config", "show")["settings"]["trust"]["origin"] == "PLUGSKY_TRUST"
+    assert str(desk.place / "trust") in desk.run("config", "show").out
