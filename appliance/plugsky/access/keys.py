@@ -218,7 +218,7 @@ def _record(row: ApiKey) -> KeyRecord:
 
 def _check(tenant: str, name: str, models: tuple[str, ...] | None, days: int | None) -> None:
     if not _TENANT.match(tenant):
-        raise _bad("tenant", "the tenant's name is not allowed", "1 to 64 of a-z, 0-9, `.`, `_`, `-`, a letter first")
+        raise _bad("tenant", "the tenant's name is not allowed", "1 to 64 of a-z 0-9 . _ -, first a letter or digit")
     if len(name) > 64 or not name.isprintable():
         raise _bad("name", "the key's name is not allowed", "at most 64 printable characters")
     if models is not None and not (models and all(is_model_id(model) for model in models)):
