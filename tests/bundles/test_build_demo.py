@@ -89,7 +89,10 @@ def test_it_installs_without_a_network_and_its_command_works(demo, tmp_path):
     command = [str(paths.current / "venv" / "bin" / "plugsky"), "--version"]
     done = subprocess.run(command, env=nowhere, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("plugsky ")
-    listing = "import json, sys, numpy, llama_cpp, plugsky; print(json.dumps([plugsky.__file__, sys.prefix]))"
+    listing = (
+        "import json, sys, numpy, llama_cpp, plugsky; from plugsky_builder.assets import directory;"
+        "print(json.dumps([plugsky.__file__, sys.prefix, str(directory('recipes')), str(directory('playbooks'))]))"
+    )
     python = [str(generation.path / "venv" / "bin" / "python"), "-I", "-c", listing]
     done = subprocess.run(python, env=nowhere, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert all(place.startswith(str(generation.path)) for place in json.loads(done.stdout))

@@ -161,3 +161,20 @@ def test_the_appliances_own_wheel_is_the_same_bytes_each_time(tmp_path):
         names = set(archive.namelist())
     assert {"plugsky/_data/recipes/demo.toml", "plugsky/_data/playbooks/preflight.yml"} <= names
     assert locks.normalised("Zope.Interface_x") == "zope-interface-x"
+
+
+def test_an_installed_plugsky_takes_its_own_wheel_from_the_wheelhouse(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_wheel, "checkout", lambda: None)
+    monkeypatch.setattr(own_wheel.importlib.metadata, "version", lambda _name: "9.9")
+    with pytest.raises(NotFound, match="plugsky-9"):
+        own_wheel.build(tmp_path, tmp_path)
+    wheel = write_wheel(tmp_path, "plugsky", "9.9", {})
+    assert own_wheel.build(tmp_path, tmp_path) == wheel
+
+
+def test_a_tree_that_does_not_build_says_why(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(own_wheel, "checkout", lambda: tmp_path)
+    with pytest.raises(SourceError, match="cannot be built"):
+        own_wheel.build(tmp_path / "out", tmp_path)
