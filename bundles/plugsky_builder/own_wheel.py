@@ -14,15 +14,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from plugsky.core.paths import checkout
 from plugsky_bundles.errors import NotFound, SourceError
 
 EPOCH: Final = "1577836800"
-
-
-def checkout() -> Path | None:
-    """The root of the source tree that this module runs from, if it runs from one."""
-    root = Path(__file__).resolve().parents[2]
-    return root if (root / "pyproject.toml").is_file() and (root / "appliance" / "plugsky").is_dir() else None
 
 
 def build(into: Path, wheelhouse: Path) -> Path:

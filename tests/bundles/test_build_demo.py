@@ -10,12 +10,11 @@ import pytest
 
 from plugsky.cli.bundle import WHEELHOUSE
 from plugsky.core import settings
-from plugsky.core.paths import SitePaths
+from plugsky.core.paths import SitePaths, checkout
 from plugsky.fleet import generations
 from plugsky.models import catalogue
 from plugsky_builder import build as building
 from plugsky_builder import recipe
-from plugsky_builder.own_wheel import checkout
 from plugsky_bundles import ceremony, sealing
 from plugsky_bundles.errors import InstallError, NoSpace, SourceUnreachable
 from plugsky_bundles.plan import plan_install
@@ -90,7 +89,7 @@ def test_it_installs_without_a_network_and_its_command_works(demo, tmp_path):
     done = subprocess.run(command, env=nowhere, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("plugsky ")
     listing = (
-        "import json, sys, numpy, llama_cpp, plugsky; from plugsky_builder.assets import directory;"
+        "import json, sys, numpy, llama_cpp, plugsky; from plugsky.core.paths import data_directory as directory;"
         "print(json.dumps([plugsky.__file__, sys.prefix, str(directory('recipes')), str(directory('playbooks'))]))"
     )
     python = [str(generation.path / "venv" / "bin" / "python"), "-I", "-c", listing]

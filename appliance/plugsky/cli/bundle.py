@@ -17,11 +17,10 @@ from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, 
 from plugsky.core import settings
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
-from plugsky.core.paths import SitePaths
+from plugsky.core.paths import SitePaths, checkout
 from plugsky.fleet import installation, site_trust
 from plugsky_builder import build as building
 from plugsky_builder import recipe as recipes
-from plugsky_builder.own_wheel import checkout
 from plugsky_bundles import sealing
 from plugsky_bundles.entries import read_blob
 from plugsky_bundles.errors import UntrustedRoot

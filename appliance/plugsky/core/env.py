@@ -52,6 +52,7 @@ SSH_TTY: Final = Variable("SSH_TTY", "Set by sshd; the console then redraws less
 
 LISTEN_FDS: Final = Variable("LISTEN_FDS", "How many listening sockets systemd or the supervisor passes, from 3 on.")
 LISTEN_PID: Final = Variable("LISTEN_PID", "The process those sockets are meant for.")
+GOMP_SPINCOUNT: Final = Variable("GOMP_SPINCOUNT", "How long an engine's idle worker threads spin. Default: 3000.")
 
 ALL: Final = tuple(value for value in dict(globals()).values() if isinstance(value, Variable))
 
@@ -64,3 +65,8 @@ def for_child(listeners: int = 0, environ: Mapping[str, str] | None = None) -> d
     if listeners:
         child[LISTEN_FDS.name] = str(listeners)
     return child
+
+
+def set_default(variable: Variable, value: str) -> None:
+    """Set ``variable`` for a C library that this process loads later, unless somebody has set it."""
+    os.environ.setdefault(variable.name, value)

@@ -15,6 +15,7 @@ from plugsky.core import env
 SYSTEM_ROOT: Final = Path("/var/lib/plugsky")
 SYSTEM_RUN: Final = Path("/run/plugsky")
 MAX_SOCKET_PATH: Final = 107
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
 _IN_CHECKOUT: Final = {
     "recipes": "bundles/recipes",
     "locks": "bundles/locks",
@@ -113,8 +114,11 @@ def runtime_directory(root: Path) -> Path:
 
 def data_directory(name: str) -> Path:
     """Where ``recipes``, ``locks``, ``playbooks`` or ``examples`` lie: in the checkout, else inside the wheel."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1]
-    if (checkout / "pyproject.toml").is_file() and (checkout / _IN_CHECKOUT[name]).is_dir():
-        return checkout / _IN_CHECKOUT[name]
-    return package / "_data" / name
+    tree = checkout()
+    return _PACKAGE / "_data" / name if tree is None else tree / _IN_CHECKOUT[name]
+
+
+def checkout() -> Path | None:
+    """The root of the source tree that this Plugsky runs from; None when it runs from an installed wheel."""
+    root = _PACKAGE.parents[1]
+    return root if (root / "pyproject.toml").is_file() and (root / "appliance" / "plugsky").is_dir() else None

@@ -6,8 +6,6 @@ Guarantees, in order:
    context (``prepare``). Such a refusal is recorded, costs nothing, and has an HTTP status of its own.
 2. ``prompt + min(max_tokens, step)`` tokens are reserved before the engine sees the request.
 3. From the reservation on, however the request ends, it is settled once: :mod:`plugsky.server.answer`.
-
-DESIGN, section 8.
 """
 
 import asyncio
