@@ -3,7 +3,7 @@
 One :class:`EngineClient` is one connection. :meth:`~EngineClient.connect` waits for the engine's ``hello`` and may be
 called again after a loss; calls made meanwhile share one attempt. What is in flight when the connection ends fails with
 ``engine_lost``, each request for itself. A request's ``final`` is kept by the engine until
-:meth:`Generation.acknowledge`, so a peer acknowledges only after it has settled the usage. DESIGN, "Frames".
+:meth:`Generation.acknowledge`, so a peer acknowledges only after it has settled the usage.
 """
 
 import asyncio

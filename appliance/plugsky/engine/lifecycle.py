@@ -17,7 +17,7 @@ restarted until someone admits the model again. A *crash* is restarted after a p
 has stayed up for :data:`CALM_S` is the crash forgiven. An engine that crashes :data:`MAX_LOAD_CRASHES` times in a row
 without ever being loaded is given up: its model would only kill the next process too.
 
-The supervisor of ``plugsky serve`` and systemd's units are two thin edges of this one machine. DESIGN, "Processes".
+The supervisor of ``plugsky serve`` and systemd's units are two thin edges of this one machine.
 """
 
 from dataclasses import dataclass, replace

@@ -78,7 +78,7 @@ class Service:
         self._no_peers = asyncio.Event()
         self._jobs: JobTable[Peer] = JobTable()
         self._preparing: dict[Future[frames.Prepared], Peer] = {}
-        self._latest = Report(0, 0, 0, 0, 0)
+        self._latest = Report()
         self._prompt_tokens = 0
         self._completion_tokens = 0
         self._meter = RateMeter()

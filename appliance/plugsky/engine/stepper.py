@@ -92,16 +92,19 @@ class Update:
 
 @dataclass(slots=True)
 class Report:
-    """What one turn of the loop did. ``n`` counts steps, ``t_us`` is the compute time of this one (0: none was run)."""
+    """What one turn of the loop did, and how things stand after it.
 
-    n: int
-    t_us: int
-    running: int
-    waiting: int
-    kv_used: int
+    ``n`` counts steps; ``t_us`` is the compute time of this one (0: none was run).
+    """
+
     updates: list[Update] = field(default_factory=list)
+    n: int = 0
+    t_us: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    running: int = 0
+    waiting: int = 0
+    kv_used: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +130,7 @@ class Stepper:
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._sequences: dict[int, _Sequence] = {}
         self._steps = 0
-        self._report = self._new_report(0)
+        self._report = Report()
 
     def order(self, order: Order) -> None:
         """Leave an order; it is carried out before the next step. Raises ``overloaded`` when too many wait."""
@@ -149,13 +152,12 @@ class Stepper:
                 sequence.sampler.close()
 
     def _flush(self) -> None:
-        if self._report.updates or self._report.t_us:
-            self._tell(self._report)
-        self._report = self._new_report(0)
-
-    def _new_report(self, t_us: int) -> Report:
-        scheduler = self._scheduler
-        return Report(self._steps, t_us, scheduler.running, scheduler.waiting, scheduler.used)
+        report, scheduler = self._report, self._scheduler
+        if report.updates or report.t_us:
+            report.n = self._steps
+            report.running, report.waiting, report.kv_used = scheduler.running, scheduler.waiting, scheduler.used
+            self._tell(report)
+            self._report = Report()
 
     def _take_orders(self) -> bool:
         """Carry out what was ordered; wait for an order when there is nothing to do. False at the end."""
@@ -216,11 +218,9 @@ class Stepper:
         for ticket, token in choices:
             self._chose(ticket, token)
         self._steps += 1
-        report = self._new_report(t_us)
-        report.updates = self._report.updates
-        report.completion_tokens = len(choices)
-        report.prompt_tokens = sum(len(chunk.tokens) for chunk in done) - len(choices)
-        self._report = report
+        self._report.t_us = t_us
+        self._report.completion_tokens = len(choices)
+        self._report.prompt_tokens = sum(len(chunk.tokens) for chunk in done) - len(choices)
 
     def _compute(self, chunks: Sequence[Chunk]) -> tuple[list[Chunk], list[tuple[int, int]]]:
         """What could be computed of ``chunks``, in one batch unless one of them is at fault, and the tokens chosen.

@@ -1,0 +1,74 @@
+"""Runs the real engine process for tests: the entry and descriptor 3 that ``plugsky engine run`` uses."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from pathlib import Path
+
+from plugsky.core import frames, ids
+from plugsky.engine.child import Child
+from plugsky.engine.client import EngineClient
+from plugsky.engine.spec import EngineSpec
+
+_ENTRY = """
+import socket, sys
+from pathlib import Path
+from plugsky.engine.process import run
+from plugsky.engine.spec import EngineSpec
+model, file, digest, mode, n_ctx, threads = sys.argv[1:]
+spec = EngineSpec(model, Path(file), digest, mode, int(n_ctx), int(threads))
+sys.exit(run(spec, socket.socket(fileno=3)))
+"""
+DIGEST = "ab" * 32
+
+
+def spec_of(file: Path, n_ctx: int = 2048, mode: str = "generate") -> EngineSpec:
+    """The spec of a model file; two threads, because that is what the smallest machine has."""
+    return EngineSpec("smollm2", file, DIGEST, mode, n_ctx, 2)
+
+
+def command_for(spec: EngineSpec) -> tuple[str, ...]:
+    """A command line that runs ``spec`` without the command-line room."""
+    words = (spec.model_id, str(spec.file), spec.digest, spec.mode, str(spec.n_ctx), str(spec.threads))
+    return (sys.executable, "-c", _ENTRY, *words)
+
+
+@contextlib.asynccontextmanager
+async def running_engine(spec: EngineSpec, path: Path):
+    """An engine process on ``path``; ended at the end if it has not ended by itself."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    child = Child.spawn(command_for(spec), listener, path.with_suffix(".log"))
+    listener.close()
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            await asyncio.wait_for(child.wait(), 20)
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+            raise
+
+
+async def answer(client: EngineClient, tokens: tuple[int, ...], max_tokens: int = 8, **options):
+    """Run one prompt to its end: its ids, text and finish."""
+    params = options.pop("params", frames.Params(temperature=0.0))
+    job = options.pop("job", None) or ids.new_id()
+    tenant = options.pop("tenant", "acme")
+    generation = client.submit(job=job, tenant=tenant, tokens=tokens, params=params, max_tokens=max_tokens, **options)
+    return await collect(generation)
+
+
+async def collect(generation):
+    """The ids, text and finish of a generation, which is acknowledged."""
+    made, text, final = [], "", None
+    async for item in generation:
+        made += item.ids
+        text += item.text
+        final = item.final
+    generation.acknowledge()
+    return made, text, final
