@@ -83,6 +83,11 @@ async def test_a_failed_load_gives_the_engines_own_error(path):
     assert (error.kind, error.what) == (ErrorKind.TAMPERED, "it is no GGUF file")
 
 
+async def test_what_may_succeed_later_says_when_to_try_again(path):
+    overloaded = await refuse(path, frames.Failed(rid=0, kind="overloaded", what="256 requests are waiting"))
+    assert overloaded.retry_after
+
+
 async def test_an_engine_that_loads_for_too_long_says_how_far_it_is(path):
     error = await refuse(path, frames.Loading(fraction=0.25), within=0.05)
     assert (error.kind, error.why) == (ErrorKind.LOADING, "25% of the model is read")

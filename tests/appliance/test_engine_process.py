@@ -113,9 +113,8 @@ async def test_several_sequences_take_one_step_together(client):
 
 async def test_the_same_seed_gives_the_same_answer_and_another_seed_another(client):
     prepared = await client.prepare(tenant="acme", messages=(Message("user", "Tell me a story."),))
-    texts = [
-        (await answer(client, prepared.tokens, 12, params=Params(temperature=1.5, seed=seed)))[1] for seed in (1, 1, 2)
-    ]
+    chain = {"temperature": 1.5, "top_k": 100, "top_p": 0.95, "min_p": 0.01, "repeat_penalty": 1.1}
+    texts = [(await answer(client, prepared.tokens, 12, params=Params(seed=seed, **chain)))[1] for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -210,6 +209,8 @@ WRONG_SUBMITS = {
     "nothing left to make": {"resume_tokens": (1,) * 4},
     "no answer asked for": {"max_tokens": 0},
     "a temperature that is no number": {"params": Params(temperature=float("nan"))},
+    "an endless job id": {"job": "x" * 1000},
+    "a tenant without a name": {"tenant": ""},
     "a deadline in the past": {"deadline_us": 0},
 }
 
@@ -306,6 +307,7 @@ INTRUSIONS = {
     "no hello": frames.encode(frames.Stats(rid=1)),
     "another protocol": frames.encode(frames.ClientHello(proto=9)),
     "hello twice": HELLO + HELLO,
+    "a request numbered 0": HELLO + frames.encode(frames.Stats(rid=0)),
     "a frame too long": HELLO + struct.pack(">I", frames.MAX_FRAME + 1),
     "no MessagePack": HELLO + struct.pack(">I", 1) + b"\xc1",
     "HTTP": b"GET /v1/models HTTP/1.1\r\n\r\n",
@@ -318,7 +320,7 @@ async def test_a_peer_that_breaks_the_rules_is_told_so_and_cut_alone(engine, oth
     async with raw(engine) as (reader, writer):
         writer.write(data)
         received = list(frames.from_engine_buffer().feed(await asyncio.wait_for(reader.read(), 10)))
-    assert isinstance(received[-1], frames.Failed)
+    assert isinstance(received[-1], frames.Failed), received
     assert (received[-1].rid, received[-1].kind) == (0, "bad_request")
     assert len((await good)[0]) == 8
 

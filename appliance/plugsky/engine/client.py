@@ -19,6 +19,8 @@ from plugsky.engine.errors import DoesNotFitError, EngineError
 __all__ = ["EngineClient", "EngineError", "Generation"]
 
 _READ: Final = 1 << 16
+_RETRY_S: Final = 2.0
+"""When to try again what an engine refused for now; it does not measure how long that will last."""
 ReplyT = TypeVar("ReplyT")
 
 
@@ -347,6 +349,12 @@ def _lost(reason: str) -> EngineError:
 
 
 def _error(frame: frames.Failed) -> EngineError:
+    kind = ErrorKind.from_wire(frame.kind)
     return EngineError(
-        ErrorKind.from_wire(frame.kind), frame.what, param=frame.param, n_prompt=frame.n_prompt, n_ctx=frame.n_ctx
+        kind,
+        frame.what,
+        param=frame.param,
+        retry_after=_RETRY_S if kind.value.retryable else None,
+        n_prompt=frame.n_prompt,
+        n_ctx=frame.n_ctx,
     )

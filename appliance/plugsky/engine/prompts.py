@@ -1,12 +1,15 @@
 """From what a client sends to checked tokens: render, tokenise, count. Every refusal of a prompt happens here."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Prepare, Prepared, Submit
 from plugsky.engine import sampling
 from plugsky.engine.errors import EngineError, bad_request, context_exceeded
 from plugsky.engine.renderer import Renderer
+
+MAX_NAME: Final = 128
+"""Characters of a job's id or a tenant's name: the engine keeps both for as long as the job."""
 
 
 class Vocabulary(Protocol):
@@ -43,6 +46,9 @@ class Prompts:
 
     def check(self, frame: Submit) -> None:
         """Refuse a submit that could not run: it may come from a peer that did not prepare it."""
+        for name, value in (("job", frame.job), ("tenant", frame.tenant)):
+            if not 0 < len(value) <= MAX_NAME:
+                raise bad_request(f"{name} has 1 to {MAX_NAME} characters", name)
         self._check_tokens(frame.tokens)
         if frame.max_tokens < 1:
             raise bad_request("max_tokens must be at least 1", "max_tokens")

@@ -242,6 +242,9 @@ class Service:
     def _handle(self, peer: Peer, frame: frames.ToEngine) -> None:
         match frame:
             case frames.Prepare(rid=rid) | frames.Submit(rid=rid) | frames.Stats(rid=rid):
+                if rid < 1:
+                    peer.reject("requests are numbered from 1")
+                    return
                 try:
                     self._ask(peer, frame)
                 except EngineError as error:
