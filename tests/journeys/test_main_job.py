@@ -79,8 +79,8 @@ def site(desk, sysadmin, bundle, pin):
     """The site, installed and running from its own generation."""
     sysadmin.run("bundle", "install", bundle, "--pin", pin, "--yes")
     plugsky = desk / "site/current/venv/bin/plugsky"
-    log = (desk / "serve.log").open("w")
-    process = subprocess.Popen([plugsky, "serve"], env=sysadmin.environment, stdout=log, stderr=log)
+    with (desk / "serve.log").open("w") as log:
+        process = subprocess.Popen([plugsky, "serve"], env=sysadmin.environment, stdout=log, stderr=log)
     for _ in range(600):
         if process.poll() is not None or (desk / "serve.log").read_text().count("ready"):
             break
@@ -129,7 +129,7 @@ def test_a_model_that_is_not_there_and_a_wrong_key_are_told_apart(sysadmin, site
     assert "AuthenticationError" in stranger.run(base_url, MODEL, "Hello", program=program, expect=1).stderr
     key = sysadmin.json("key", "create", "--tenant", "demo", program=(site,))["secret"]
     developer = Person({"OPENAI_API_KEY": key})
-    assert "model_not_found" in developer.run(base_url, "gpt-9", "Hello", program=program, expect=1).stderr
+    assert "NotFoundError" in developer.run(base_url, "gpt-9", "Hello", program=program, expect=1).stderr
 
 
 def test_a_second_site_on_the_same_port_is_refused_with_the_next_command(sysadmin, site):
