@@ -98,6 +98,7 @@ async def _run(
         gateway = Gateway(models, books, engines, Flights(clock), clock, policy)
         calls = CallServer(control.verbs(gateway.flights))
         await calls.start(bind_socket(paths.gateway_socket))
+        stack.callback(paths.gateway_socket.unlink, missing_ok=True)
         stack.push_async_callback(calls.close)
         server = HttpServer(gateway)
         for number in (signal.SIGTERM, signal.SIGINT):
