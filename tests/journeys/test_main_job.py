@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pseudo_terminal import Terminal
+
 pytestmark = pytest.mark.journey
 ROOT = Path(__file__).parents[2]
 MODEL = "smollm2-135m-instruct"
@@ -115,6 +117,15 @@ def test_a_developer_gets_a_streamed_answer_and_the_ledger_and_the_trail_agree(s
     verdict = sysadmin.json("audit", "verify", program=(site,))
     assert verdict["ok"], verdict["problems"]
     assert any("trust init" in link for link in verdict["links"])
+
+
+def test_the_console_opens_on_the_running_site_and_gives_the_terminal_back(sysadmin, site):
+    environment = {name: sysadmin.environment[name] for name in ("PLUGSKY_ROOT", "PATH")}
+    console = Terminal([str(site), "console"], {**environment, "TERM": "xterm-256color"})
+    for words in (MODEL, "ready", "NOT PROVEN", "demo"):
+        console.until(words)
+    console.press(b"q")
+    assert console.exit_code() == 0
 
 
 def test_the_doctor_finds_the_running_site_healthy(sysadmin, site):

@@ -1,74 +1,20 @@
 """The console on a real pseudo-terminal: what Pilot cannot see, byte by byte."""
 
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
-import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 
-import pyte
 import pytest
+
+from pseudo_terminal import Terminal
 
 pytestmark = pytest.mark.integration
 
 FAKE_SITE = Path(__file__).with_name("fake_site.py")
 COLOUR = re.compile(rb"\x1b\[(?:[0-9;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[0-9;]*)?m")
-PATIENCE_S = 30.0
-
-
-class Terminal:
-    """A child that runs the console on a pseudo-terminal of 80x24, and all bytes it wrote so far."""
-
-    def __init__(self, *arguments: str, **variables: str) -> None:
-        environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C.UTF-8", **variables}
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.modes = termios.tcgetattr(slave)
-        command = [sys.executable, str(FAKE_SITE), *arguments]
-        self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True
-        )
-        os.close(slave)
-        self.written = b""
-
-    def until(self, text: str) -> None:
-        """Waits until the screen shows ``text``."""
-        self._read_while(lambda: text not in self.screen())
-
-    def screen(self) -> str:
-        """What an 80x24 terminal shows after these bytes."""
-        screen = pyte.Screen(80, 24)
-        stream = pyte.ByteStream(screen)
-        # pyte takes the private CSI < and > sequences for printable text; a real terminal ignores what it does not know
-        stream.feed(re.sub(rb"\x1b\[[<>=][0-9;]*[a-z]", b"", self.written))
-        return "\n".join(screen.display)
-
-    def press(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-    def exit_code(self) -> int:
-        """Reads to the end and gives the exit code."""
-        self._read_while(lambda: True)
-        return self.process.wait(PATIENCE_S)
-
-    def _read_while(self, wanted) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while wanted():
-            assert time.monotonic() < deadline, self.screen()
-            if not select.select([self.master], [], [], 0.1)[0]:
-                continue
-            try:
-                self.written += os.read(self.master, 65536)
-            except OSError:  # Linux answers EIO once the child has closed its side
-                return
 
 
 @pytest.fixture
@@ -76,7 +22,8 @@ def terminal():
     opened = []
 
     def open_terminal(*arguments, **variables):
-        opened.append(Terminal(*arguments, **variables))
+        command = [sys.executable, str(FAKE_SITE), *arguments]
+        opened.append(Terminal(command, {"PYTHONPATH": os.pathsep.join(sys.path), **variables}))
         return opened[-1]
 
     yield open_terminal
