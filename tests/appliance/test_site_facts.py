@@ -1,5 +1,6 @@
 """What a site says of itself and its host: read, never guessed."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -63,3 +64,15 @@ def test_the_hosts_memory_and_disk_are_read():
     assert host.memory_used
     assert host.disk_total
     assert 0 < host.memory_used < host.memory_total
+
+
+def test_a_busy_processor_shows_between_two_readings():
+    facts = FilesOfSite(SitePaths.at("/"), SystemClock())
+    facts.host()
+    facts.duties()  # asks for the disk only, and takes no reading of the processor away
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    busy = facts.host().cpu_fraction
+    assert busy is not None
+    assert 0 < busy <= 1

@@ -32,7 +32,7 @@ GIB = 1 << 30
         (figures.size(5 << 50), "5120 TiB"),
         (figures.size(None), "—"),
         (figures.part(int(5.1 * GIB), int(7.8 * GIB)), "5.1 of 7.8 GiB"),
-        (figures.part(98 << 20, 8 * GIB), "98.0 MiB of 8.0 GiB"),
+        (figures.part(98 << 20, 8 * GIB), "0.1 of 8.0 GiB"),
         (figures.part(None, GIB), "—"),
         (figures.micros(400), "0.4 ms"),
         (figures.micros(18_230), "18.2 ms"),

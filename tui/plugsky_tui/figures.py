@@ -36,20 +36,30 @@ def size(value: int | None) -> str:
     """Bytes in binary units: ``512 B``, ``98.4 MiB``, ``7.8 GiB``."""
     if value is None:
         return DASH
-    amount, unit = float(value), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if abs(amount) < 1000:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.0f} {unit}" if unit == "B" or abs(amount) >= 100 else f"{amount:.1f} {unit}"
+    divisor, unit = _unit(value)
+    return f"{_amount(value / divisor, unit)} {unit}"
 
 
 def part(used: int | None, total: int | None) -> str:
-    """Two sizes in the unit of the larger where they share it: ``5.1 of 7.8 GiB``, ``98.4 MiB of 7.8 GiB``."""
+    """Two sizes in the unit of the larger: ``5.1 of 7.8 GiB``, ``0.9 of 23.5 GiB``."""
     if used is None or total is None:
         return DASH
-    (amount, _, unit), whole = size(used).partition(" "), size(total)
-    return f"{amount} of {whole}" if whole.endswith(f" {unit}") else f"{size(used)} of {whole}"
+    divisor, unit = _unit(total)
+    return f"{_amount(used / divisor, unit)} of {size(total)}"
+
+
+def _unit(value: int) -> tuple[int, str]:
+    """What to divide by so that fewer than four digits stand before the point, and its name."""
+    divisor, unit = 1, "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(value) < 1000 * divisor:
+            break
+        divisor, unit = divisor * 1024, larger
+    return divisor, unit
+
+
+def _amount(amount: float, unit: str) -> str:
+    return f"{amount:.0f}" if unit == "B" or abs(amount) >= 100 else f"{amount:.1f}"
 
 
 def micros(value: int | None) -> str:

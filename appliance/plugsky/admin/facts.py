@@ -56,10 +56,10 @@ class FilesOfSite:
     def duties(self) -> tuple[Duty, ...]:
         """What a person must do about this site, worst first."""
         believed = site_trust.load(self._paths)
-        host = self.host()
+        free, total = self._disk()
         duties = [
             *(clock_duties(believed, self._clock.now()) if believed else ()),
-            *disk_duties(host.disk_free, host.disk_total, str(self._paths.root)),
+            *disk_duties(free, total, str(self._paths.root)),
         ]
         order = ("alarm", "warning", "info")
         return tuple(sorted(duties, key=lambda duty: order.index(duty.severity)))
@@ -67,17 +67,22 @@ class FilesOfSite:
     def host(self) -> Host:
         """The host's resources now. CPU is a fraction of all cores since the last call."""
         memory = _memory()
-        try:
-            disk = os.statvfs(self._paths.root)
-        except FileNotFoundError:
-            disk = None
+        free, total = self._disk()
         return Host(
             cpu_fraction=self._cpu.read(),
             memory_used=memory[0] - memory[1] if memory else None,
             memory_total=memory[0] if memory else None,
-            disk_free=disk.f_bavail * disk.f_frsize if disk else None,
-            disk_total=disk.f_blocks * disk.f_frsize if disk else None,
+            disk_free=free,
+            disk_total=total,
         )
+
+    def _disk(self) -> tuple[int | None, int | None]:
+        """Free and all bytes of the site's file system."""
+        try:
+            disk = os.statvfs(self._paths.root)
+        except FileNotFoundError:
+            return None, None
+        return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
 
 
 def clock_duties(believed: TrustState, now: datetime) -> list[Duty]:

@@ -38,7 +38,7 @@ def host(state: HomeState, box: Box) -> list[Line]:
     if state.home is None:
         return []
     seen = state.home.host
-    width = max(6, min(24, box.width - LABEL - 17))
+    width = max(6, min(24, box.width - LABEL - 19))
     taken = seen.disk_total - seen.disk_free if seen.disk_total and seen.disk_free is not None else None
     free = figures.DASH if seen.disk_free is None else f"{figures.size(seen.disk_free)} free"
     loaded = [model for model in state.home.models if model.pid]
