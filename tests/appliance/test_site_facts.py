@@ -2,12 +2,14 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from plugsky.admin.facts import FilesOfSite, clock_duties, disk_duties
+from plugsky.admin.facts import FilesOfSite, clock_duties, disk_duties, generation_duties
 from plugsky.core.clock import SystemClock
 from plugsky.core.paths import SitePaths
+from plugsky.fleet.generations import Generation
 from plugsky_bundles import ceremony
 from plugsky_bundles.state import TrustState
 
@@ -76,3 +78,20 @@ def test_a_busy_processor_shows_between_two_readings():
     busy = facts.host().cpu_fraction
     assert busy is not None
     assert 0 < busy <= 1
+
+
+def generation(number):
+    return Generation(number, Path("/g"), "demo", number, "b", "c", "r", "", {})
+
+
+@pytest.mark.parametrize(
+    ("running", "current", "duties"),
+    [
+        pytest.param(1, 2, ["restart"], id="another was installed"),
+        pytest.param(2, 2, [], id="the same"),
+        pytest.param(None, 1, [], id="nothing ran before"),
+    ],
+)
+def test_a_newly_installed_generation_asks_for_a_restart(running, current, duties):
+    found = generation_duties(running and generation(running), generation(current))
+    assert [duty.id for duty in found] == duties

@@ -18,6 +18,7 @@ from plugsky.admin.api import Duty, Host, Identity
 from plugsky.core.clock import Clock, rfc3339
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations, site_trust
+from plugsky.fleet.generations import Generation
 from plugsky.models import catalogue
 from plugsky.models.catalogue import ModelEntry
 from plugsky_bundles.metadata import read_metadata
@@ -29,15 +30,19 @@ DISK_ALARM: Final = 0.03
 
 
 class FilesOfSite:
-    """The :class:`~plugsky.admin.ports.SiteFacts` of the site at ``paths``. Safe to call from any thread."""
+    """The :class:`~plugsky.admin.ports.SiteFacts` of the site at ``paths``. Safe to call from any thread.
+
+    Raises BundleError for a damaged generation.
+    """
 
     def __init__(self, paths: SitePaths, clock: Clock) -> None:
         self._paths, self._clock = paths, clock
         self._cpu = _CpuMeter()
+        self._generation = generations.current(paths)
 
     def identity(self) -> Identity:
-        """Which site this is; generation 0 and empty ids before the first installation."""
-        current = generations.current(self._paths)
+        """Which site this is, with the generation it began with; 0 and empty ids before the first installation."""
+        current = self._generation
         return Identity(
             host=platform.node(),
             version=__version__,
@@ -58,6 +63,7 @@ class FilesOfSite:
         believed = site_trust.load(self._paths)
         free, total = self._disk()
         duties = [
+            *generation_duties(self._generation, generations.current(self._paths)),
             *(clock_duties(believed, self._clock.now()) if believed else ()),
             *disk_duties(free, total, str(self._paths.root)),
         ]
@@ -83,6 +89,14 @@ class FilesOfSite:
         except FileNotFoundError:
             return None, None
         return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
+
+def generation_duties(running: Generation | None, current: Generation | None) -> list[Duty]:
+    """A duty when another generation was installed since the site began."""
+    if running is None or current is None or running.number == current.number:
+        return []
+    text = f"Generation {current.number} is installed; the site still runs generation {running.number}."
+    return [Duty("restart", "warning", text, "end plugsky serve and start it again")]
 
 
 def clock_duties(believed: TrustState, now: datetime) -> list[Duty]:

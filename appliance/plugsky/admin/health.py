@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from plugsky.admin.api import Home
 from plugsky.admin.facts import FilesOfSite
+from plugsky.core.clock import Clock
 from plugsky.core.errors import PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations
@@ -57,7 +58,7 @@ def _loads(library: str) -> bool:
     return True
 
 
-def site_findings(paths: SitePaths, facts: FilesOfSite) -> Iterator[Finding]:
+def site_findings(paths: SitePaths, clock: Clock) -> Iterator[Finding]:
     """What the files of the site say, whether it runs or not."""
     try:
         current = generations.current(paths)
@@ -72,7 +73,7 @@ def site_findings(paths: SitePaths, facts: FilesOfSite) -> Iterator[Finding]:
     yield Finding("generation", "ok", f"{current.number}, {current.channel} version {current.version}")
     yield from _models(paths, current.files)
     yield _private(paths)
-    duties = facts.duties()
+    duties = FilesOfSite(paths, clock).duties()
     yield from (
         Finding(duty.id, "failed" if duty.severity == "alarm" else "warning", duty.text, duty.next) for duty in duties
     )

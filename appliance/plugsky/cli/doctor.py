@@ -10,7 +10,6 @@ import typer
 from plugsky.admin import health
 from plugsky.admin.api import Home
 from plugsky.admin.client import AdminClient
-from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.health import Finding
 from plugsky.cli.administration import is_running
 from plugsky.cli.options import RootOption, site
@@ -47,7 +46,7 @@ def doctor(root: RootOption = None, as_json: JsonFlag = False) -> None:
 def _examine(paths: SitePaths) -> list[Finding]:
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     findings = health.host_findings(cpuinfo, platform.machine())
-    findings += health.site_findings(paths, FilesOfSite(paths, SystemClock()))
+    findings += health.site_findings(paths, SystemClock())
     findings += health.running_findings(asyncio.run(_home(paths)), paths)
     return findings
 
