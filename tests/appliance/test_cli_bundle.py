@@ -288,3 +288,18 @@ def test_help_pages_tell_codes_variables_and_settings(desk):
     assert "PLUGSKY_ROOT" in desk.run("config", "show", "--origin").out
     assert desk.json("config", "show")["settings"]["trust"]["origin"] == "PLUGSKY_TRUST"
     assert str(desk.place / "trust") in desk.run("config", "show").out
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [(["secret", "secret"], ExitCode.OK), (["secret", "sceret"], ExitCode.USAGE)],
+    ids=["twice", "a slip"],
+)
+def test_a_passphrase_is_typed_twice_and_never_shown(desk, monkeypatch, typed, code):
+    answers = iter(typed)
+    monkeypatch.delenv("PLUGSKY_PASSPHRASE")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: next(answers))
+    told = desk.run("trust", "init", "--out", desk.place / "typed", expect=code)
+    assert (desk.place / "typed").exists() is (code == ExitCode.OK)
+    assert "secret" not in told.out + told.err
