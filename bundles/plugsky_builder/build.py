@@ -23,9 +23,8 @@ from plugsky_builder import assets, model_parts, wheels
 from plugsky_builder.cache import Cache
 from plugsky_builder.pack import Material, Packer
 from plugsky_builder.recipe import Recipe
-from plugsky_bundles import sealing
 from plugsky_bundles.atomic import out_of_space, sync_directory
-from plugsky_bundles.drafting import read_draft
+from plugsky_bundles.drafting import read_draft, write_draft
 from plugsky_bundles.errors import Busy, DigestMismatch, ExistsError, NoSpace, NotFound, VerificationError
 from plugsky_bundles.format import MIB, REVOCATIONS, blob_path, bundle_dirname, check_target_paths, content_id
 from plugsky_bundles.media import open_bundle
@@ -179,9 +178,7 @@ def _write(
                     cache.discard(material.sha256)
                     raise
             expires = now + timedelta(days=recipe.valid_days)
-            sealing.draft(
-                partial, entries, channel=recipe.channel, version=version, root=root, now=now, expires=expires
-            )
+            write_draft(partial, entries, channel=recipe.channel, version=version, root=root, now=now, expires=expires)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             sync_directory(out)

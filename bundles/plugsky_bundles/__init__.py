@@ -7,11 +7,12 @@ for each arrow:
 ```
 keys, ceremony            trust init: keys, the first root, the custody log       -> trustdir.TrustDir
 drafting                  entries -> unsigned role files                          -> drafting.Draft
-sealing                   sign (k of n people), then seal                         -> a bundle on media
+signing                   sign, by k of n people                                  -> signing.Signed
+sealing                   seal: snapshot and timestamp                            -> sealing.Sealed, on media
 media                     the directory as it lies there, read without detours    -> media.Bundle
 walk on metadata          the TUF workflow, offline; no file is opened here
-entries, trusted          names, chunk lists, the exact set, revocations          -> verified.VerifiedBundle
-payload                   the full read, for people who want one
+entries, verify           names, chunk lists, the exact set, revocations          -> verified.VerifiedBundle
+full_read                 every byte, for people who want that before they install
 plan, transfer            VerifiedBundle -> Plan -> files in a site's store, in one read
 ```
 

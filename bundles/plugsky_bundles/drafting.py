@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
@@ -21,6 +21,7 @@ from plugsky_bundles.atomic import write_file
 from plugsky_bundles.entries import collect_entries
 from plugsky_bundles.errors import BlobMissing, ExistsError, MetadataMissing
 from plugsky_bundles.format import (
+    CUSTODY,
     MAX_TARGETS_METADATA,
     METADATA,
     ROLES,
@@ -66,6 +67,11 @@ class Draft:
     entries: Mapping[str, FileEntry]
     lists: Mapping[str, Chunk]
     metadata: Mapping[str, Metadata[Targets]]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the custody log calls it."""
+        return {"channel": self.channel, "version": self.version, "content_id": self.content_id}
 
 
 def write_draft(
@@ -144,6 +150,13 @@ def read_draft(bundle: Bundle, root: Root) -> Draft:
     built = stamp(parse_stamp(top.unrecognized_fields.get(BUILT), name))
     identity = content_id(entries.values())
     return Draft(bundle.path, str(channel), version, identity, built, top.expires, entries, lists, metadata)
+
+
+def sweep(bundle_dir: Path) -> None:
+    """Remove what an interrupted write left in a bundle: half-written files under their temporary names."""
+    for directory in (bundle_dir / METADATA, (bundle_dir / CUSTODY).parent):
+        for part in directory.glob(".*.part"):
+            part.unlink()
 
 
 def _version(bundle: Bundle) -> int:

@@ -30,6 +30,11 @@ class Bundle:
     files: Mapping[str, int] = field(repr=False)
     directories: frozenset[str] = field(repr=False)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether sealing came to its end: the timestamp is written last."""
+        return f"{METADATA}/timestamp.json" in self.files
+
     def open(self, name: str) -> BinaryIO:
         """Open one file for reading. Raises MetadataMissing, BlobMissing or UnlistedFile."""
         *parents, last = name.split("/")

@@ -1,10 +1,8 @@
-"""build -> sign -> seal: the operator's side of a bundle's trust.
+"""Signed -> Sealed: the build machine closes a bundle, and nothing can be added any more.
 
-`draft` writes unsigned role files; `sign` adds the signatures of every targets key at hand to all of them, so that
-signers on different machines each run it once; `seal` refuses below the threshold, lists every role file and every
-other file by length and SHA-256 in the snapshot, and ends with the timestamp: a bundle is sealed when `timestamp.json`
-is there. Signing and sealing again change nothing. Each step is written to the custody log first; a copy travels in
-`evidence/custody.jsonl` and is covered by the snapshot.
+`seal` refuses below the threshold, lists every role file and every other file by length and SHA-256 in the snapshot,
+and ends with the timestamp: a bundle is sealed when `timestamp.json` is there. Sealing again changes nothing. It is
+written to the custody log first; a copy of the log travels in `evidence/custody.jsonl`, covered by the snapshot.
 
 **Bundle id** = SHA-256 of the sealed snapshot.
 """
@@ -12,9 +10,8 @@ is there. Signing and sealing again change nothing. Each step is written to the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +19,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 
 from plugsky_bundles.atomic import write_file
-from plugsky_bundles.drafting import SIGNED_ROLES, Draft, read_draft
-from plugsky_bundles.drafting import write_draft as draft
+from plugsky_bundles.drafting import SIGNED_ROLES, Draft, read_draft, sweep
 from plugsky_bundles.errors import ExistsError
 from plugsky_bundles.format import BLOBS, CUSTODY, METADATA, check_evidence_path
 from plugsky_bundles.media import Bundle, open_bundle
@@ -31,33 +27,9 @@ from plugsky_bundles.metadata import CHANNEL, EVIDENCE, TIME, count_signatures, 
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import CUSTODY_LOG, ChannelRecord, TrustDir, open_trust
-from plugsky_bundles.trusted import verify_metadata
 from plugsky_bundles.verified import VerifiedBundle
+from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import fingerprint
-
-__all__ = ["Draft", "Sealed", "Signed", "draft", "seal", "sign"]
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """Who signed now (`added`) and who has signed every role file (`signers`), by the names of their keys."""
-
-    channel: str
-    version: int
-    content_id: str
-    added: tuple[str, ...]
-    signers: tuple[str, ...]
-    threshold: int
-
-    @property
-    def present(self) -> int:
-        """How many signatures every role file has."""
-        return len(self.signers)
-
-    @property
-    def missing(self) -> int:
-        """How many more must sign before the bundle can be sealed."""
-        return max(0, self.threshold - self.present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,47 +45,6 @@ class Sealed:
     fresh: bool
 
 
-def sign(
-    bundle_dir: Path,
-    trust_dir: Path,
-    passphrase: bytes,
-    key_names: Collection[str] | None = None,
-    *,
-    now: datetime | None = None,
-) -> Signed:
-    """Sign targets and every delegated role with every targets key in `trust_dir` that opens, or with the named ones.
-
-    Raises what `TrustDir.open_keys` and `read_draft` raise, and ExistsError for a sealed bundle that lacks one of ours.
-    """
-    now = now or datetime.now(UTC)
-    trust = open_trust(trust_dir)
-    _sweep(bundle_dir)
-    bundle = open_bundle(bundle_dir)
-    found = read_draft(bundle, trust.root)
-    signers = trust.open_keys("targets", passphrase, key_names)
-    first = not any(metadata.signatures for metadata in found.metadata.values())
-    new = {role: sign_with(metadata, signers) for role, metadata in found.metadata.items()}
-    added = {keyid for keyids in new.values() for keyid in keyids}
-    if added:
-        if _is_sealed(bundle):
-            raise ExistsError(
-                f"{bundle_dir} is sealed", "a signature added now would break its seal", "Sign before sealing"
-            )
-        _log(trust, passphrase, _signing_records(trust, found, added, first, now))
-        for role, metadata in found.metadata.items():
-            if new[role]:
-                write_file(bundle_dir / METADATA / f"{found.version}.{role}.json", serialise(metadata))
-    everyone = set.intersection(*(set(metadata.signatures) for metadata in found.metadata.values()))
-    return Signed(
-        found.channel,
-        found.version,
-        found.content_id,
-        _names(trust, added),
-        _names(trust, everyone),
-        trust.root.roles["targets"].threshold,
-    )
-
-
 def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) -> Sealed:
     """Seal a signed draft, and verify the result as a site would; what a site would refuse is left unsealed.
 
@@ -121,12 +52,12 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
     sealed with other content, PassphraseError or KeyUnusable without the snapshot and timestamp keys.
     """
     trust = open_trust(trust_dir)
-    _sweep(bundle_dir)
+    sweep(bundle_dir)
     bundle = open_bundle(bundle_dir)
     found = read_draft(bundle, trust.root)
     for role, metadata in found.metadata.items():
         count_signatures([trust.root], "targets", metadata, f"{METADATA}/{found.version}.{role}.json")
-    if _is_sealed(bundle):
+    if bundle.sealed:
         return _finish(trust, _verify(bundle, trust, now), passphrase, now, fresh=False)
     last = trust.channel(found.channel)
     if last is not None and found.version <= last.version:
@@ -136,7 +67,7 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
             "Build it again: it gets the next version",
         )
     (snapshot_key, *_), (timestamp_key, *_) = (trust.open_keys(role, passphrase) for role in ("snapshot", "timestamp"))
-    _log(trust, passphrase, [{"event": "bundle.seal", "at": stamp(now), **_identity(found)}])
+    trust.log(passphrase, [{"event": "bundle.seal", "at": stamp(now), **found.identity}])
     for number, root in enumerate(trust.roots, start=1):
         write_file(bundle_dir / METADATA / f"{number}.root.json", root)
     (bundle_dir / CUSTODY).parent.mkdir(exist_ok=True)
@@ -193,7 +124,7 @@ def _finish(trust: TrustDir, verified: VerifiedBundle, passphrase: bytes, now: d
     if last is None or last.version < record.version:
         ids = {"bundle_id": record.bundle_id, "content_id": record.content_id}
         event = {"event": "bundle.sealed", "at": stamp(now), "channel": record.channel, "version": record.version}
-        _log(trust, passphrase, [event | ids])
+        trust.log(passphrase, [event | ids])
         trust.record_channel(record)
     return Sealed(
         verified.bundle.path,
@@ -204,39 +135,3 @@ def _finish(trust: TrustDir, verified: VerifiedBundle, passphrase: bytes, now: d
         fingerprint(trust.root_bytes),
         fresh,
     )
-
-
-def _signing_records(
-    trust: TrustDir, found: Draft, added: set[str], first: bool, now: datetime
-) -> list[dict[str, Any]]:
-    identity = _identity(found)
-    build = [{"event": "bundle.build", "at": found.built, **identity}] if first else []
-    return [*build, {"event": "bundle.sign", "at": stamp(now), **identity, "signers": list(_names(trust, added))}]
-
-
-def _identity(found: Draft) -> dict[str, Any]:
-    return {"channel": found.channel, "version": found.version, "content_id": found.content_id}
-
-
-def _log(trust: TrustDir, passphrase: bytes, records: list[dict[str, Any]]) -> None:
-    """Write to the custody log. A signer's own machine holds no custodian's key: there, only sealing is logged."""
-    if not trust.holds("snapshot"):
-        return
-    with trust.custody(passphrase) as custody:
-        for record in records:
-            custody.append(record)
-
-
-def _names(trust: TrustDir, keyids: Collection[str]) -> tuple[str, ...]:
-    return tuple(sorted(trust.names.get(keyid, keyid) for keyid in keyids))
-
-
-def _is_sealed(bundle: Bundle) -> bool:
-    return f"{METADATA}/timestamp.json" in bundle.files
-
-
-def _sweep(bundle_dir: Path) -> None:
-    """Remove what an interrupted write left: half-written files under their temporary names."""
-    for directory in (bundle_dir / METADATA, (bundle_dir / CUSTODY).parent):
-        for part in directory.glob(".*.part"):
-            part.unlink()

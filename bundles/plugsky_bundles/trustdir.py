@@ -10,7 +10,7 @@ custody.jsonl              the hash-chained log of what was done, signed with th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -108,6 +108,18 @@ class TrustDir:
         """The custody log, open for writing; needs the snapshot key."""
         (signer, *_) = self.open_keys("snapshot", passphrase)
         return ChainWriter(self.path / CUSTODY_LOG, signer, ORIGIN)
+
+    def log(self, passphrase: bytes, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write to the custody log. A signer's own machine holds no custodian's key: there, only sealing is logged."""
+        if not self.holds("snapshot"):
+            return
+        with self.custody(passphrase) as custody:
+            for record in records:
+                custody.append(record)
+
+    def key_names(self, keyids: Collection[str]) -> tuple[str, ...]:
+        """What people call these keys, sorted."""
+        return tuple(sorted(self.names.get(keyid, keyid) for keyid in keyids))
 
     def holds(self, role: str) -> bool:
         """Whether any key of the role lies here."""

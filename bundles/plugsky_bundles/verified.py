@@ -1,6 +1,6 @@
 """The value that stands for "this metadata is what trusted people signed".
 
-Only `trusted.verify_metadata` makes one. Its entries fix the digest of every file and chunk; the payload itself has not
+Only `verify.verify_metadata` makes one. Its entries fix the digest of every file and chunk; the payload itself has not
 been read: whoever reads it compares it with these digests.
 """
 
@@ -48,8 +48,3 @@ class VerifiedBundle:
     custodians: frozenset[str]
     checks: tuple[str, ...]
     state: TrustState = field(repr=False)
-
-    @property
-    def payload(self) -> Mapping[str, int]:
-        """Each distinct blob of the files, by SHA-256, with its length: what a full copy reads once."""
-        return {chunk.sha256: chunk.length for entry in self.entries.values() for chunk in entry.blobs}

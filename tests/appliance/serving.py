@@ -16,7 +16,7 @@ from plugsky.core.paths import SitePaths
 from plugsky.fleet import installation
 from plugsky_builder import build as building
 from plugsky_builder import recipe
-from plugsky_bundles import ceremony, sealing
+from plugsky_bundles import ceremony, sealing, signing
 
 MODEL = "smollm2-135m-instruct"
 PASSPHRASE = b"correct horse"
@@ -45,7 +45,7 @@ def install_site(place: Path, model: Path) -> SitePaths:
     built = building.build(
         recipe.load(place / "only.toml"), place / "out", place / "trust", cache=place / "c", wheelhouse=place, now=now
     )
-    sealing.sign(built.path, place / "trust", PASSPHRASE)
+    signing.sign(built.path, place / "trust", PASSPHRASE)
     sealing.seal(built.path, place / "trust", PASSPHRASE, now)
     paths = SitePaths.at(place / "site")
     verified = installation.verify_for(paths, built.path, pin)

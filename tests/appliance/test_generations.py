@@ -18,10 +18,11 @@ from plugsky_builder import model_parts
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, ModelRecipe
 from plugsky_bundles.errors import Busy, DigestMismatch, InstallError, MalformedMetadata, NotFound, Revoked
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import plan_install
 from plugsky_bundles.progress import silent
-from plugsky_bundles.state import Revocations
-from plugsky_bundles.trusted import TrustState, open_bundle, verify_metadata
+from plugsky_bundles.state import Revocations, TrustState
+from plugsky_bundles.verify import verify_metadata
 
 MODEL = GgufForge().build()
 
@@ -57,7 +58,7 @@ class Site:
     def install(self, bundle: Path, *, activate: bool = True, progress=silent) -> generations.Generation:
         verified = self.verify(bundle)
         plan = plan_install(verified, generations.facts(self.paths))
-        generation = generations.install(verified, plan, self.paths, progress=progress)
+        generation = generations.make(verified, plan, self.paths, progress=progress)
         if activate:
             self.state = verified.state
             generations.activate(self.paths, generation.number)
@@ -112,7 +113,7 @@ def test_installing_the_same_bundle_again_writes_nothing(site):
     verified = site.verify(bundle)
     plan = plan_install(verified, generations.facts(site.paths))
     assert plan.installed
-    assert generations.install(verified, plan, site.paths) == first
+    assert generations.make(verified, plan, site.paths) == first
     assert site.snapshot() == before
 
 
@@ -136,7 +137,7 @@ def test_a_changed_byte_leaves_the_site_as_it_was(site):
     (bundle / "blobs" / new.sha256[:2] / f"sha256-{new.sha256}").write_bytes(b"- hosts: xyz\n")
     before = site.snapshot()
     with pytest.raises(DigestMismatch):
-        generations.install(verified, plan, site.paths)
+        generations.make(verified, plan, site.paths)
     assert {path: seen for path, seen in site.snapshot().items() if "staging" not in path} == before
 
 
@@ -147,7 +148,7 @@ def test_changed_evidence_is_refused_and_leaves_nothing(site):
     custody = bundle / "evidence" / "custody.jsonl"
     custody.write_bytes(custody.read_bytes().replace(b"bundle", b"bungle", 1))
     with pytest.raises(DigestMismatch, match=r"custody\.jsonl was changed"):
-        generations.install(verified, plan, site.paths)
+        generations.make(verified, plan, site.paths)
     assert list(site.paths.generations.iterdir()) == list(site.paths.store.iterdir()) == []
 
 
@@ -159,7 +160,7 @@ def test_python_parts_without_pip_are_refused_and_leave_nothing(site):
     entry = verified.entries["python/requirements.txt"]
     entry.custom.update(python=facts.python, machine=facts.machine)
     with pytest.raises(InstallError, match="no wheel of pip"):
-        generations.install(verified, plan_install(verified, facts), site.paths)
+        generations.make(verified, plan_install(verified, facts), site.paths)
     assert list(site.paths.generations.iterdir()) == list(site.paths.store.iterdir()) == []
     assert not site.paths.staging.exists()
 

@@ -20,7 +20,8 @@ from typing import Any
 from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner
 
-from plugsky_bundles import ceremony, keys, sealing
+from plugsky_bundles import ceremony, keys, sealing, signing
+from plugsky_bundles.drafting import write_draft
 from plugsky_bundles.format import ROLES, Chunk, FileEntry, blob_path, bundle_dirname
 from plugsky_bundles.media import missing
 from plugsky_bundles.state import Revocations
@@ -120,15 +121,13 @@ class Forge:
             files = {**files, "policy/revocations.json": revocations.to_json()}
         entries = [put_file(bundle, path, data, CUT.get(path, ())) for path, data in files.items()]
         (bundle / "README.txt").write_text("A bundle.\n")
-        sealing.draft(
-            bundle, entries, channel=channel, version=version, root=trust.root_bytes, now=now, expires=expires
-        )
+        write_draft(bundle, entries, channel=channel, version=version, root=trust.root_bytes, now=now, expires=expires)
         return bundle
 
     def sealed(self, *, now: datetime = NOW, **options: Any) -> Path:
         """A right bundle, ready to verify."""
         bundle = self.draft(now=now, **options)
-        sealing.sign(bundle, self.trust, PASSPHRASE, now=now)
+        signing.sign(bundle, self.trust, PASSPHRASE, now=now)
         sealing.seal(bundle, self.trust, PASSPHRASE, now)
         return bundle
 

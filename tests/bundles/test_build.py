@@ -12,7 +12,7 @@ from bundles.gguf_forge import STRING, U16, Forge
 from plugsky_builder import build as building
 from plugsky_builder import recipe
 from plugsky_builder.build import Built
-from plugsky_bundles import ceremony, sealing
+from plugsky_bundles import ceremony, sealing, signing
 from plugsky_bundles.errors import (
     BundleError,
     Busy,
@@ -22,8 +22,10 @@ from plugsky_bundles.errors import (
     NotFound,
     RecipeError,
 )
+from plugsky_bundles.full_read import verify_payload
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.progress import silent
-from plugsky_bundles.trusted import open_bundle, verify_metadata, verify_payload
+from plugsky_bundles.verify import verify_metadata
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PASSPHRASE = b"correct horse"
@@ -75,7 +77,7 @@ class Workshop:
         )
 
     def seal(self, built: Built) -> None:
-        sealing.sign(built.path, self.trust, PASSPHRASE, now=NOW)
+        signing.sign(built.path, self.trust, PASSPHRASE, now=NOW)
         sealing.seal(built.path, self.trust, PASSPHRASE, NOW)
 
 

@@ -15,10 +15,12 @@ from plugsky.fleet import generations
 from plugsky.models import catalogue
 from plugsky_builder import build as building
 from plugsky_builder import recipe
-from plugsky_bundles import ceremony, sealing
+from plugsky_bundles import ceremony, sealing, signing
 from plugsky_bundles.errors import InstallError, NoSpace, SourceUnreachable
+from plugsky_bundles.full_read import verify_payload
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import plan_install
-from plugsky_bundles.trusted import open_bundle, verify_metadata, verify_payload
+from plugsky_bundles.verify import verify_metadata
 
 pytestmark = pytest.mark.integration
 
@@ -45,7 +47,7 @@ def demo(tmp_path_factory):
     base = tmp_path_factory.mktemp("demo")
     fingerprint = ceremony.init(base / "trust", PASSPHRASE, now=datetime.now(UTC)).fingerprint
     built = build(base / "trust", base / "out")
-    sealing.sign(built.path, base / "trust", PASSPHRASE)
+    signing.sign(built.path, base / "trust", PASSPHRASE)
     sealing.seal(built.path, base / "trust", PASSPHRASE, datetime.now(UTC))
     verified = verify_metadata(open_bundle(built.path), fingerprint, now=datetime.now(UTC))
     verify_payload(verified)
@@ -80,7 +82,7 @@ def test_it_installs_without_a_network_and_its_command_works(demo, tmp_path):
     paths = SitePaths.at(tmp_path / "a site", tmp_path / "run")
     heard = []
     plan = plan_install(verified, generations.facts(paths))
-    generation = generations.install(verified, plan, paths, progress=heard.append)
+    generation = generations.make(verified, plan, paths, progress=heard.append)
     generations.activate(paths, generation.number)
     assert {"copy", "unpack", "compile", "sync"} <= {event.stage for event in heard}
 
@@ -104,7 +106,7 @@ def test_it_installs_without_a_network_and_its_command_works(demo, tmp_path):
     before = sum(1 for _ in paths.root.rglob("*"))
     again = plan_install(verified, generations.facts(paths))
     assert again.installed
-    assert generations.install(verified, again, paths) == generation
+    assert generations.make(verified, again, paths) == generation
     assert sum(1 for _ in paths.root.rglob("*")) == before
 
 
@@ -116,7 +118,7 @@ def test_a_lock_with_a_hash_that_no_wheel_has_stops_the_installation(demo, tmp_p
     shorter = dataclasses.replace(verified, entries=other)
     plan = plan_install(shorter, generations.facts(paths))
     with pytest.raises(InstallError, match="urllib3"):
-        generations.install(shorter, plan, paths)
+        generations.make(shorter, plan, paths)
     assert list(paths.generations.iterdir()) == list(paths.store.iterdir()) == []
     assert not paths.staging.exists()
 
@@ -136,7 +138,7 @@ def test_a_disk_that_fills_up_while_unpacking_is_refused_and_leaves_nothing(demo
             plan_install(verified, facts)
         plan = plan_install(verified, dataclasses.replace(facts, free_bytes=1 << 40))
         with pytest.raises(NoSpace, match="disk is full"):
-            generations.install(verified, plan, paths)
+            generations.make(verified, plan, paths)
         assert list(paths.generations.iterdir()) == list(paths.store.iterdir()) == []
         assert not paths.staging.exists()
     finally:

@@ -7,8 +7,9 @@ import pytest
 from bundles.forge import FILES, NOW, Forge
 from plugsky_bundles.errors import NoSpace, NotForThisHost
 from plugsky_bundles.format import FileEntry
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import MARGIN, SiteFacts, plan_install
-from plugsky_bundles.trusted import open_bundle, verify_metadata
+from plugsky_bundles.verify import verify_metadata
 
 FRESH = SiteFacts(
     store={},

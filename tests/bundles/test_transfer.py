@@ -29,8 +29,9 @@ from plugsky_bundles.errors import (
     VerificationError,
 )
 from plugsky_bundles.format import blob_path
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import plan_install
-from plugsky_bundles.trusted import open_bundle, verify_metadata
+from plugsky_bundles.verify import verify_metadata
 
 MODEL = GgufForge().build()
 TEXT = os.urandom(3 << 20)
@@ -266,7 +267,8 @@ from datetime import datetime
 from pathlib import Path
 from plugsky_bundles import transfer
 from plugsky_bundles.plan import SiteFacts, plan_install
-from plugsky_bundles.trusted import open_bundle, verify_metadata
+from plugsky_bundles.media import open_bundle
+from plugsky_bundles.verify import verify_metadata
 
 bundle, fingerprint, now, store, staging, moment = sys.argv[1:]
 verified = verify_metadata(open_bundle(Path(bundle)), fingerprint, now=datetime.fromisoformat(now))

@@ -18,9 +18,12 @@ from plugsky_bundles.errors import (
     VerificationError,
 )
 from plugsky_bundles.format import blob_path
+from plugsky_bundles.full_read import verify_payload
+from plugsky_bundles.media import Bundle, open_bundle
 from plugsky_bundles.progress import ProgressEvent
 from plugsky_bundles.state import TrustState
-from plugsky_bundles.trusted import Bundle, VerifiedBundle, open_bundle, verify_metadata, verify_payload
+from plugsky_bundles.verified import VerifiedBundle
+from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import walk
 
 

@@ -31,10 +31,14 @@ from plugsky_bundles.errors import (
     VerificationError,
 )
 from plugsky_bundles.format import ROLES, encode_chunk_list
+from plugsky_bundles.full_read import verify_payload
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.state import Floor, Revocations, TrustState
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
-from plugsky_bundles.trusted import VerifiedBundle, fingerprint, open_bundle, verify_metadata, verify_payload
+from plugsky_bundles.verified import VerifiedBundle
+from plugsky_bundles.verify import verify_metadata
+from plugsky_bundles.walk import fingerprint
 
 
 @pytest.fixture(scope="module")

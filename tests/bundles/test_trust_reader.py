@@ -12,10 +12,10 @@ from bundles.forge import NOW, Forge, InMemory, describe_bytes, envelope, file_n
 from plugsky_bundles.entries import collect_entries
 from plugsky_bundles.errors import VerificationError
 from plugsky_bundles.format import ROLES
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.state import Revocations, TrustState
 from plugsky_bundles.strict_json import MAX_INTEGER, encode
-from plugsky_bundles.trusted import open_bundle
 from plugsky_bundles.walk import fingerprint, walk
 
 values = st.recursive(

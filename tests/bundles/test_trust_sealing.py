@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, put_file
-from plugsky_bundles import sealing
+from plugsky_bundles import sealing, signing
 from plugsky_bundles.chain import verify_chain
+from plugsky_bundles.drafting import write_draft
 from plugsky_bundles.errors import (
     BlobMissing,
     BundleError,
@@ -27,9 +28,11 @@ from plugsky_bundles.errors import (
     UnsafeName,
 )
 from plugsky_bundles.format import MAX_CHUNK, FileEntry, blob_path
+from plugsky_bundles.full_read import verify_payload
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.trustdir import open_trust
-from plugsky_bundles.trusted import open_bundle, verify_metadata, verify_payload
+from plugsky_bundles.verify import verify_metadata
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def forge(tmp_path) -> Forge:
 
 
 def sign(forge: Forge, bundle: Path, **options):
-    return sealing.sign(bundle, forge.trust, PASSPHRASE, now=NOW, **options)
+    return signing.sign(bundle, forge.trust, PASSPHRASE, now=NOW, **options)
 
 
 def seal(forge: Forge, bundle: Path):
@@ -88,7 +91,7 @@ def test_the_same_content_has_the_same_id_whoever_builds_it_and_when(forge, tmp_
     forge_two = Forge(tmp_path / "elsewhere")
     later = NOW + timedelta(days=1)
     bundle = forge_two.draft(channel="other", now=later)
-    sealing.sign(bundle, forge_two.trust, PASSPHRASE, now=later)
+    signing.sign(bundle, forge_two.trust, PASSPHRASE, now=later)
     two = sealing.seal(bundle, forge_two.trust, PASSPHRASE, later)
     assert one.content_id == two.content_id
     assert one.bundle_id != two.bundle_id
@@ -130,11 +133,11 @@ def test_people_on_different_machines_sign_until_the_threshold_is_met(tmp_path):
             if path.name != f"targets-{number}.pem":
                 path.unlink()
         machines.append(machine)
-    first = sealing.sign(bundle, machines[0], PASSPHRASE, now=NOW)
+    first = signing.sign(bundle, machines[0], PASSPHRASE, now=NOW)
     assert (first.signers, first.present, first.threshold, first.missing) == (("targets-1",), 1, 2, 1)
     with pytest.raises(ThresholdNotMet, match="1 of the 2"):
         seal(forge, bundle)
-    second = sealing.sign(bundle, machines[1], PASSPHRASE, now=NOW)
+    second = signing.sign(bundle, machines[1], PASSPHRASE, now=NOW)
     assert (second.added, second.signers, second.missing) == (("targets-2",), ("targets-1", "targets-2"), 0)
     assert custody(machines[0] / "custody.jsonl") == ["trust.init"]
     seal(forge, bundle)
@@ -155,7 +158,7 @@ def test_a_wrong_passphrase_signs_and_seals_nothing(forge):
     bundle = forge.draft()
     before = contents(bundle)
     with pytest.raises(PassphraseError) as caught:
-        sealing.sign(bundle, forge.trust, b"wrong", now=NOW)
+        signing.sign(bundle, forge.trust, b"wrong", now=NOW)
     assert caught.value.exit_code == 4
     assert "targets-1.pem" in str(caught.value)
     assert contents(bundle) == before
@@ -261,7 +264,7 @@ def test_a_draft_outside_the_format_is_not_written(forge, tmp_path, entries, err
 
 def draft(forge: Forge, bundle: Path, entries, **options):
     options = {"channel": "demo", "version": 1, "now": NOW, "expires": NOW + LIFETIME} | options
-    return sealing.draft(bundle, entries, root=open_trust(forge.trust).root_bytes, **options)
+    return write_draft(bundle, entries, root=open_trust(forge.trust).root_bytes, **options)
 
 
 def test_a_blob_of_the_wrong_size_is_found_while_drafting(forge, tmp_path):

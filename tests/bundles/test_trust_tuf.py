@@ -13,8 +13,9 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from bundles.forge import FILES, Forge, envelope, signed_parts
 from plugsky_bundles.errors import MetadataExpired, VerificationError
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.strict_json import encode
-from plugsky_bundles.trusted import open_bundle, verify_metadata
+from plugsky_bundles.verify import verify_metadata
 
 NOW = datetime.now(UTC)
 MINUTE = timedelta(minutes=1)

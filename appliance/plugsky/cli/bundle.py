@@ -25,10 +25,14 @@ from plugsky_bundles import sealing
 from plugsky_bundles.entries import read_blob
 from plugsky_bundles.errors import UntrustedRoot
 from plugsky_bundles.format import MAX_ROOT, Chunk
+from plugsky_bundles.full_read import verify_payload
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import Plan
+from plugsky_bundles.state import TrustState
 from plugsky_bundles.trustdir import open_trust
-from plugsky_bundles.trusted import Anchor, TrustState, VerifiedBundle, open_bundle, verify_metadata, verify_payload
-from plugsky_bundles.walk import fingerprint
+from plugsky_bundles.verified import VerifiedBundle
+from plugsky_bundles.verify import verify_metadata
+from plugsky_bundles.walk import Anchor, fingerprint
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build, seal, inspect, verify and install bundles.")
 

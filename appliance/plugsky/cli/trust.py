@@ -9,7 +9,7 @@ import typer
 
 from plugsky.cli.options import PassphraseFile, TrustOption, passphrase, trust_directory
 from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
-from plugsky_bundles import ceremony, sealing
+from plugsky_bundles import ceremony, signing
 from plugsky_bundles.trustdir import open_trust
 from plugsky_bundles.walk import fingerprint
 
@@ -70,7 +70,7 @@ def sign(
 
     Example: plugsky trust sign /media/usb/plugsky-demo-1 --trust /secure/trust
     """
-    signed = sealing.sign(bundle, trust_directory(trust), passphrase(passphrase_file), key)
+    signed = signing.sign(bundle, trust_directory(trust), passphrase(passphrase_file), key)
     if as_json:
         tell_json("plugsky.trust.sign/1", dataclasses.asdict(signed))
         return

@@ -75,7 +75,7 @@ def facts(paths: SitePaths) -> SiteFacts:
     )
 
 
-def install(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Progress = silent) -> Generation:
+def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Progress = silent) -> Generation:
     """Carry out ``plan``: copy, make the generation, write ``.complete``. Does not activate it.
 
     A plan with nothing to do returns the generation that is already there and writes nothing. When the bundle or the

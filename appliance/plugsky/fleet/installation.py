@@ -19,9 +19,12 @@ from plugsky.fleet import generations, site_trust
 from plugsky.fleet.generations import Generation
 from plugsky_bundles.errors import UntrustedRoot
 from plugsky_bundles.format import CUSTODY
+from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import Plan, plan_install
 from plugsky_bundles.progress import Progress, silent
-from plugsky_bundles.trusted import Anchor, VerifiedBundle, open_bundle, verify_metadata
+from plugsky_bundles.verified import VerifiedBundle
+from plugsky_bundles.verify import verify_metadata
+from plugsky_bundles.walk import Anchor
 
 Trail = Callable[[], AuditLog]
 """Opens the chain where the installation is recorded: late, because a new site has no directories before the copy."""
@@ -58,7 +61,7 @@ def install(
     verified: VerifiedBundle, plan: Plan, paths: SitePaths, trail: Trail, actor: str, *, progress: Progress = silent
 ) -> Generation:
     """Carry out exactly ``plan`` and make its generation the current one."""
-    generation = generations.install(verified, plan, paths, progress=progress)
+    generation = generations.make(verified, plan, paths, progress=progress)
     site_trust.save(paths, verified.state)
     running = generations.current(paths)
     if running is not None and running.number == generation.number:

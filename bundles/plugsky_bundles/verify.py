@@ -4,7 +4,7 @@
 (`entries`); the exact set: every listed file lies on the media with its listed size, and nothing else does;
 revocations, those of the site and those in the bundle. Then, and only then, a `VerifiedBundle`.
 
-`verify_payload` (in `payload`) is the full read.
+The full read of the payload is `full_read.verify_payload`.
 """
 
 from __future__ import annotations
@@ -16,26 +16,12 @@ from datetime import datetime
 from plugsky_bundles.entries import check_exact_set, collect_entries, read_blob
 from plugsky_bundles.errors import Revoked
 from plugsky_bundles.format import METADATA, REVOCATIONS, Chunk, FileEntry, content_id
-from plugsky_bundles.media import Bundle, open_bundle
+from plugsky_bundles.media import Bundle
 from plugsky_bundles.metadata import key_names
-from plugsky_bundles.payload import verify_payload
 from plugsky_bundles.state import MAX_REVOCATIONS, Revocations, TrustState, check_revoked
 from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.verified import Signer, VerifiedBundle
 from plugsky_bundles.walk import Anchor, Walk, fingerprint, walk
-
-__all__ = [
-    "Anchor",
-    "Bundle",
-    "Revocations",
-    "Signer",
-    "TrustState",
-    "VerifiedBundle",
-    "fingerprint",
-    "open_bundle",
-    "verify_metadata",
-    "verify_payload",
-]
 
 
 def verify_metadata(bundle: Bundle, anchor: Anchor, *, now: datetime) -> VerifiedBundle:
