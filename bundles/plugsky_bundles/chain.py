@@ -2,11 +2,13 @@
 
 Guarantees, in order: a record that `append` returned for survives the death of the process (it is in the kernel); a
 record before a returned `commit` survives a power cut and is covered by a signature. One writer per file, held by a
-lock. Appending is not thread-safe: that is the caller's business.
+lock. What fails leaves the log as it can be continued: a record that `append` raised for is not in the file, and a
+commit whose sync failed is synced by the next. Appending is not thread-safe: that is the caller's business; only `sync`
+may run beside it.
 
 Opening a log that a process left behind keeps every whole line that still follows its predecessor, cuts a torn rest
 (kept beside the log as `<name>.torn-<seq>`), writes a `chain.recovered` record saying which, and commits. At most
-8 MiB can stand uncommitted (the writer commits by itself at half of that); more was not left behind by a writer and is
+8 MiB can stand uncommitted (the writer commits by itself beyond half of that); more was not left behind by a writer and is
 refused.
 """
 
@@ -70,6 +72,7 @@ class ChainWriter:
         self._path, self._signer, self._origin = path, signer, origin
         self._position = follows
         self._uncommitted = 0
+        self._unsynced = False
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o640)
         try:
@@ -86,22 +89,36 @@ class ChainWriter:
         return self._position
 
     def append(self, record: Mapping[str, Any]) -> Position:
-        """Add a record: JSON without floats, at most 1 MiB and 14 levels. Raises ValueError, TypeError or NoSpace."""
+        """Add a record: JSON without floats, at most 1 MiB and 14 levels. Raises ValueError, TypeError, NoSpace, OSError.
+
+        When it raises, the record is not in the log.
+        """
+        if self._uncommitted > MAX_TAIL // 2:
+            self.commit()
         raw, position = write_line(self._position, "record", record)
         self._write(raw)
         self._position, self._uncommitted = position, self._uncommitted + len(raw)
-        if self._uncommitted > MAX_TAIL // 2:
-            self.commit()
         return position
 
     def commit(self) -> Position:
         """Sign everything appended so far and make it last. Returns the commit's position; does nothing when clean."""
+        position = self.sign()
+        self.sync()
+        return position
+
+    def sign(self) -> Position:
+        """The first half of `commit`: sign what was appended. Returns the last position."""
         if self._uncommitted:
             raw, position = write_line(self._position, "commit", sign_head(self._signer, self._origin, self._position))
             self._write(raw)
-            os.fdatasync(self._fd)
-            self._position, self._uncommitted = position, 0
+            self._position, self._uncommitted, self._unsynced = position, 0, True
         return self._position
+
+    def sync(self) -> None:
+        """The second half of `commit`: make what was signed last. The next one tries again where this one fails."""
+        if self._unsynced:
+            os.fdatasync(self._fd)
+            self._unsynced = False
 
     def close(self) -> None:
         """Commit and let go of the file."""

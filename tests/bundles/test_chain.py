@@ -277,6 +277,47 @@ def test_the_writer_commits_by_itself_before_too_much_is_open(tmp_path, monkeypa
     chain.close()
 
 
+def test_a_sync_that_fails_once_leaves_a_chain_that_goes_on(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    chain = ChainWriter(path, SIGNER, "test")
+    chain.append({"a": 1})
+    synced: list[int] = []
+
+    def broken(fd):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with pytest.raises(OSError, match="Input"):
+        chain.commit()
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    chain.commit()
+    assert len(synced) == 1, "what was signed before is synced by the next commit"
+    chain.append({"a": 2})
+    chain.close()
+    report = verify_chain(path, {KEYID})
+    assert (report.records, report.commits) == (2, 3)
+
+
+def test_a_record_refused_by_the_commit_before_it_is_not_in_the_log(tmp_path, monkeypatch):
+    monkeypatch.setattr("plugsky_bundles.chain.MAX_TAIL", 400)
+    path = tmp_path / "log"
+    chain = ChainWriter(path, SIGNER, "test")
+    chain.append({"number": "x" * 300})
+
+    def broken(fd):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", broken)
+        with pytest.raises(OSError, match="Input"):
+            chain.append({"number": 2})
+    chain.append({"number": 2})
+    chain.close()
+    seen = []
+    verify_chain(path, {KEYID}, on_record=lambda line: seen.append(line.body["number"]))
+    assert seen == ["x" * 300, 2]
+
+
 def test_p256_keys_sign_chains_too(tmp_path):
     signer = keys.generate(keys.P256)
     with ChainWriter(tmp_path / "log", signer, "test") as chain:
