@@ -1,7 +1,8 @@
 """Files that are either wholly there or not at all, also after a power cut.
 
 Write to a temporary name in the same directory, fsync, rename, fsync the directory. A full disk is `NoSpace`; the
-temporary file is removed whatever happens.
+temporary file is removed whatever happens, and one that a killed process left behind is in nobody's way: no two have the
+same name.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from plugsky_bundles.errors import NoSpace
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put `data` at `path`, replacing what was there in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     with out_of_space(path):
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

@@ -180,3 +180,15 @@ def test_an_atomic_write_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Input"):
         atomic.write_file(path, b"new")
     assert (path.read_bytes(), [p.name for p in tmp_path.iterdir()]) == (b"old", ["file"])
+
+
+def test_what_a_killed_writer_left_behind_is_in_nobodys_way(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    with monkeypatch.context() as killed:
+        killed.setattr(type(path), "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(type(path), "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            atomic.write_file(path, b"half")
+    assert len(list(tmp_path.iterdir())) == 1
+    atomic.write_file(path, b"whole")
+    assert path.read_bytes() == b"whole"
