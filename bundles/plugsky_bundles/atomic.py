@@ -1,8 +1,8 @@
 """Files that are either wholly there or not at all, also after a power cut.
 
 Write to a temporary name in the same directory, fsync, rename, fsync the directory. A full disk is `NoSpace`; the
-temporary file is removed whatever happens, and one that a killed process left behind is in nobody's way: no two have the
-same name.
+temporary file is removed whatever happens. One that a killed process left behind is in nobody's way: no two have one
+name.
 """
 
 from __future__ import annotations

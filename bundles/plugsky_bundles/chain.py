@@ -8,8 +8,8 @@ may run beside it.
 
 Opening a log that a process left behind keeps every whole line that still follows its predecessor, cuts a torn rest
 (kept beside the log as `<name>.torn-<seq>`), writes a `chain.recovered` record saying which, and commits. At most
-8 MiB can stand uncommitted (the writer commits by itself beyond half of that); more was not left behind by a writer and is
-refused.
+8 MiB can stand uncommitted (the writer commits by itself beyond half of that); more was not left behind by a writer and
+is refused.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class ChainWriter:
         return self._position
 
     def append(self, record: Mapping[str, Any]) -> Position:
-        """Add a record: JSON without floats, at most 1 MiB and 14 levels. Raises ValueError, TypeError, NoSpace, OSError.
+        """Add a record: JSON without floats, at most 1 MiB and 14 levels.
 
-        When it raises, the record is not in the log.
+        Raises ValueError, TypeError, NoSpace or OSError; the record is then not in the log.
         """
         if self._uncommitted > MAX_TAIL // 2:
             self.commit()

@@ -1,11 +1,13 @@
 """Writing the audit trail: group commits, refusing disks, competing processes, and what is never written."""
 
 import io
+import os
 import resource
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -56,6 +58,19 @@ def full_disk(path: Path, room: int = 0) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def whole_again(audit: AuditLog) -> None:
+    """Waits until the trail takes records again."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            audit.check()
+        except PlugskyError:
+            assert time.monotonic() < deadline, "the trail never recovered"
+            time.sleep(0.01)
+        else:
+            return
 
 
 def test_a_record_whose_future_is_done_is_signed_and_in_the_chain(paths: SitePaths):
@@ -127,12 +142,10 @@ def test_what_the_disk_refuses_waits_and_stops_new_work(paths: SitePaths, monkey
             assert refused.value.kind is ErrorKind.OVERLOADED
             with pytest.raises(PlugskyError, match="audit trail"):
                 audit.check()
-            assert audit.problem
             assert not late.done()
         late.result(timeout=30)
+        whole_again(audit)
         audit.record("test", "me", "whole again", "ok", NOTHING)
-        audit.check()
-        assert audit.problem == ""
     subjects = [r.subject for r in trail.records(paths.audit, audit.name)]
     assert "job" in subjects
     assert "abc" not in subjects
@@ -149,6 +162,44 @@ def test_a_record_that_was_written_but_not_signed_in_time_is_retracted(
     (made,) = [r for r in written if r.action == "key.create"]
     (retracted,) = [r for r in written if r.action == events.RETRACT]
     assert retracted.subject == f"{audit.name}:{made.seq}"
+    verify_chain(chain(paths, audit.name))
+
+
+def test_a_chain_of_urgent_records_is_whole_again_when_the_disk_has_room(
+    paths: SitePaths, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(log, "RETRY_S", 0.01)
+    with opened(paths, "admin") as audit:
+        with full_disk(chain(paths, audit.name)):
+            for _ in range(2):
+                with pytest.raises(PlugskyError):
+                    audit.record("key.create", "root(0)", "abc", "ok", NOTHING)
+            with pytest.raises(PlugskyError):
+                audit.check()
+        whole_again(audit)
+        audit.record("key.create", "root(0)", "def", "ok", NOTHING)
+    found = oldest_first(paths, audit.name)
+    assert [r.subject for r in found if r.action == "key.create"] == ["def"]
+    (gap,) = [r for r in found if r.action == events.GAP]
+    assert gap.fields == {"records": 0, "refused": 2}
+    verify_chain(chain(paths, audit.name))
+
+
+def test_a_sync_that_fails_once_neither_loses_nor_doubles_a_record(paths: SitePaths, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(log, "RETRY_S", 0.01)
+    real, failures = os.fdatasync, [OSError(5, "Input/output error")]
+
+    def once(fd: int) -> None:
+        if failures:
+            raise failures.pop()
+        real(fd)
+
+    with opened(paths) as audit:
+        monkeypatch.setattr(os, "fdatasync", once)
+        audit.append("request.done", "key:a", "job", "stop", NOTHING).result(timeout=30)
+        whole_again(audit)
+    assert failures == []
+    assert [r.subject for r in oldest_first(paths, audit.name) if r.action == "request.done"] == ["job"]
     verify_chain(chain(paths, audit.name))
 
 
@@ -216,8 +267,7 @@ def test_a_killed_process_leaves_a_chain_that_the_next_one_continues(paths: Site
         audit.record("test", "me", "after", "ok", NOTHING)
     verify_chain(chain(paths, audit.name), {site_key(paths).public_key.keyid})
     subjects = [r.subject for r in oldest_first(paths, audit.name) if r.action == "test"]
-    assert subjects[0] == "committed"
-    assert subjects[-1] == "after"
+    assert subjects == ["committed", *map(str, range(2000)), "after"], "what was appended survives the process"
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""Writing the audit trail: one chain per process, one thread that writes it, one signature for many records.
+"""Writing the audit trail: one chain per process, one thread that signs it, one signature for many records.
 
-Guarantees. A record whose future is done is signed and on disk. Records wait at most :data:`GROUP_S` for company, an
-urgent one not at all; a power cut loses at most what waited, the death of the process loses what its thread had not
-yet handed to the kernel and nothing else. Two processes never write one chain: the second is refused, or where it may,
-takes a chain of its own beside (``host.cli-2``).
+Guarantees. A record is in the kernel's hands when :meth:`AuditLog.append` returns, so the death of the process loses
+none. A record whose future is done is signed and on disk; records wait at most :data:`GROUP_S` for company, an urgent
+one not at all, and that is what a power cut can lose. Two processes never write one chain: the second is refused, or
+where it may, takes a chain of its own beside (``host.cli-2``).
 
 When the disk refuses, nothing is dropped: records stay in the bounded queue and are tried again every second, urgent
 ones fail at once so that their caller can undo, and :meth:`AuditLog.check` stops the site from taking new work until
-the trail is whole again. Where policy lets the site serve without its trail, what the full queue cannot hold is
-counted, and the count is recorded as soon as writing works (``audit.gap``).
+the trail is whole again. The trail then says that it stood still (``audit.gap``): how many urgent records were refused,
+and, where policy lets the site serve without its trail, how many the full queue could not hold.
 
 The first record of a process names the newest signed line of every other chain, so that cutting or removing one
 chain contradicts another.
@@ -32,14 +32,14 @@ from plugsky.audit.trail import CHAIN_FILE, chain_names, newest_commit
 from plugsky.core.clock import Clock, rfc3339
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
-from plugsky_bundles.chain import ChainWriter, Position, Recovery
+from plugsky_bundles.chain import ChainWriter, Position
 from plugsky_bundles.errors import BundleError, ExistsError
 
 GROUP_S: Final = 0.05
 RETRY_S: Final = 1.0
 MAX_QUEUE: Final = 10_000
 MAX_WRITERS: Final = 16
-_NEXT: Final = "make room on the disk of the site's audit/ directory, then: plugsky doctor"
+_NEXT: Final = "make room on the disk of the site's audit/ directory, then: plugsky audit verify"
 
 
 @dataclass
@@ -54,14 +54,15 @@ class AuditLog:
 
     def __init__(self, chain: ChainWriter, name: str, clock: Clock, *, serve_without_audit: bool = False) -> None:
         self.name = name
-        self.recovery: Recovery = chain.recovery
         self._chain = chain
         self._clock = clock
         self._lenient = serve_without_audit
         self._queue: deque[_Waiting] = deque()
         self._written: list[tuple[_Waiting, Position]] = []
         self._dropped = 0
+        self._refused = 0
         self._problem = ""
+        self._urgent = False
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"audit {name}", daemon=True)
@@ -110,9 +111,9 @@ class AuditLog:
     def append(
         self, action: str, actor: str, subject: str, outcome: str, fields: Mapping[str, Fact]
     ) -> "Future[Position]":
-        """Queues a record and returns at once; the future is done when it is signed and on disk.
+        """Hands a record to the kernel, or queues it while that refuses. The future: it is signed and on disk.
 
-        Raises OVERLOADED when the queue is full, ValueError or TypeError for facts without an exact form.
+        Raises OVERLOADED when too many wait, ValueError or TypeError for facts without an exact form.
         """
         return self._put(Event(action, actor, subject, outcome, fields), urgent=False)
 
@@ -124,11 +125,6 @@ class AuditLog:
         """Raises OVERLOADED while the trail cannot be written, unless policy lets the site serve without it."""
         if self._problem and not self._lenient:
             raise _refusing(self._problem)
-
-    @property
-    def problem(self) -> str:
-        """Why the trail cannot be written now; empty while it can."""
-        return self._problem
 
     def close(self) -> None:
         """Writes what waits and a last record, and lets go of the chain. Raises when records could not be written."""
@@ -164,76 +160,93 @@ class AuditLog:
             if self._closing:
                 raise _refusing("the log is closed")
             if urgent and self._problem:
-                raise _refusing(self._problem)
-            if len(self._queue) >= MAX_QUEUE:
+                raise self._refuse(self._problem)
+            if len(self._queue) + len(self._written) >= MAX_QUEUE:
                 if not self._lenient:
                     raise _refusing(self._problem or f"{MAX_QUEUE} records wait to be written")
                 self._dropped += 1
                 waiting.done.set_exception(_refusing("the queue is full"))
                 return waiting.done
             self._queue.append(waiting)
-            if urgent or len(self._queue) == 1:
+            try:
+                self._hand_over()
+            except (BundleError, OSError) as error:
+                self._problem = _reason(error)
+                if urgent:
+                    self._queue.pop()
+                    raise self._refuse(self._problem) from error
+            self._urgent = self._urgent or urgent
+            if urgent or len(self._queue) + len(self._written) == 1:
                 self._changed.notify()
         return waiting.done
 
-    def _run(self) -> None:
-        while self._gather():
-            last_try = self._closing
-            try:
-                self._write()
-            except (BundleError, OSError) as error:
-                self._fail(_reason(error))
-                if last_try:
-                    return
-            else:
-                self._problem = ""
-        # The queue is empty and the log is closing: the thread ends, close() lets go of the chain.
+    def _refuse(self, why: str) -> PlugskyError:
+        """An urgent record cannot be written; the trail will say so."""
+        self._refused += 1
+        self._changed.notify()
+        return _refusing(why)
 
-    def _gather(self) -> bool:
-        """Waits for records and then for company. False when there is nothing left to write."""
-        with self._changed:
-            while not self._queue and not self._written and not self._closing:
-                self._changed.wait()
-            deadline = time.monotonic() + GROUP_S
-            while (
-                (left := deadline - time.monotonic()) > 0
-                and not self._closing
-                and not any(waiting.urgent for waiting in self._queue)
-            ):
-                self._changed.wait(left)
-            return bool(self._queue or self._written)
-
-    def _write(self) -> None:
-        """Hands what waits to the kernel, one by one, then signs. What is handed over is never handed over again."""
-        with self._changed:
-            dropped, self._dropped = self._dropped, 0
-            if dropped:
-                self._queue.appendleft(self._note(GAP, self.name, {"records": dropped}))
+    def _hand_over(self) -> None:
+        """Gives the kernel what waits, in order. What is handed over is never handed over again."""
+        if self._dropped or self._refused:
+            self._chain.append(self._note(GAP, self.name, {"records": self._dropped, "refused": self._refused}).record)
+            self._dropped = self._refused = 0
         while self._queue:
             waiting = self._queue[0]
             self._written.append((waiting, self._chain.append(waiting.record)))
             self._queue.popleft()
-        self._chain.commit()
-        written, self._written = self._written, []
+
+    def _run(self) -> None:
+        while self._gather():
+            last_try = self._closing
+            if not self._write() and last_try:
+                return
+        # Nothing waits and the log is closing: the thread ends, close() lets go of the chain.
+
+    def _gather(self) -> bool:
+        """Waits for records and then for company, or for a moment to try again. False when nothing is left to write."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._unfinished())
+            self._changed.wait_for(lambda: self._closing or self._urgent, RETRY_S if self._problem else GROUP_S)
+            return self._unfinished()
+
+    def _unfinished(self) -> bool:
+        return bool(self._queue or self._written or self._dropped or self._refused or self._problem)
+
+    def _write(self) -> bool:
+        """Signs what was handed over and makes it last; whether that worked. Others may append while the disk works."""
+        with self._changed:
+            self._urgent = False
+            try:
+                self._hand_over()
+                self._chain.sign()
+            except (BundleError, OSError) as error:
+                self._fail(_reason(error))
+                return False
+            signed = len(self._written)
+        try:
+            self._chain.sync()
+        except OSError as error:
+            with self._changed:
+                self._fail(_reason(error))
+            return False
+        with self._changed:
+            written, self._written = self._written[:signed], self._written[signed:]
+            if not self._queue and not self._refused:
+                self._problem = ""
         for waiting, position in written:
             if not waiting.done.done():
                 waiting.done.set_result(position)
+        return True
 
     def _fail(self, why: str) -> None:
-        """Keeps what can wait, fails what cannot, and lets a moment pass."""
-        with self._changed:
-            self._problem = why
-            urgent = [waiting for waiting in self._queue if waiting.urgent]
-            self._queue = deque(waiting for waiting in self._queue if not waiting.urgent)
-            for waiting, position in self._written:
-                # Handed over but not signed: it will be, so the chain must also say that its caller was told no.
-                if waiting.urgent and not waiting.done.done():
-                    self._queue.append(self._note(RETRACT, f"{self.name}:{position.seq}", {}))
-                    urgent.append(waiting)
-            for waiting in urgent:
+        """Keeps what can wait and fails what cannot."""
+        self._problem, self._urgent = why, False
+        for waiting, position in self._written:
+            # Handed over but not signed: it will be, so the chain must also say that its caller was told no.
+            if waiting.urgent and not waiting.done.done():
+                self._queue.append(self._note(RETRACT, f"{self.name}:{position.seq}", {}))
                 waiting.done.set_exception(_refusing(why))
-            if not self._closing:
-                self._changed.wait(RETRY_S)
 
     def _note(self, action: str, subject: str, fields: Mapping[str, Fact]) -> _Waiting:
         event = Event(action, "site", subject, "failed", fields)
