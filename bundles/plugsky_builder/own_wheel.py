@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from plugsky.core import env
 from plugsky.core.paths import checkout
 from plugsky_bundles.errors import NotFound, SourceError
 
@@ -29,9 +30,10 @@ def build(into: Path, wheelhouse: Path) -> Path:
         raise SourceError("The appliance's wheel cannot be built", "hatchling is not installed", "Run `make setup`")
     for old in into.glob("*.whl"):
         old.unlink()
-    command = ["env", f"SOURCE_DATE_EPOCH={EPOCH}", sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(into)]
+    environment = env.for_child() | {"SOURCE_DATE_EPOCH": EPOCH}
     done = subprocess.run(
-        [*command, "-d", str(into)], cwd=tree, capture_output=True, text=True, errors="replace", check=False
+        command, cwd=tree, env=environment, capture_output=True, text=True, errors="replace", check=False
     )
     wheels = list(into.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:

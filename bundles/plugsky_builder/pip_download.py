@@ -2,7 +2,7 @@
 
 Only wheels, only with hashes, no dependency that is not listed. pip runs as a child process of this Python; what it
 says is turned into progress and, when it fails, into one named error. Credentials in index addresses never get into an
-error.
+error, and the passphrase of the operator's keys never gets to pip.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from plugsky.core import env
 from plugsky_bundles.errors import DigestMismatch, NoSpace, SourceError, SourceUnreachable
 from plugsky_bundles.progress import Progress, ProgressEvent
 
@@ -47,7 +48,13 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
     done, item = 0, "the package index"
     progress(ProgressEvent("fetch", done, expected, item))
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        env=env.for_child(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as pip:
         try:
             for line in pip.stdout or ():

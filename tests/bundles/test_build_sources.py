@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundles.gguf_forge import Forge
-from plugsky_builder import locks, own_wheel, sources, wheels
+from plugsky_builder import locks, own_wheel, pip_download, sources, wheels
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, PypiFile, PythonRecipe
 from plugsky_bundles.errors import DigestMismatch, NotFound, SourceError, SourceUnreachable
@@ -161,6 +161,27 @@ def test_the_appliances_own_wheel_is_the_same_bytes_each_time(tmp_path):
         names = set(archive.namelist())
     assert {"plugsky/_data/recipes/demo.toml", "plugsky/_data/playbooks/preflight.yml"} <= names
     assert locks.normalised("Zope.Interface_x") == "zope-interface-x"
+
+
+@pytest.mark.parametrize("tool", ["pip", "hatchling"])
+def test_the_operators_passphrase_stays_with_plugsky(tool, tmp_path, monkeypatch):
+    """A stand-in for the interpreter writes down the environment that the tool would have had."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\nexit 1\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PLUGSKY_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setattr("sys.executable", str(stand_in))
+    use = {
+        "pip": lambda: pip_download.download("", tmp_path, expected=0, progress=silent),
+        "hatchling": lambda: own_wheel.build(tmp_path / "out", tmp_path),
+    }
+    with pytest.raises(SourceError):
+        use[tool]()
+    told = (tmp_path / "environment").read_text()
+    assert "correct horse" not in told
+    assert "HTTPS_PROXY=http://proxy.example:3128" in told
+    assert ("SOURCE_DATE_EPOCH=1577836800" in told) is (tool == "hatchling")
 
 
 def test_an_installed_plugsky_takes_its_own_wheel_from_the_wheelhouse(tmp_path, monkeypatch):
