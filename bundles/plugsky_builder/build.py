@@ -4,30 +4,32 @@ In this order: obtain every part (cached by hash); read the models' headers and 
 what the channel sealed last and with a draft that lies there already; and only when it differs write a directory beside
 the final one, give it its unsigned metadata, and rename it.
 So an interrupted build leaves a cache to go on from and no half bundle, and building the same
-thing twice changes nothing. Same recipe and same lock, same content id.
+thing twice changes nothing. A draft is replaced by changed content only while nobody has signed it. Same recipe and
+same lock, same content id.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+from tuf.api.metadata import Targets
 
 from plugsky_builder import assets, model_parts, wheels
 from plugsky_builder.cache import Cache
 from plugsky_builder.pack import Material, Packer
 from plugsky_builder.recipe import Recipe
 from plugsky_bundles.atomic import out_of_space, sync_directory
-from plugsky_bundles.drafting import read_draft, write_draft
-from plugsky_bundles.errors import Busy, DigestMismatch, ExistsError, NoSpace, NotFound, VerificationError
-from plugsky_bundles.format import MIB, REVOCATIONS, blob_path, bundle_dirname, check_target_paths, content_id
+from plugsky_bundles.drafting import SIGNED_ROLES, read_draft, write_draft
+from plugsky_bundles.errors import DigestMismatch, ExistsError, NoSpace, NotFound, VerificationError
+from plugsky_bundles.format import METADATA, MIB, REVOCATIONS, blob_path, bundle_dirname, check_target_paths, content_id
+from plugsky_bundles.locks import locked
 from plugsky_bundles.media import open_bundle
+from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.strict_json import encode
@@ -71,7 +73,10 @@ def build(
     with out_of_space(out):
         out.mkdir(parents=True, exist_ok=True)
     store = Cache(cache)
-    with _lock(store.root, "the builder's cache"), _lock(out, "the output directory"):
+    with (
+        locked(cache, f"The builder's cache {cache} is in use", "another build is running"),
+        locked(out, f"The output directory {out} is in use", "another build is running"),
+    ):
         materials = _gather(recipe, wheelhouse, store, progress)
         found = content_id(material.entry for material in materials)
         size = sum(material.length for material in materials)
@@ -139,6 +144,18 @@ def _is_whole(path: Path, trust: TrustDir, found: str, now: datetime) -> bool:
     )
 
 
+def _is_signed(path: Path) -> bool:
+    """Whether a draft lies at `path` that someone has signed, whole or not."""
+    for role in SIGNED_ROLES:
+        for file in path.glob(f"{METADATA}/*.{role}.json"):
+            try:
+                if read_metadata(file.read_bytes(), Targets, file.name).signatures:
+                    return True
+            except VerificationError:
+                continue
+    return False
+
+
 def _write(
     recipe: Recipe,
     materials: list[Material],
@@ -155,6 +172,12 @@ def _write(
             f"{final} is already sealed",
             "the trust directory does not know that version, so another one made it",
             "Choose another --out, or use the trust directory it was sealed with",
+        )
+    if _is_signed(final):
+        raise ExistsError(
+            f"{final} is signed already, and its content would change",
+            "the signatures of people would be thrown away",
+            f"Seal it with `plugsky bundle seal {final}`, or remove it and build again",
         )
     total = sum(material.length for material in materials)
     room = os.statvfs(out)
@@ -185,17 +208,3 @@ def _write(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-@contextmanager
-def _lock(directory: Path, what: str) -> Iterator[None]:
-    """Hold a lock on a directory that the kernel drops when this process ends."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{what} {directory} is in use", "another build is running", "Wait for it to end") from None
-        yield
-    finally:
-        os.close(handle)

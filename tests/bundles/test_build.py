@@ -141,6 +141,20 @@ def test_changed_content_replaces_a_draft_and_follows_a_sealed_bundle(workshop):
     assert workshop.build().version == 2
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["a whole draft", "a draft that lost a blob"])
+def test_a_draft_that_someone_signed_is_not_thrown_away(workshop, lost):
+    first = workshop.build()
+    signing.sign(first.path, workshop.trust, PASSPHRASE, now=NOW)
+    if lost:
+        next((first.path / "blobs").rglob("sha256-*")).unlink()
+    before = tree(workshop.out)
+    workshop.write_model(Forge().with_key("general.name", STRING, "Second").build())
+    with pytest.raises(ExistsError, match="is signed already") as caught:
+        workshop.build()
+    assert f"plugsky bundle seal {first.path}" in caught.value.next
+    assert tree(workshop.out) == before
+
+
 def test_a_draft_that_lost_a_blob_is_built_again(workshop):
     built = workshop.build()
     before = tree(workshop.out)
