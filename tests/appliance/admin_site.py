@@ -68,7 +68,7 @@ class Gateway:
 
     async def cancel(self, job: str) -> None:
         if job not in [request.job for request in self.live]:
-            raise PlugskyError(ErrorKind.NOT_FOUND, f"no request {job} is in flight", next="plugsky request list")
+            raise PlugskyError(ErrorKind.NOT_FOUND, f"no request {job} is in flight", next="plugsky console")
         self.live = [request for request in self.live if request.job != job]
 
 

@@ -18,7 +18,7 @@ from plugsky.admin import call_server
 from plugsky.admin.call_client import CallClient
 from plugsky.admin.call_server import Answer, CallServer, bind_socket
 from plugsky.admin.client import AdminClient
-from plugsky.admin.gateway import GatewayClient
+from plugsky.admin.gateway_client import GatewayClient
 from plugsky.admin.server import AdminServer
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.frames import Abort, Call, CallFailed, encode, from_admin_buffer

@@ -16,7 +16,7 @@ import pytest
 
 from appliance.scripted_engine import DIGEST, ScriptedEngine
 from plugsky.access.keys import Keys
-from plugsky.admin.gateway import GatewayClient
+from plugsky.admin.gateway_client import GatewayClient
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths

@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from plugsky.admin import ports
 from plugsky.admin.assembly import admin_service
 from plugsky.admin.facts import FilesOfSite
-from plugsky.admin.gateway import GatewayClient
+from plugsky.admin.gateway_client import GatewayClient
 from plugsky.admin.server import AdminServer
 from plugsky.core.activation import listen
 from plugsky.core.clock import SystemClock

@@ -1,4 +1,4 @@
-"""The gateway's control socket: live requests, traffic, cancel. Admin is its peer (``plugsky.admin.gateway``).
+"""The gateway's control socket: live requests, traffic, cancel. Admin is its peer (``plugsky.admin.gateway_client``).
 
 Only root and the gateway's own user are answered; who calls is the kernel's word.
 """
@@ -37,6 +37,6 @@ def _cancel(flights: Flights, job: object) -> None:
             ErrorKind.NOT_FOUND,
             "there is no such request in flight",
             why="it ended, or never was",
-            next="plugsky request list",
+            next="plugsky console",
             param="job",
         )

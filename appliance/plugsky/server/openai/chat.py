@@ -14,10 +14,10 @@ import msgspec
 
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.server.answer import Answer, Ask
+from plugsky.server.settlement import Answer, Ask
 from plugsky.server.deps import Gateway
 from plugsky.server.exchange import Exchange
-from plugsky.server.life import authenticate, begin, in_flight, resolve
+from plugsky.server.admission import authenticate, begin, in_flight, resolve
 from plugsky.server.openai.fields import ChatRequest, parse
 
 _CONTENT: Final = b'"content":""'

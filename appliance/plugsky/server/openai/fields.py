@@ -13,7 +13,7 @@ from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.policy import Limits
 from plugsky.server.openai.tables import sort_names
-from plugsky.server.strict_json import decode
+from plugsky.server.request_json import decode
 
 _NULL: Final = Raw(b"null")
 _EMPTY: Final = frozenset({b"null", b"[]"})

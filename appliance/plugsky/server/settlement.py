@@ -1,4 +1,4 @@
-"""A booked request: its text as it comes, its top-ups, its end.
+"""Settlement: the arrows submit, top-up and settle of a request that is booked, and its text as it comes.
 
 Guarantees, in order:
 

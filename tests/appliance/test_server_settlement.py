@@ -17,7 +17,7 @@ from appliance.scripted_engine import DIGEST
 from plugsky.admin.recovery import recover
 from plugsky.audit import events
 from plugsky.core import frames
-from plugsky.server import answer, exchange
+from plugsky.server import exchange, settlement
 from plugsky.state import LedgerEntry, Tenant
 
 MESSAGES = [{"role": "user", "content": "how wide is it"}]
@@ -169,7 +169,7 @@ async def test_a_deadline_in_the_engine_is_a_timeout_that_is_billed(site):
 
 
 async def test_an_engine_that_falls_silent_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(answer, "GRACE_S", 0.05)
+    monkeypatch.setattr(settlement, "GRACE_S", 0.05)
     with tempfile.TemporaryDirectory(prefix="ps") as run:
         async with ApiSite(tmp_path, Path(run), replace(LIMITS, request_timeout_s=0.3)) as site:
             site.with_engine(silent_after=1)

@@ -1,11 +1,11 @@
-"""The life of one request up to the engine's acceptance, the same for every dialect.
+"""Admission: the arrows auth, prepare and reserve of one request, the same for every dialect.
 
 Guarantees, in order:
 
 1. Whatever can be wrong with a request is found before anything is set aside for it: the model, the key's scope, the
    context (``prepare``). Such a refusal is recorded, costs nothing, and has an HTTP status of its own.
 2. ``prompt + min(max_tokens, step)`` tokens are reserved before the engine sees the request.
-3. From the reservation on, however the request ends, it is settled once: :mod:`plugsky.server.answer`.
+3. From the reservation on, however the request ends, it is settled once: :mod:`plugsky.server.settlement`.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
-from plugsky.server.answer import NOTHING, Answer, Ask
+from plugsky.server.settlement import NOTHING, Answer, Ask
 from plugsky.server.deps import AuditFields, Engine, Entry, Gateway, Outcome, RawHeaders, ServedModel
 from plugsky.server.failures import in_full, too_late
 from plugsky.server.flights import Flight
