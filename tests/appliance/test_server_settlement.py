@@ -17,6 +17,7 @@ from appliance.scripted_engine import DIGEST
 from plugsky.admin.recovery import recover
 from plugsky.audit import events
 from plugsky.core import frames
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.server import exchange, settlement
 from plugsky.state import LedgerEntry, Tenant
 
@@ -158,6 +159,27 @@ async def test_a_budget_that_ends_in_the_middle_ends_the_stream_with_that_error(
     (row,) = site.rows()
     assert (row.outcome, row.completion_tokens) == ("quota_exhausted", len(pieces) - 1)
     assert site.ledger.report().open_reservations == 0
+
+
+@pytest.mark.parametrize("room", ["ledger", "trail"])
+async def test_books_that_fail_for_a_moment_take_the_settlement_all_the_same(site, monkeypatch, room):
+    monkeypatch.setattr(settlement, "FIRST_PAUSE_S", 0.01)
+    holder, name = (site.ledger, "settle") if room == "ledger" else (site.audit, "append")
+    real, failures = getattr(holder, name), [PlugskyError(ErrorKind.OVERLOADED, "not now") for _ in range(2)]
+
+    def at_last(*given):
+        if failures:
+            assert site.engine.acknowledged == []
+            raise failures.pop()
+        return real(*given)
+
+    monkeypatch.setattr(holder, name, at_last)
+    assert (await site.ask()).usage.completion_tokens == 4
+    assert failures == []
+    assert [tokens(row) for row in site.rows()] == [(4, 4, "stop")]
+    assert site.ledger.report().open_reservations == 0
+    assert len(site.records(events.REQUEST)) == 1
+    await until(lambda: site.engine.acknowledged == [site.rows()[0].job])
 
 
 async def test_a_deadline_in_the_engine_is_a_timeout_that_is_billed(site):

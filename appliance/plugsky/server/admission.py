@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
-from plugsky.server.settlement import NOTHING, Answer, Ask
 from plugsky.server.deps import AuditFields, Engine, Entry, Gateway, Outcome, RawHeaders, ServedModel
 from plugsky.server.failures import in_full, too_late
 from plugsky.server.flights import Flight
+from plugsky.server.settlement import NOTHING, Answer, Ask
 
 
 async def authenticate(gateway: Gateway, headers: RawHeaders) -> Principal:

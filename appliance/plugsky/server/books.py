@@ -2,8 +2,9 @@
 
 Writes go through one thread, so that the requests of this process queue for SQLite's one writer in order instead of
 competing for it; keys are read in another. Settling closes the ledger entry first and then hands the record with the
-same counts to the audit trail, whose own thread signs it within its group commit. The record is queued when
-:meth:`Books.settle` returns; a trail that cannot be written stops the next requests (:meth:`Books.check`).
+same counts to the audit trail, which gives it to the kernel at once and signs it within its group commit. A settlement
+that fails may be tried again: what it did already is not done twice. A trail that cannot be written stops the next
+requests (:meth:`Books.check`).
 """
 
 import asyncio
@@ -59,21 +60,24 @@ class Books:
 
     async def settle(self, entry: Entry, outcome: Outcome) -> None:
         """Close the entry and hand its record to the audit trail."""
-        row = await _in(self._writer, lambda: self._ledger.settle(entry.job, outcome.usage, outcome.name))
-        self._audit.append(*events.request_done(row, outcome.fields))
+
+        def write() -> None:
+            row = self._ledger.settle(entry.job, outcome.usage, outcome.name)
+            self._audit.append(*events.request_done(row, outcome.fields))
+
+        await _in(self._writer, write)
 
     async def refused(self, job: str, principal: Principal, requested_model: str, outcome: Outcome) -> None:
         """Record a request that was turned away before anything was set aside for it."""
-        self._audit.append(
-            *events.request_refused(
-                job,
-                tenant=principal.tenant,
-                key_id=principal.key_id,
-                requested_model=requested_model,
-                outcome=outcome.name,
-                extra=outcome.fields,
-            )
+        event = events.request_refused(
+            job,
+            tenant=principal.tenant,
+            key_id=principal.key_id,
+            requested_model=requested_model,
+            outcome=outcome.name,
+            extra=outcome.fields,
         )
+        await _in(self._writer, lambda: self._audit.append(*event))
 
     def close(self) -> None:
         """Finish what the threads have begun."""

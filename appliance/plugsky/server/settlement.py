@@ -5,7 +5,8 @@ Guarantees, in order:
 1. Tokens are topped up a step ahead of the answer; a refused top-up ends the answer with that error.
 2. The usage is settled before the end is handed out, so a client that saw the end finds it billed.
 3. However the answer ends (finish, cancel, hang-up, deadline, lost engine, stopping process), it is settled once, with
-   the engine's own count; when the engine is lost, with what was received from it.
+   the engine's own count; when the engine is lost, with what was received from it. Books that cannot be written now are
+   tried again until they take it: a disk that is full for a while costs the client time, never the count.
 4. Only after that the engine may forget the job.
 """
 
@@ -23,6 +24,9 @@ from plugsky.server.flights import Flight
 
 GRACE_S: Final = 5.0
 """How long an engine may take to end a request it was told to end, before it is given up."""
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+"""Between two tries to settle: doubled from the first to the longest."""
 NOTHING: Final = frames.Usage(prompt_tokens=0, completion_tokens=0)
 
 
@@ -179,7 +183,16 @@ class Answer:
         await asyncio.shield(self._settling)
 
     async def _write(self, outcome: Outcome) -> None:
-        await self._gateway.accounts.settle(self._entry, outcome)
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._gateway.accounts.settle(self._entry, outcome)
+                break
+            except PlugskyError as error:
+                if not error.kind.value.retryable:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
         if self._stream is not None:
             self._stream.acknowledge()
 

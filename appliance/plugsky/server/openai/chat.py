@@ -14,11 +14,11 @@ import msgspec
 
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.server.settlement import Answer, Ask
+from plugsky.server.admission import authenticate, begin, in_flight, resolve
 from plugsky.server.deps import Gateway
 from plugsky.server.exchange import Exchange
-from plugsky.server.admission import authenticate, begin, in_flight, resolve
 from plugsky.server.openai.fields import ChatRequest, parse
+from plugsky.server.settlement import Answer, Ask
 
 _CONTENT: Final = b'"content":""'
 DONE: Final = b"data: [DONE]\n\n"

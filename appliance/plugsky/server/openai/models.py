@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from plugsky.server.admission import authenticate, resolve
 from plugsky.server.deps import Gateway, ServedModel
 from plugsky.server.exchange import Exchange
-from plugsky.server.admission import authenticate, resolve
 
 
 def shape(model: ServedModel, context: int) -> dict[str, Any]:
