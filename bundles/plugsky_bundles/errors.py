@@ -86,6 +86,10 @@ class MetadataExpired(VerificationError):
     """Metadata past its date, by the newest time that this site can prove."""
 
 
+class SealedInFuture(VerificationError):
+    """A bundle sealed at a time that has not come yet: the build machine's clock or this one's is wrong."""
+
+
 class Rollback(VerificationError):
     """An older version than one already accepted, or other content under the same version."""
 
@@ -181,6 +185,10 @@ class InstallError(BundleError):
 
 class Busy(BundleError):
     """Another process is working on the same site or output directory."""
+
+
+class SiteChanged(BundleError):
+    """A site that is no longer what it was when the bundle was verified or the plan was made."""
 
 
 class ExistsError(BundleError):

@@ -31,7 +31,8 @@ INODE_MARGIN: Final = 256
 class SiteFacts:
     """What a plan needs to know of a site.
 
-    `store` and `staged` map the digests held there to lengths in bytes, `installed` bundle ids to generations.
+    `store` and `staged` map the digests held there to lengths in bytes, `installed` bundle ids to generations, of which
+    `damaged` are not whole; `current` is the generation that runs, None before the first.
     """
 
     store: Mapping[str, int]
@@ -42,6 +43,8 @@ class SiteFacts:
     installed: Mapping[str, int]
     python: str
     machine: str
+    current: int | None = None
+    damaged: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,10 @@ class PlannedFile:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`generation` is the one this installation makes, or the one that is there when nothing is to do (`installed`).
+    """`generation` is the one this installation makes, or the one that is there already (`installed`).
 
+    `replaces` is the generation that is current until then; `repairs` a damaged one of the same bundle, in whose stead
+    a new one is made.
     Bytes: `read_bytes` from media, `write_bytes` into the store, `venv_bytes` for the unpacked Python parts,
     `need_bytes` of free space in all.
     """
@@ -68,11 +73,23 @@ class Plan:
     content_id: str
     generation: int
     installed: bool
+    replaces: int | None
+    repairs: int | None
     files: tuple[PlannedFile, ...]
     read_bytes: int
     write_bytes: int
     venv_bytes: int
     need_bytes: int
+
+    @property
+    def activates(self) -> bool:
+        """Whether `current` moves."""
+        return self.replaces != self.generation
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to do at all."""
+        return not self.installed or self.activates
 
     @property
     def copied(self) -> tuple[PlannedFile, ...]:
@@ -103,6 +120,8 @@ class Plan:
             "content_id": self.content_id,
             "generation": self.generation,
             "installed": self.installed,
+            "replaces": self.replaces,
+            "repairs": self.repairs,
             "files": [
                 {"path": file.path, "length": file.length, "sha256": file.sha256, "held": file.held}
                 for file in self.files
@@ -113,7 +132,8 @@ class Plan:
 def plan_install(verified: VerifiedBundle, site: SiteFacts) -> Plan:
     """The plan that brings `site` to `verified`. Raises NotForThisHost or NoSpace."""
     _check_host(verified, site)
-    installed = verified.bundle_id in site.installed
+    there = site.installed.get(verified.bundle_id)
+    installed = there is not None and there not in site.damaged
     files = tuple(
         PlannedFile(path, entry.length, entry.sha256, site.store.get(entry.sha256) == entry.length)
         for path, entry in sorted(verified.entries.items())
@@ -128,8 +148,10 @@ def plan_install(verified: VerifiedBundle, site: SiteFacts) -> Plan:
         version=verified.version,
         bundle_id=verified.bundle_id,
         content_id=verified.content_id,
-        generation=site.installed.get(verified.bundle_id, site.next_generation),
+        generation=there if installed and there is not None else site.next_generation,
         installed=installed,
+        replaces=site.current,
+        repairs=None if installed else there,
         files=files,
         read_bytes=0 if installed else write_bytes,
         write_bytes=0 if installed else write_bytes,

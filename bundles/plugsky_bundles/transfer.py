@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,22 @@ def held(directory: Path) -> dict[str, int]:
     with os.scandir(directory) as entries:
         found = [(STORED.fullmatch(entry.name), entry) for entry in entries if entry.is_file(follow_symlinks=False)]
         return {match[1]: entry.stat(follow_symlinks=False).st_size for match, entry in found if match}
+
+
+def whole(directory: Path, wanted: Mapping[str, int], progress: Progress = silent) -> dict[str, int]:
+    """Of the `wanted` digests with their lengths, those that `directory` holds whole: every byte is read and hashed."""
+    found = {digest: length for digest, length in held(directory).items() if wanted.get(digest) == length}
+    total, done = sum(found.values()), 0
+    right: dict[str, int] = {}
+    for digest, length in found.items():
+        path = directory / f"sha256-{digest}"
+        progress(ProgressEvent("check", done, total, path.name))
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+                right[digest] = length
+        done += length
+        progress(ProgressEvent("check", done, total, path.name))
+    return right
 
 
 def apply(

@@ -14,6 +14,7 @@ from plugsky_bundles.format import Chunk, FileEntry
 from plugsky_bundles.media import Bundle
 from plugsky_bundles.metadata import Listed
 from plugsky_bundles.state import TrustState
+from plugsky_bundles.walk import Anchor
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class VerifiedBundle:
     """`expires` is the earliest date in it; `sealed_at` its own, `time` the newest time that can be proved (both UTC).
 
     `signers` by role name; `evidence` are the files outside the targets; `lists` the chunk lists by target path;
-    `checks` says in order what was checked; `state` is the trust state once this bundle is accepted.
+    `checks` says in order what was checked; `anchor` is what it was verified against, `state` the trust state once it
+    is accepted; `roots` are the fingerprints of all roots that lead to its own.
     """
 
     bundle: Bundle
@@ -46,5 +48,7 @@ class VerifiedBundle:
     evidence: Mapping[str, Listed] = field(repr=False)
     lists: Mapping[str, Chunk] = field(repr=False)
     custodians: frozenset[str]
+    roots: frozenset[str]
+    anchor: Anchor = field(repr=False)
     checks: tuple[str, ...]
     state: TrustState = field(repr=False)

@@ -56,6 +56,8 @@ def verify_metadata(bundle: Bundle, anchor: Anchor, *, now: datetime) -> Verifie
         evidence=found.evidence,
         lists=lists,
         custodians=frozenset(found.root.roles["snapshot"].keyids),
+        roots=found.roots,
+        anchor=anchor,
         checks=tuple(found.checks),
         state=before.accept(
             root=found.root_bytes,

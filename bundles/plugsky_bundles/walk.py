@@ -9,7 +9,8 @@ No file is opened here: bytes come from a `Reader`. In order:
 5. targets: those bytes, signed, and delegating to the same keys and threshold; then each delegated role;
 6. all of one channel; nothing past its date at the newest time that can be proved; no other file in `metadata/`.
 
-The newest time is the latest of the clock, the site's state and the timestamp itself.
+The newest time is the latest of the clock, the site's state and the timestamp itself; a timestamp more than two days
+beyond the other two is refused, because accepting it would make every right bundle after it expire.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
@@ -29,6 +30,7 @@ from plugsky_bundles.errors import (
     MetadataMissing,
     NotSealed,
     Rollback,
+    SealedInFuture,
     UnlistedFile,
     UntrustedRoot,
 )
@@ -59,6 +61,8 @@ from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.times import parse_stamp, stamp, whole_seconds
 
 MAX_ROOTS: Final = 256
+CLOCKS_APART: Final = timedelta(days=2)
+"""How far the build machine's clock may be ahead; a time once accepted is kept, and outlives every later expiry."""
 Anchor = TrustState | str
 S = TypeVar("S", Snapshot, Targets)
 
@@ -77,7 +81,7 @@ class Reader(Protocol):
 
 @dataclass(slots=True)
 class Walk:
-    """What the walk found; each step fills its part."""
+    """What the walk found; each step fills its part. `roots` are the fingerprints that lead to the root that counts."""
 
     reader: Reader
     root: Root
@@ -93,6 +97,7 @@ class Walk:
     dated: dict[str, Signed] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     checks: list[str] = field(default_factory=list)
+    roots: frozenset[str] = frozenset()
 
     @property
     def expires(self) -> datetime:
@@ -111,8 +116,9 @@ def fingerprint(root: bytes) -> str:
 def walk(reader: Reader, anchor: Anchor, now: datetime) -> Walk:
     """Verify all metadata of a bundle. Raises a VerificationError that says what is wrong; never returns in doubt."""
     floor_time = anchor.time if isinstance(anchor, TrustState) else EPOCH
-    root, root_bytes, used, signers = _roots(reader, anchor)
-    found = Walk(reader, root, root_bytes, max(whole_seconds(now), floor_time), used=used, signers={"root": signers})
+    root, root_bytes, used, signers, roots = _roots(reader, anchor)
+    time = max(whole_seconds(now), floor_time)
+    found = Walk(reader, root, root_bytes, time, used=used, signers={"root": signers}, roots=roots)
     found.dated["root"] = root
     found.checks.append(f"root version {root.version} leads back to the trusted root")
     snapshot_file, snapshot_version = _timestamp(found, anchor)
@@ -131,7 +137,8 @@ def walk(reader: Reader, anchor: Anchor, now: datetime) -> Walk:
     return found
 
 
-def _roots(reader: Reader, anchor: Anchor) -> tuple[Root, bytes, set[str], tuple[str, ...]]:
+def _roots(reader: Reader, anchor: Anchor) -> tuple[Root, bytes, set[str], tuple[str, ...], frozenset[str]]:
+    """The root that counts, its bytes, the files that were read, who signed it, and the fingerprints leading to it."""
     numbers = sorted(int(match[1]) for name in reader.names if (match := _ROOT_NAME.fullmatch(name)))
     if not numbers:
         raise MetadataMissing("The bundle has no root", "metadata/1.root.json is missing", _RECOPY)
@@ -151,15 +158,18 @@ def _roots(reader: Reader, anchor: Anchor) -> tuple[Root, bytes, set[str], tuple
         before = root
     used = {f"{number}.root.json" for number in numbers}
     root, data, signers = chain[numbers[-1]]
+    roots = frozenset(fingerprint(link) for _, link, _ in chain.values()) if anchored else frozenset()
+    if isinstance(anchor, TrustState):
+        roots |= {fingerprint(anchor.root)}
     if isinstance(anchor, TrustState) and (own := _own_root(anchor)).version > root.version:
-        return own, anchor.root, used, ()
+        return own, anchor.root, used, (), roots
     if not anchored:
         raise UntrustedRoot(
             "The bundle is not signed for here",
             f"its root {fingerprint(chain[numbers[0]][1])} is not the one that is trusted",
             "Compare the fingerprint with the one on paper",
         )
-    return root, data, used, signers
+    return root, data, used, signers, roots
 
 
 def _root(data: bytes, number: int, before: Root | None, what: str) -> tuple[Root, tuple[str, ...]]:
@@ -188,6 +198,12 @@ def _timestamp(found: Walk, anchor: Anchor) -> tuple[Listed, int]:
     found.signers["timestamp"] = count_signatures([found.root], "timestamp", metadata, what)
     found.channel = check_common(signed, None, what)
     found.sealed_at = parse_stamp(signed.unrecognized_fields.get(TIME), what)
+    if found.sealed_at > found.time + CLOCKS_APART:
+        raise SealedInFuture(
+            "The bundle was sealed at a time that has not come yet",
+            f"it says {stamp(found.sealed_at)}, and here it is {stamp(found.time)}",
+            "Set this host's clock if it is wrong; if it is right, ask for a bundle sealed with a right clock",
+        )
     found.time = max(found.time, found.sealed_at)
     found.checks.append("timestamp is signed")
     _note(found, "timestamp", signed, anchor)

@@ -22,6 +22,7 @@ from plugsky_bundles.errors import (
     NotSealed,
     Revoked,
     Rollback,
+    SealedInFuture,
     SignatureInvalid,
     SignatureMissing,
     SignatureUnknown,
@@ -571,11 +572,19 @@ def test_metadata_written_in_another_form_is_refused(forge, bundle):
 # Time, floors and revocation
 
 
-def test_the_clock_may_be_behind_but_not_beyond_the_date(bundle):
-    assert verify(bundle, now=datetime(1970, 1, 1, tzinfo=UTC)).time == NOW
+def test_the_clock_may_be_two_days_behind_but_not_beyond_the_date(bundle):
+    assert verify(bundle, now=NOW - timedelta(days=2)).time == NOW
+    refused(bundle, SealedInFuture, now=NOW - timedelta(days=2, seconds=1))
     verify(bundle, now=NOW + LIFETIME - timedelta(seconds=1))
     refused(bundle, MetadataExpired, now=NOW + LIFETIME)
     refused(bundle, MetadataExpired, now=datetime(2099, 1, 1, tzinfo=UTC))
+
+
+def test_a_build_clock_that_runs_years_ahead_cannot_make_every_later_bundle_expire(forge, tmp_path):
+    ahead = forge.sealed(now=NOW + timedelta(days=70), expires=NOW + 2 * LIFETIME)
+    refused(ahead, SealedInFuture)
+    state = TrustState(open_trust(forge.trust).root_bytes, time=NOW + timedelta(days=69))
+    assert verify(ahead, state).state.time == NOW + timedelta(days=70), "a time accepted before counts as the clock"
 
 
 def test_the_newest_time_ever_accepted_counts_when_the_clock_is_set_back(forge, bundle):
