@@ -22,6 +22,7 @@ from appliance.hand_clock import HandClock
 from plugsky.audit import AuditLog, events, log, site_key, trail
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
+from plugsky_bundles.chain import ChainWriter
 from plugsky_bundles.chain_verify import verify_chain
 
 NOTHING: dict[str, events.Fact] = {}
@@ -311,6 +312,36 @@ def test_a_search_gives_the_newest_first_and_looks_everywhere(paths: SitePaths):
     assert len(trail.search(paths.audit, text="treasury")) == 6
     assert len(trail.search(paths.audit, text="ROOT(0)", since=found[0].time)) == 4
     assert trail.search(paths.audit, text="no such thing") == ()
+
+
+def test_a_search_finds_what_lies_behind_a_recovery(paths: SitePaths):
+    clock = HandClock()
+    for process in ("gateway", "admin"):
+        audit = AuditLog.open(paths, process, clock)
+        clock.pass_(seconds=1)
+        audit.record("test", "me", f"{process} before", "ok", NOTHING)
+        audit.close()
+    with chain(paths, f"{log.host_name()}.gateway").open("ab") as torn:
+        torn.write(b"torn")
+    audit = AuditLog.open(paths, "gateway", clock)
+    (last, *_) = trail.search(paths.audit, action=events.OPEN)
+    audit.close()
+    found = trail.search(paths.audit)
+    (recovered,) = [r for r in found if r.action == "chain.recovered"]
+    assert recovered.time == last.time
+    assert [r.subject for r in trail.search(paths.audit, action="test")] == ["admin before", "gateway before"]
+    assert [r.time for r in found] == sorted((r.time for r in found), reverse=True)
+    assert recovered in trail.search(paths.audit, since=last.time)
+
+
+def test_a_recovery_at_the_end_of_a_chain_has_the_time_of_the_record_before_it(paths: SitePaths):
+    with opened(paths) as audit:
+        name = audit.name
+    with chain(paths, name).open("ab") as torn:
+        torn.write(b"torn")
+    ChainWriter(chain(paths, name), site_key(paths), name).close()
+    recovered, before, *_ = trail.records(paths.audit, name)
+    assert (recovered.action, recovered.time) == ("chain.recovered", before.time)
 
 
 def test_a_search_in_a_damaged_chain_says_so(paths: SitePaths):

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -62,7 +62,26 @@ def as_record(chain: str, line: Line) -> Record:
 
 
 def records(audit: Path, chain: str) -> Iterator[Record]:
-    """The records of one chain, newest first. Raises TAMPERED at a line that is none."""
+    """The records of one chain, newest first. Raises TAMPERED at a line that is none.
+
+    What the chain notes of itself has no time; it is shown with that of the record after it, or else before it.
+    """
+    time = ""
+    untimed: list[Record] = []
+    for record in _as_written(audit, chain):
+        if record.time:
+            time = record.time
+            yield from (replace(held, time=time) for held in untimed)
+            untimed.clear()
+            yield record
+        elif time:
+            yield replace(record, time=time)
+        else:
+            untimed.append(record)
+    yield from untimed
+
+
+def _as_written(audit: Path, chain: str) -> Iterator[Record]:
     with (audit / chain / CHAIN_FILE).open("rb") as file:
         for raw in _lines_backwards(file):
             try:
