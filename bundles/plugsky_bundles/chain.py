@@ -41,7 +41,16 @@ from plugsky_bundles.chain_lines import (
 from plugsky_bundles.chain_verify import ChainReport, commit_fits, verify_chain
 from plugsky_bundles.errors import ChainError, ExistsError, KeyUnusable, VerificationError
 
-__all__ = ["ChainReport", "ChainWriter", "Line", "Position", "Recovery", "head_payload", "verify_chain"]
+__all__ = [
+    "ChainReport",
+    "ChainWriter",
+    "Line",
+    "Position",
+    "Recovery",
+    "being_written",
+    "head_payload",
+    "verify_chain",
+]
 
 MAX_TAIL: Final = 8 << 20
 MAX_ORIGIN: Final = 200
@@ -55,6 +64,16 @@ class Recovery:
 
     recommitted: int = 0
     cut_bytes: int = 0
+
+
+def being_written(path: Path) -> bool:
+    """Whether a process holds the chain at `path`."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 class ChainWriter:

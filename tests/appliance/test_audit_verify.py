@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from appliance.proven_site import ProvenSite
+from plugsky.access.ledger import Ledger
 from plugsky.admin.provenance import custodians, verify_trail
 from plugsky.admin.recovery import recover
-from plugsky.audit import AuditLog, trail
+from plugsky.audit import AuditLog, log, trail
 from plugsky.audit.verify import SiteVerdict
 
 
@@ -203,3 +204,43 @@ def test_after_a_kill_the_next_start_completes_ledger_and_trail(site: ProvenSite
     assert site.ledger.report().open_reservations == 0
     again = recover(site.paths, site.ledger, site.gateway)
     assert (again.reservations, again.records) == (0, 0)
+
+
+def test_a_clock_that_steps_back_doubles_no_record(site: ProvenSite):
+    site.clock.pass_(days=-1)
+    site.gateway.record("test", "me", "in the past", "ok", {})
+    site.clock.pass_(days=1)
+    site.record_request("after")
+    found = recover(site.paths, site.ledger, site.gateway)
+    assert (found.reservations, found.records) == (0, 0)
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+
+
+def test_an_entry_closed_after_the_clock_stepped_back_gets_its_record(site: ProvenSite):
+    site.clock.pass_(days=-1)
+    site.record_request("late", audited=False)
+    site.gateway.close()
+    site.gateway = AuditLog.open(site.paths, "gateway", site.clock)
+    assert recover(site.paths, site.ledger, site.gateway).records == 1
+    site.clock.pass_(days=2)
+    assert verdict(site).problems == ()
+
+
+def test_what_a_host_of_another_name_left_open_is_closed_too(site: ProvenSite, monkeypatch: pytest.MonkeyPatch):
+    site.record_request("late", audited=False)
+    principal = site.keys.authenticate([(b"authorization", f"Bearer {site.key.secret}".encode())])
+    site.ledger.reserve(job="open", principal=principal, requested_model="m", model="m", digest="d" * 64, tokens=9)
+    monkeypatch.setattr(log, "host_name", lambda: "renamed")
+    renamed = AuditLog.open(site.paths, "gateway", site.clock)
+    ledger = Ledger(site.database, site.clock, renamed.name)
+    beside = recover(site.paths, ledger, renamed)
+    assert (beside.reservations, beside.records) == (0, 0), "its old gateway still runs"
+    site.gateway.close()
+    found = recover(site.paths, ledger, renamed)
+    assert (found.reservations, found.records) == (1, 2)
+    assert recover(site.paths, ledger, renamed).records == 0
+    renamed.close()
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+    assert site.ledger.report().open_reservations == 0

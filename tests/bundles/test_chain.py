@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugsky_bundles import keys
-from plugsky_bundles.chain import ChainWriter, Position, verify_chain
+from plugsky_bundles.chain import ChainWriter, Position, being_written, verify_chain
 from plugsky_bundles.chain_lines import START, read_line, write_line
 from plugsky_bundles.errors import ChainError, ExistsError, KeyUnusable, NoSpace, NotFound, VerificationError
 
@@ -237,6 +237,9 @@ def test_one_writer_at_a_time(log):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ExistsError, match="another process"):
             ChainWriter(log, SIGNER, "test")
+    assert not being_written(log)
+    with ChainWriter(log, SIGNER, "test"):
+        assert being_written(log)
 
 
 def test_a_full_disk_leaves_whole_lines_only(tmp_path, monkeypatch):

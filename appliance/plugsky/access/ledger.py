@@ -1,7 +1,7 @@
 """The usage ledger: the truth about who used what.
 
 The life of an entry: :meth:`Ledger.reserve` before a request may run, :meth:`Ledger.top_up` while it produces,
-:meth:`Ledger.settle` with the engine's counts however it ended; :meth:`Ledger.recover` closes what a crash of the same
+:meth:`Ledger.settle` with the engine's counts however it ended; :meth:`Ledger.recover` closes what the crash of a
 writer left open, charging nothing that no engine counted. Each is one transaction that also moves the tenant's monthly
 sums, so at every moment: reserved sum = the open reservations of that month, used sum = its settled tokens. A refused
 reservation or top-up changes nothing. Settling twice with the same counts is settling once.
@@ -9,7 +9,7 @@ reservation or top-up changes nothing. Settling twice with the same counts is se
 Every method uses the database: call them in a thread, not on an event loop.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -152,10 +152,14 @@ class Ledger:
             session.execute(update(ApiKey).where(col(ApiKey.id) == entry.key_id).values(last_used_us=entry.settled_us))
             return row
 
-    def recover(self) -> tuple[LedgerRow, ...]:
-        """Closes what this writer left reserved. Call it once, at start, before the first reservation."""
+    def recover(self, writers: Iterable[str] | None = None) -> tuple[LedgerRow, ...]:
+        """Closes what this writer left reserved, or what ``writers`` did, none of whom may be writing any more.
+
+        Call it once, at start, before the first reservation.
+        """
+        named = [self._writer] if writers is None else list(writers)
         mine = select(LedgerEntry).where(
-            col(LedgerEntry.state) == LedgerState.RESERVED, col(LedgerEntry.writer) == self._writer
+            col(LedgerEntry.state) == LedgerState.RESERVED, col(LedgerEntry.writer).in_(named)
         )
         with self._database.write() as session:
             return tuple(
@@ -185,14 +189,16 @@ class Ledger:
         lines = (UsageLine(name, key_id, model, *map(int, counts)) for name, key_id, model, *counts in rows)
         return UsageSum(tuple(lines), reserved or 0)
 
-    def closed(self, since_us: int = 0) -> Iterator[LedgerRow]:
-        """Every entry settled or recovered at or after ``since_us``, oldest first, read in batches."""
+    def closed(self, since_us: int = 0, writer: str | None = None) -> Iterator[LedgerRow]:
+        """Every entry, or those of ``writer``, closed at or after ``since_us``; oldest first, read in batches."""
         query = (
             select(LedgerEntry)
             .where(col(LedgerEntry.settled_us) >= since_us)
             .order_by(col(LedgerEntry.settled_us), col(LedgerEntry.job))
             .execution_options(yield_per=_BATCH)
         )
+        if writer is not None:
+            query = query.where(col(LedgerEntry.writer) == writer)
         with self._database.read() as session:
             for entry in session.scalars(query):
                 yield _row(entry)

@@ -1,17 +1,23 @@
-"""Closing the gap that a killed gateway left, when the next one starts under the same name.
+"""Closing the gap that a killed gateway left, when the next one starts.
 
 Reservations it left open are closed as ``recovered``; ledger entries it closed without getting their audit record to
-disk get it now. Call it before the first request, with the audit chain (and so its lock) in hand.
+disk get it now. Call it before the first request, with the audit chain (and so its lock) in hand. A chain of the same
+kind that nobody writes any more, as after a change of the host's name, is taken care of as well.
+
+Clocks may step back, so no time decides whether an entry has its record: the whole trail does. Time only chooses which
+entries are asked about, and generously.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from plugsky.access.ledger import Ledger
+from plugsky.access.ledger import Ledger, LedgerRow
 from plugsky.admin.views import moment
 from plugsky.audit import events, trail
 from plugsky.audit.log import AuditLog
 from plugsky.core.paths import SitePaths
+from plugsky_bundles.chain import being_written
 
 MARGIN_US: Final = 600_000_000
 """How much older than its chain's newest request an entry without a record may be; far above what the queue allows."""
@@ -27,17 +33,43 @@ class Recovered:
 
 def recover(paths: SitePaths, ledger: Ledger, audit: AuditLog) -> Recovered:
     """Brings ledger and trail of this writer together. Returns when everything is on disk."""
-    reservations = ledger.recover()
-    recorded: set[str] = set()
-    since = 0
-    for record in trail.records(paths.audit, audit.name):
-        at = moment(record.time or None, "time")
-        if record.action == events.REQUEST and at is not None:
-            since = since or at - MARGIN_US
-            recorded.add(record.subject)
-        if since and at is not None and at < since:
-            break
-    late = [row for row in ledger.closed(since) if row.writer == audit.name and row.job not in recorded]
+    writers = [audit.name, *_orphans(paths, audit.name)]
+    reservations = ledger.recover(writers)
+    late = _without_record(paths, writers, (row for writer in writers for row in _recent(paths, ledger, writer)))
     for future in [audit.append(*events.request_done(row)) for row in late]:
         future.result()
     return Recovered(len(reservations), len(late))
+
+
+def _orphans(paths: SitePaths, own: str) -> list[str]:
+    """The chains of gateways of this site, under whatever name of the host, that no process writes."""
+    kind = own.partition(".")[2]
+    return [
+        name
+        for name in trail.chain_names(paths.audit)
+        if name != own and name.partition(".")[2] == kind and not being_written(paths.audit / name / trail.CHAIN_FILE)
+    ]
+
+
+def _recent(paths: SitePaths, ledger: Ledger, writer: str) -> Iterable[LedgerRow]:
+    """The entries that ``writer`` closed since about its chain's newest request; all of them where it has none."""
+    oldest: int | None = None
+    for record in trail.records(paths.audit, writer):
+        at = moment(record.time or None, "time")
+        if at is not None:
+            oldest = at if oldest is None else min(oldest, at)
+        if record.action == events.REQUEST and oldest is not None:
+            return ledger.closed(oldest - MARGIN_US, writer)
+    return ledger.closed(0, writer)
+
+
+def _without_record(paths: SitePaths, writers: Iterable[str], rows: Iterable[LedgerRow]) -> list[LedgerRow]:
+    """Those of ``rows`` that no chain of these writers has a record of. Reads no further back than it must."""
+    missing = {row.job: row for row in rows}
+    for writer in writers:
+        for record in trail.records(paths.audit, writer):
+            if not missing:
+                return []
+            if record.action == events.REQUEST:
+                missing.pop(record.subject, None)
+    return list(missing.values())
