@@ -14,6 +14,7 @@ from appliance.engine_host import DIGEST, answer, collect, running_engine, spec_
 from plugsky.core import frames, ids
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Params
+from plugsky.engine import llama
 from plugsky.engine.client import EngineClient, EngineError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
@@ -138,12 +139,14 @@ async def test_a_penalty_keeps_a_token_from_coming_again(client):
     assert made.count(token) == 1
 
 
-async def test_every_character_of_a_prompt_survives(client):
+async def test_every_character_of_a_prompt_survives(client, chat_model):
     text = "Grüße, 世界! 👩‍👩‍👧 \x00 العربية\n"
     prepared = await client.prepare(tenant="acme", messages=(Message("user", text),))
-    assert prepared.tokens
-    _, echoed, _ = await answer(client, prepared.tokens, 4)
-    assert echoed.isprintable() or echoed
+    model = llama.Model(chat_model, lambda _fraction: True)
+    try:
+        assert text.encode() in b"".join(map(model.piece, prepared.tokens))
+    finally:
+        model.close()
 
 
 async def test_a_resumed_answer_goes_on_where_it_was(client):
@@ -449,6 +452,28 @@ async def test_a_model_file_that_cannot_be_loaded_gives_its_named_error_to_every
             assert "model.gguf" in refusal.value.what
         child.terminate()
         assert await asyncio.wait_for(child.wait(), 20) == 0
+
+
+async def test_what_was_written_for_a_peer_is_read_at_the_end_though_another_peer_left_before(folder, tmp_path):
+    path, asked = folder / "end.sock", 20_000
+    async with running_engine(spec_of(tmp_path / "missing.gguf"), path) as child:
+        async with raw((path, child)) as (reader, writer):
+            writer.write(INTRUSIONS["HTTP"])
+            await reader.read()  # to the end: it has been cut, and was the last peer
+        async with raw((path, child)) as (reader, writer):
+            writer.transport.pause_reading()
+            writer.write(HELLO + frames.encode(frames.Stats(rid=1)) * asked)
+            await writer.drain()
+            for _ in range(3):  # each is answered after what was asked before it
+                with pytest.raises(EngineError):
+                    await EngineClient(path).connect(60)
+            child.terminate()
+            await asyncio.sleep(0.1)  # it is ending, and waits for its peers to read
+            writer.transport.resume_reading()
+            buffer, heard = frames.from_engine_buffer(), 0
+            while data := await asyncio.wait_for(reader.read(1 << 20), 10):
+                heard += sum(1 for _ in buffer.feed(data))
+        assert heard == asked + 1
 
 
 async def test_a_mode_without_an_engine_is_named(chat_model, folder):

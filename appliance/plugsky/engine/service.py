@@ -213,6 +213,7 @@ class Service:
     def _new_peer(self) -> Peer:
         peer = Peer(self._welcome, self._handle, self._lost)
         self._peers.add(peer)
+        self._no_peers.clear()
         return peer
 
     def _welcome(self, peer: Peer) -> None:
