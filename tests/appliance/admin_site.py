@@ -7,10 +7,10 @@ from pathlib import Path
 from appliance.proven_site import DIGEST, ProvenSite
 from plugsky.admin.api import Duty, Host, Identity, RequestView, Traffic
 from plugsky.admin.assembly import OnDemandLog
-from plugsky.admin.ports import EngineStatus
 from plugsky.admin.service import AdminService, OperatorAdmin
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Operator, Role
+from plugsky.engine.status import EngineStatus
 
 TRAFFIC = Traffic(7, 1, 1, 0, 70, 140, 12.5, 1000, 2000, 30, 60)
 REQUEST = RequestView("job-live", "demo", "key", "m", "decode", 10, 3, 5_000_000, 900)

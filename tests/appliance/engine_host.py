@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 from pathlib import Path
 
 from plugsky.core import frames, ids
-from plugsky.engine.child import Child
+from plugsky.core.processes import Child
 from plugsky.engine.client import EngineClient
 from plugsky.engine.spec import EngineSpec
 
@@ -16,9 +17,9 @@ import socket, sys
 from pathlib import Path
 from plugsky.engine.process import run
 from plugsky.engine.spec import EngineSpec
-model, file, digest, mode, n_ctx, threads = sys.argv[1:]
+model, file, digest, mode, n_ctx, threads, parent = sys.argv[1:]
 spec = EngineSpec(model, Path(file), digest, mode, int(n_ctx), int(threads))
-sys.exit(run(spec, socket.socket(fileno=3)))
+sys.exit(run(spec, socket.socket(fileno=3), int(parent)))
 """
 DIGEST = "ab" * 32
 
@@ -30,7 +31,15 @@ def spec_of(file: Path, n_ctx: int = 2048, mode: str = "generate") -> EngineSpec
 
 def command_for(spec: EngineSpec) -> tuple[str, ...]:
     """A command line that runs ``spec`` without the command-line room."""
-    words = (spec.model_id, str(spec.file), spec.digest, spec.mode, str(spec.n_ctx), str(spec.threads))
+    words = (
+        spec.model_id,
+        str(spec.file),
+        spec.digest,
+        spec.mode,
+        str(spec.n_ctx),
+        str(spec.threads),
+        str(os.getpid()),
+    )
     return (sys.executable, "-c", _ENTRY, *words)
 
 

@@ -1,8 +1,11 @@
 """The supervisor: a dead engine comes back, one that cannot load is not restarted, and none outlives its parent."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from appliance.engine_host import answer, command_for, spec_of
+from plugsky.core import processes
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.engine import child as child_module
-from plugsky.engine import lifecycle
-from plugsky.engine.child import how_it_ended
+from plugsky.core.processes import how_it_ended
 from plugsky.engine.client import EngineClient, EngineError
 from plugsky.engine.supervisor import EngineSupervisor, engine_command
 
@@ -103,11 +105,10 @@ async def test_a_file_that_is_no_model_is_named_and_nothing_is_restarted(supervi
 
 
 async def test_an_engine_that_keeps_dying_is_given_up_and_peers_are_told_why(supervise, path, tmp_path, monkeypatch):
-    monkeypatch.setattr(lifecycle, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.01)
     supervisor = supervise(spec_of(tmp_path / "any"), sys.executable, "-c", "import os; os.abort()")
     await supervisor.start()
-    while "3 times in a row" not in supervisor.life.problem:
-        await supervisor._next_change()
+    assert (await supervisor.settled()).given_up
     with pytest.raises(EngineError) as refusal:
         await EngineClient(path).connect(10)
     assert refusal.value.kind is ErrorKind.ENGINE_LOST
@@ -115,6 +116,42 @@ async def test_an_engine_that_keeps_dying_is_given_up_and_peers_are_told_why(sup
     supervisor.admit()
     assert supervisor.life.state == "loading"
     await supervisor.stop()
+
+
+async def test_one_crash_while_loading_is_no_verdict(supervise, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.01)
+    spec = spec_of(tmp_path / "model.gguf", n_ctx=512)
+    once = 'test -e "$0" && exec "$@"; touch "$0"; kill -ABRT $$'
+    supervisor = supervise(spec, "/bin/sh", "-c", once, str(tmp_path / "crashed"), *command_for(spec))
+    await supervisor.start()
+    life = await supervisor.settled()
+    assert (life.state, life.restarts) == ("absent", 1)
+    assert "model.gguf" in life.problem
+    await supervisor.stop()
+
+
+async def test_an_engine_that_cannot_be_started_is_given_up_by_name(supervise, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.01)
+    supervisor = supervise(spec_of(tmp_path / "any"), str(tmp_path / "missing"))
+    await supervisor.start()
+    assert (await supervisor.settled()).given_up
+    with pytest.raises(EngineError, match="could not be started: No such file or directory"):
+        await EngineClient(path).connect(10)
+    await supervisor.stop()
+
+
+async def test_a_child_that_cannot_be_watched_does_not_run(path, monkeypatch):
+    started = []
+
+    def out_of_descriptors(pid):
+        started.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", out_of_descriptors)
+    with socket.socket() as listener, pytest.raises(OSError, match="Too many"):
+        processes.Child.spawn((sys.executable, "-c", "import time; time.sleep(600)"), listener)
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
 
 
 async def test_an_engine_that_ignores_sigterm_is_killed(supervise, path, tmp_path, monkeypatch):
@@ -139,7 +176,8 @@ async def test_a_socket_in_use_is_a_conflict_and_a_dead_ones_file_is_replaced(su
     assert conflict.value.kind is ErrorKind.CONFLICT
     server.close()
     path.unlink(missing_ok=True)
-    path.touch()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
     await supervisor.start()
     await supervisor.stop()
 
@@ -173,12 +211,39 @@ asyncio.run(main())
     os.close(pidfd)
 
 
+def test_an_engine_whose_supervisor_died_before_it_looked_ends(tmp_path, path):
+    path.parent.mkdir(exist_ok=True)
+    code = f"""
+import asyncio, os, signal, socket, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from appliance.engine_host import command_for, spec_of
+from plugsky.core.processes import Child
+async def main():
+    listener = socket.create_server(("127.0.0.1", 0))
+    Child.spawn(command_for(spec_of(Path("any"))), listener)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    engine = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    engine.communicate(timeout=30)  # its output is the engine's too, and closed when both have ended
+    assert engine.returncode == -signal.SIGKILL
+
+
 def test_the_command_of_an_engine_names_everything_it_needs(tmp_path):
     words = engine_command(spec_of(tmp_path / "m.gguf"))
     assert words[1:5] == ("-m", "plugsky", "engine", "run")
     options = dict(zip(words[5::2], words[6::2], strict=True))
     assert options["--model-file"] == str(tmp_path / "m.gguf")
-    assert set(options) == {"--model-id", "--model-file", "--digest", "--mode", "--ctx", "--threads"}
+    assert set(options) == {
+        "--model-id",
+        "--model-file",
+        "--digest",
+        "--mode",
+        "--ctx",
+        "--threads",
+        "--exit-with-parent",
+    }
 
 
 ENDINGS = {
@@ -193,8 +258,6 @@ def test_how_a_process_ended_is_said_in_words(status, words):
 
 
 async def test_a_child_gets_one_listener_and_no_secrets(path, monkeypatch, tmp_path):
-    import socket
-
     monkeypatch.setenv("PLUGSKY_PASSPHRASE", "secret")
     monkeypatch.setenv("LISTEN_PID", "1")
     path.parent.mkdir(exist_ok=True)
@@ -204,7 +267,7 @@ async def test_a_child_gets_one_listener_and_no_secrets(path, monkeypatch, tmp_p
             "import os; print({name: os.environ.get(name) for name in "
             "('LISTEN_FDS', 'LISTEN_PID', 'PLUGSKY_PASSPHRASE')}, sorted(map(int, os.listdir('/proc/self/fd')))[:4])"
         )
-        started = child_module.Child.spawn((sys.executable, "-c", code), listener, tmp_path / "log")
+        started = processes.Child.spawn((sys.executable, "-c", code), listener, tmp_path / "log")
         assert await started.wait() == 0
     said = (tmp_path / "log").read_text()
     assert "{'LISTEN_FDS': '1', 'LISTEN_PID': None, 'PLUGSKY_PASSPHRASE': None} [0, 1, 2, 3]" in said

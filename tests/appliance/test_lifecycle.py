@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugsky.engine import lifecycle
+from plugsky.core.processes import pause_s
 from plugsky.engine.lifecycle import (
     Admit,
     BackoffOver,
@@ -18,6 +18,7 @@ from plugsky.engine.lifecycle import (
     Retire,
     Spawn,
     Spawned,
+    SpawnFailed,
     Terminate,
     Wait,
     Watch,
@@ -32,6 +33,13 @@ STEPS = {
     "admitting again ends the process that failed to load": (Life("absent", 7), Admit(), "admitted", (Terminate(),)),
     "its end starts another": (Life("admitted", 7), Exited("ended"), "admitted", (Spawn(),)),
     "a crash is restarted after a pause": (Life("ready", 7), Exited("was killed"), "crashed", (Wait(0.5),)),
+    "a process that cannot be started is tried again": (Life("admitted"), SpawnFailed("no"), "crashed", (Wait(0.5),)),
+    "one that never can be is given up": (
+        Life("crashed", crashes=2, load_crashes=2),
+        SpawnFailed("no"),
+        "crashed",
+        (GiveUp(),),
+    ),
     "the next pause is longer": (Life("suspect", 7, crashes=1), Exited("was killed"), "crashed", (Wait(1.0),)),
     "after the pause it is started": (Life("crashed", crashes=1), BackoffOver(), "crashed", (Spawn(),)),
     "after a crash it is suspect": (Life("loading", 7, crashes=1), Loaded(), "suspect", (Watch(60.0),)),
@@ -68,6 +76,22 @@ def test_a_step_of_the_machine(life, event, state, effects):
     assert (after.state, wanted) == (state, effects)
 
 
+SETTLED = {
+    "it serves": (Life("ready", 7), True),
+    "it serves after a crash": (Life("suspect", 7, crashes=1, problem="it was killed"), True),
+    "it refused its model": (Life("absent", 7, problem="it is no GGUF"), True),
+    "it is given up": (Life("crashed", crashes=3, load_crashes=3, problem="it was killed"), True),
+    "it is loading": (Life("loading", 7), False),
+    "it pauses after its first crash": (Life("crashed", crashes=1, load_crashes=1, problem="it was killed"), False),
+    "it is loading again": (Life("loading", 7, crashes=1, load_crashes=1, problem="it was killed"), False),
+}
+
+
+@pytest.mark.parametrize(("life", "settled"), SETTLED.values(), ids=SETTLED.keys())
+def test_a_life_is_settled_when_nothing_more_comes_by_itself(life, settled):
+    assert life.settled is settled
+
+
 def test_calm_starts_the_count_of_crashes_anew():
     life, _ = step(Life("suspect", 7, crashes=4, problem="the engine was killed"), Calm())
     assert (life.crashes, life.problem) == (0, "")
@@ -79,7 +103,7 @@ def test_admitting_a_model_that_was_given_up_starts_its_counts_anew():
 
 
 def test_pauses_double_up_to_half_a_minute():
-    assert [lifecycle.pause_s(n) for n in (1, 2, 3, 4, 7, 2000)] == [0.5, 1.0, 2.0, 4.0, 30.0, 30.0]
+    assert [pause_s(n) for n in (1, 2, 3, 4, 7, 2000)] == [0.5, 1.0, 2.0, 4.0, 30.0, 30.0]
 
 
 def test_an_event_that_cannot_happen_is_the_edges_fault():
@@ -88,9 +112,9 @@ def test_an_event_that_cannot_happen_is_the_edges_fault():
 
 
 @settings(max_examples=300)
-@given(st.lists(st.sampled_from(["admit", "retire", "load", "refuse", "exit", "timer"]), max_size=40))
+@given(st.lists(st.sampled_from(["admit", "retire", "load", "refuse", "exit", "timer", "no room"]), max_size=40))
 def test_an_edge_that_tells_the_truth_never_has_two_processes_and_never_meets_an_impossible_event(happenings):
-    life, running, timer, pids = Life(), 0, None, 0
+    life, running, timer, pids, room = Life(), 0, None, 0, True
 
     def tell(event):
         nonlocal life, running, timer, pids
@@ -98,9 +122,13 @@ def test_an_edge_that_tells_the_truth_never_has_two_processes_and_never_meets_an
         for effect in effects:
             if isinstance(effect, Spawn):
                 assert not running
-                timer, pids = None, pids + 1
-                running = pids
-                tell(Spawned(pids))
+                timer = None
+                if room:
+                    pids += 1
+                    running = pids
+                    tell(Spawned(pids))
+                else:
+                    tell(SpawnFailed("no room"))
             elif isinstance(effect, Wait):
                 timer = BackoffOver()
             elif isinstance(effect, Watch):
@@ -109,7 +137,9 @@ def test_an_edge_that_tells_the_truth_never_has_two_processes_and_never_meets_an
                 assert running
 
     for happening in happenings:
-        if happening == "admit":
+        if happening == "no room":
+            room = not room
+        elif happening == "admit":
             tell(Admit())
         elif happening == "retire":
             tell(Retire())

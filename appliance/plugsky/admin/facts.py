@@ -35,10 +35,11 @@ class FilesOfSite:
     Raises BundleError for a damaged generation.
     """
 
-    def __init__(self, paths: SitePaths, clock: Clock) -> None:
+    def __init__(self, paths: SitePaths, clock: Clock, running: Generation | None = None) -> None:
+        """``running`` is the generation that the site began with; the current one unless given."""
         self._paths, self._clock = paths, clock
         self._cpu = _CpuMeter()
-        self._generation = generations.current(paths)
+        self._generation = running or generations.current(paths)
 
     def identity(self) -> Identity:
         """Which site this is, with the generation it began with; 0 and empty ids before the first installation."""
@@ -55,8 +56,8 @@ class FilesOfSite:
         )
 
     def models(self) -> Sequence[ModelEntry]:
-        """The catalogue of the current generation."""
-        return catalogue.models(self._paths)
+        """The catalogue of the generation that the site began with."""
+        return catalogue.models(self._paths, self._generation.number if self._generation else None)
 
     def duties(self) -> tuple[Duty, ...]:
         """What a person must do about this site, worst first."""

@@ -5,27 +5,10 @@ then ``absent``, traffic is unknown, and verbs that need neither work as ever.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from plugsky.admin.api import Duty, EngineState, Host, Identity, RequestView, Traffic
-
-
-@dataclass(frozen=True)
-class EngineStatus:
-    """How the engine of one model stands. Sizes in bytes, the rate in tokens per second."""
-
-    state: EngineState
-    pid: int = 0
-    threads: int = 0
-    running: int = 0
-    waiting: int = 0
-    kv_used: int = 0
-    kv_cells: int = 0
-    tokens_per_s: float = 0.0
-    rss_bytes: int = 0
-    restarts: int = 0
-    problem: str = ""
+from plugsky.admin.api import Duty, Host, Identity, RequestView, Traffic
+from plugsky.engine.status import EngineStatus
 
 
 class CatalogueModel(Protocol):

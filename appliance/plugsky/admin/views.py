@@ -15,11 +15,12 @@ from plugsky.admin.api import (
     UsageReport,
     UsageRow,
 )
-from plugsky.admin.ports import CatalogueModel, EngineStatus, IsolationReading
+from plugsky.admin.ports import CatalogueModel, IsolationReading
 from plugsky.audit.trail import Record
 from plugsky.audit.verify import SiteVerdict
 from plugsky.core.clock import rfc3339, unix_us
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.engine.status import EngineStatus
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ABSENT = EngineStatus("absent")

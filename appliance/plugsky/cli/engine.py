@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from plugsky.cli.options import ParentOption
 from plugsky.cli.process_log import log_to_stderr
-from plugsky.core.activation import inherited_listener
+from plugsky.core.listeners import inherited_listener
 from plugsky.engine import process
 from plugsky.engine.spec import EngineSpec, Mode
 
@@ -26,10 +27,12 @@ def run(
     mode: Annotated[Mode, typer.Option("--mode", help="generate, embed or rerank.")] = "generate",
     ctx: Annotated[int, typer.Option("--ctx", min=256, help="KV cells that all its sequences share.")] = 4096,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Its share of the host's cores.")] = 1,
+    exit_with_parent: ParentOption = None,
 ) -> None:
     """Serve one model on the Unix socket handed over as descriptor 3, without any network.
 
     Example: systemd-socket-activate -l /run/m.sock plugsky engine run --model-id m --model-file m.gguf --digest 3f2a…
     """
     log_to_stderr()
-    raise typer.Exit(process.run(EngineSpec(model_id, model_file, digest, mode, ctx, threads), inherited_listener()))
+    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads)
+    raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent))

@@ -19,6 +19,10 @@ PassphraseFile = Annotated[
     Path | None,
     typer.Option("--passphrase-file", help="A file whose first line is the passphrase. [env: PLUGSKY_PASSPHRASE_FILE]"),
 ]
+ParentOption = Annotated[
+    int | None,
+    typer.Option("--exit-with-parent", metavar="PID", help="End when the process PID ends, which started this one."),
+]
 YesFlag = Annotated[bool, typer.Option("--yes", help="Do what the plan says without asking.")]
 
 

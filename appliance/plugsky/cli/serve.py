@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from plugsky.cli.options import RootOption, existing_site
+from plugsky.cli.options import ParentOption, RootOption, existing_site
 from plugsky.cli.output import JsonFlag, say, tell, tell_json
 from plugsky.cli.process_log import log_to_stderr
 from plugsky.cli.site import Site
 from plugsky.core import settings
-from plugsky.core.activation import only_one, private_directory
 from plugsky.core.errors import ExitCode
+from plugsky.core.listeners import announce, private_directory
+from plugsky.core.locks import only_one
 from plugsky.core.policy import EffectivePolicy
-from plugsky.engine import sandbox
+from plugsky.core.processes import die_with_parent
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -32,7 +33,7 @@ def serve(
     context: Annotated[
         int | None, typer.Option("--context", help="KV cells per engine. [env: PLUGSKY_CONTEXT]")
     ] = None,
-    exit_with_parent: Annotated[bool, typer.Option("--exit-with-parent", help="End when the parent ends.")] = False,
+    exit_with_parent: ParentOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the site in the foreground: the gateway, one engine per model, and administration.
@@ -41,12 +42,11 @@ def serve(
 
     Example: plugsky serve --root /srv/site --port 8080
     """
-    parent = os.getppid()
-    if exit_with_parent and not sandbox.die_with_parent(parent):
+    if exit_with_parent is not None and not die_with_parent(exit_with_parent):
         raise typer.Exit(ExitCode.FAILED)
     os.umask(0o077)
     flags = {"root": root, "host": host, "port": port, "threads": threads, "context": context}
-    paths, chosen = existing_site(root), settings.load(flags).values
+    paths, chosen = existing_site(root).to_be_started(), settings.load(flags).values
 
     def ready(base_url: str, models: tuple[str, ...]) -> None:
         if as_json:
@@ -54,8 +54,9 @@ def serve(
         else:
             tell(f"ready: {base_url} serves {', '.join(models)}")
 
-    private_directory(paths.run)
-    with only_one(paths.run / "serve.lock", f"The site at {paths.root} is running"):
+    with only_one(paths.serve_lock, f"The site at {paths.root} is running"):
+        private_directory(paths.run)
+        announce(paths)
         log_to_stderr()
         interrupted = asyncio.run(Site(paths, chosen, EffectivePolicy()).run(ready))
     if interrupted:

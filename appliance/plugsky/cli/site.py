@@ -2,9 +2,11 @@
 
 Order of the start: the port is bound (so that a port in use changes nothing), engines and the gateway are started with
 their sockets, the Admin socket opens, and when the gateway answers and no engine is still loading, the site is ready.
-The end goes the other way: the gateway drains, then the engines end, then the trail is closed. A gateway that dies is
-started again on the same listener after a pause that doubles; one that dies :data:`MAX_DEATHS` times within
-:data:`YOUNG_S` of its start ends the site with its name.
+The end goes the other way: the gateway drains, then the engines end, then the trail is closed. A gateway that has to be
+given up ends the site with its name.
+
+A site serves the generation that was current when it began, whatever is installed meanwhile: engines, the gateway in
+each of its lives and Admin are told its number. Nothing here waits for a disk on the event loop once it serves.
 """
 
 import asyncio
@@ -13,33 +15,28 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Final, TypeVar
 
-from plugsky.admin import ports
 from plugsky.admin.assembly import admin_service
 from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.gateway_client import GatewayClient
 from plugsky.admin.server import AdminServer
-from plugsky.core.activation import listen
+from plugsky.audit.events import Fact
+from plugsky.cli.gateway_keeper import GatewayKeeper
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.listeners import authority, listen
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.settings import Settings
-from plugsky.engine.child import Child, how_it_ended
-from plugsky.engine.lifecycle import pause_s
 from plugsky.engine.spec import EngineSpec
+from plugsky.engine.status import EngineStatus
 from plugsky.engine.supervisor import EngineSupervisor
-from plugsky.models import catalogue
+from plugsky.fleet import generations
 from plugsky.policy import isolation
 
-MAX_DEATHS: Final = 3
-YOUNG_S: Final = 5.0
-GATEWAY_STOP_S: Final = 60.0
-READY_POLL_S: Final = 0.05
 _log: Final = logging.getLogger(__name__)
 ValueT = TypeVar("ValueT")
 
@@ -52,6 +49,9 @@ class Site:
 
     def __init__(self, paths: SitePaths, settings: Settings, policy: EffectivePolicy) -> None:
         self._paths, self._settings, self._policy = paths, settings, policy
+        self._clock = SystemClock()
+        self._generation = generations.current(paths)
+        self._facts = FilesOfSite(paths, self._clock, self._generation)
         self._engines = {spec.model_id: self._supervisor(spec) for spec in self._specs()}
         self._stopping = asyncio.Event()
         self._interrupted = False
@@ -71,13 +71,12 @@ class Site:
         for supervisor in self._engines.values():
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
-        gateway = GatewayKeeper(self._paths, listener)
-        stack.push_async_callback(gateway.stop)
-        gateway.start()
-        clock = SystemClock()
         control = GatewayClient(self._paths.gateway_socket)
         stack.push_async_callback(control.close)
-        facts = FilesOfSite(self._paths, clock)
+        log = self._paths.logs / "gateway.log"
+        gateway = GatewayKeeper(self._gateway_command(), listener, log, control.traffic)
+        stack.push_async_callback(gateway.stop)
+        gateway.start()
 
         async def probe() -> isolation.IsolationReading:
             pids = {os.getpid(): "admin", gateway.pid: "gateway"}
@@ -85,21 +84,25 @@ class Site:
             pids.pop(0, None)
             return await asyncio.to_thread(isolation.probe, pids, self._policy.bind_hosts)
 
-        service = stack.enter_context(
-            admin_service(self._paths, "admin", clock, facts, probe, engines=self, gateway=control)
-        )
+        opening = admin_service(self._paths, "admin", self._clock, self._facts, probe, engines=self, gateway=control)
+        service = await asyncio.to_thread(opening.__enter__)
+        stack.push_async_callback(asyncio.to_thread, opening.__exit__, None, None, None)
+
+        async def record(action: str, subject: str, fields: Mapping[str, Fact]) -> None:
+            await asyncio.to_thread(service.audit.record, action, "site", subject, "ok", fields)
+
         server = AdminServer(service)
         await server.start()
         stack.push_async_callback(server.close)
-        address = "{}:{}".format(*listener.getsockname()[:2])
-        service.audit.record("site.start", "site", address, "ok", {"models": len(self._engines)})
-        served = await self._until(gateway, self._ready(control))
+        address = authority(listener)
+        await record("site.start", address, {"models": len(self._engines)})
+        served = await self._until(gateway, self._ready(gateway))
         if served is not None:
             ready(f"http://{address}/v1", served)
             await self._until(gateway, self._stopping.wait())
-        service.audit.record("site.stop", "site", address, "ok", {"interrupted": self._interrupted})
+        await record("site.stop", address, {"interrupted": self._interrupted})
 
-    async def _until(self, gateway: "GatewayKeeper", work: Awaitable[ValueT]) -> ValueT | None:
+    async def _until(self, gateway: GatewayKeeper, work: Awaitable[ValueT]) -> ValueT | None:
         """What ``work`` gives; None when the site is asked to stop first. Raises when the gateway is given up."""
         wanted = asyncio.ensure_future(work)
         others = [asyncio.ensure_future(self._stopping.wait()), asyncio.ensure_future(gateway.given_up())]
@@ -112,7 +115,7 @@ class Site:
             for task in (wanted, *others):
                 task.cancel()
 
-    async def _ready(self, control: GatewayClient) -> tuple[str, ...]:
+    async def _ready(self, gateway: GatewayKeeper) -> tuple[str, ...]:
         """Wait for every engine's verdict and for the gateway. Raises when no model can be served."""
         for supervisor in self._engines.values():
             await supervisor.settled()
@@ -127,33 +130,12 @@ class Site:
                 why="; ".join(f"{model}: {problem}" for model, problem in problems.items()) or "none is installed",
                 next=f"plugsky doctor --root {self._paths.root}",
             )
-        while True:
-            try:
-                await control.traffic()
-            except PlugskyError:
-                await asyncio.sleep(READY_POLL_S)
-            else:
-                return served
+        await gateway.answered()
+        return served
 
-    async def engines(self) -> Mapping[str, ports.EngineStatus]:
+    async def engines(self) -> Mapping[str, EngineStatus]:
         """The :class:`~plugsky.admin.ports.EngineTable` of this site."""
-        found = {}
-        for model, supervisor in self._engines.items():
-            status = await supervisor.status()
-            found[model] = ports.EngineStatus(
-                state=status.state,
-                pid=status.pid,
-                threads=status.threads,
-                running=status.running,
-                waiting=status.waiting,
-                kv_used=status.kv_used,
-                kv_cells=status.kv_cells,
-                tokens_per_s=status.tokens_per_s,
-                rss_bytes=status.rss_bytes,
-                restarts=status.restarts,
-                problem=status.problem,
-            )
-        return found
+        return {model: await supervisor.status() for model, supervisor in self._engines.items()}
 
     def _stop(self, number: signal.Signals) -> None:
         self._interrupted = number == signal.SIGINT
@@ -161,7 +143,7 @@ class Site:
 
     def _specs(self) -> list[EngineSpec]:
         """One engine per model; the cores are shared so that the sum never exceeds what was granted."""
-        entries = catalogue.models(self._paths)
+        entries = self._facts.models()
         threads = max(1, self._settings.threads // max(1, len(entries)))
         return [
             EngineSpec(
@@ -176,6 +158,12 @@ class Site:
             spec, self._paths.engine_socket(spec.model_id), log=self._paths.logs / f"engine-{spec.model_id}.log"
         )
 
+    def _gateway_command(self) -> tuple[str, ...]:
+        options = {"--root": str(self._paths.root), "--exit-with-parent": str(os.getpid())}
+        if self._generation is not None:
+            options["--generation"] = str(self._generation.number)
+        return (sys.executable, "-m", "plugsky", "gateway", "run", *(word for pair in options.items() for word in pair))
+
     def _check_host(self) -> None:
         if self._settings.host not in self._policy.bind_hosts:
             raise PlugskyError(
@@ -184,71 +172,3 @@ class Site:
                 why="beyond loopback, keys and prompts would travel unencrypted",
                 next="listen on 127.0.0.1 and let a TLS proxy on this host, or ssh -L, carry it further",
             )
-
-
-class GatewayKeeper:
-    """Keeps one gateway process alive on a listener that outlives it."""
-
-    def __init__(self, paths: SitePaths, listener: socket.socket) -> None:
-        self._listener = listener
-        self._log = paths.logs / "gateway.log"
-        self._command = (
-            sys.executable,
-            "-m",
-            "plugsky",
-            "gateway",
-            "run",
-            "--root",
-            str(paths.root),
-            "--exit-with-parent",
-        )
-        self._child: Child | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def pid(self) -> int:
-        """The process now; 0 between two of its lives."""
-        return self._child.pid if self._child else 0
-
-    def start(self) -> None:
-        """Start the process and keep it alive from now on."""
-        self._task = asyncio.create_task(self._keep())
-
-    async def given_up(self) -> None:
-        """Never returns; raises PlugskyError once the gateway has died too often."""
-        await asyncio.shield(self._given_up)
-
-    async def stop(self) -> None:
-        """Let it drain, and end it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._child is not None:
-            self._child.terminate()
-            try:
-                await asyncio.wait_for(self._child.wait(), GATEWAY_STOP_S)
-            except TimeoutError:
-                self._child.kill()
-                await self._child.wait()
-
-    async def _keep(self) -> None:
-        deaths = 0
-        while True:
-            started = time.monotonic()
-            self._child = Child.spawn(self._command, self._listener, self._log)
-            how = how_it_ended(await self._child.wait())
-            self._child = None
-            deaths = deaths + 1 if time.monotonic() - started < YOUNG_S else 1
-            _log.error("the gateway %s", how)
-            if deaths >= MAX_DEATHS:
-                self._given_up.set_exception(
-                    PlugskyError(
-                        ErrorKind.UNREACHABLE,
-                        "The gateway cannot be kept running.",
-                        why=f"it {how}, {deaths} times within seconds of its start",
-                        next=f"read {self._log}",
-                    )
-                )
-                return
-            await asyncio.sleep(pause_s(deaths))

@@ -1,7 +1,8 @@
-"""Where a site keeps things on disk. Pure values: a getter never creates anything.
+"""Where a site keeps things on disk. Nothing here creates anything.
 
 A site is one directory (``--root``; ``/var/lib/plugsky`` where root installs). Sockets live in a short runtime
-directory apart from it, because the address of a Unix socket ends at 107 bytes (unix(7)).
+directory apart from it, because the address of a Unix socket ends at 107 bytes (unix(7)). Where that is follows from
+the user's environment; so a site that was started leaves it in ``root/run``, and every other command reads it there.
 """
 
 import hashlib
@@ -33,9 +34,13 @@ class SitePaths:
 
     @classmethod
     def at(cls, root: Path, run: Path | None = None) -> "SitePaths":
-        """The paths of the site at ``root``; its runtime directory follows from the root unless given."""
+        """The paths of the site at ``root``. Its sockets: in ``run``, or where it was started with them, or new."""
         absolute = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would follow a symlinked root
-        return cls(absolute, run or runtime_directory(absolute))
+        return cls(absolute, run or _announced(absolute) or runtime_directory(absolute))
+
+    def to_be_started(self) -> "SitePaths":
+        """The same site with the runtime directory that this process's environment gives it."""
+        return SitePaths(self.root, runtime_directory(self.root))
 
     @property
     def store(self) -> Path:
@@ -85,6 +90,16 @@ class SitePaths:
         return self.root / "log"
 
     @property
+    def run_link(self) -> Path:
+        """The symbolic link to the runtime directory that the site was last started with."""
+        return self.root / "run"
+
+    @property
+    def serve_lock(self) -> Path:
+        """Held by the supervisor of the running site."""
+        return self.root / "serve.lock"
+
+    @property
     def admin_socket(self) -> Path:
         return self.run / "admin.sock"
 
@@ -99,6 +114,16 @@ class SitePaths:
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
         return self.run / "engines" / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.sock"
+
+
+def _announced(root: Path) -> Path | None:
+    """Where ``root/run`` points to, unless somebody other than the site's owner or root made it."""
+    link = root / "run"
+    try:
+        maker, target = link.lstat().st_uid, link.readlink()
+    except OSError:
+        return None
+    return target if maker in (0, root.stat().st_uid) and target.is_absolute() else None
 
 
 def runtime_directory(root: Path) -> Path:

@@ -3,7 +3,7 @@
 One :class:`EngineClient` is one connection. :meth:`~EngineClient.connect` waits for the engine's ``hello`` and may be
 called again after a loss; calls made meanwhile share one attempt. What is in flight when the connection ends fails with
 ``engine_lost``, each request for itself. A request's ``final`` is kept by the engine until
-:meth:`Generation.acknowledge`, so a peer acknowledges only after it has settled the usage.
+:meth:`Running.acknowledge`, so a peer acknowledges only after it has settled the usage.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from plugsky.core import frames
 from plugsky.core.errors import ErrorKind
 from plugsky.engine.errors import DoesNotFitError, EngineError
 
-__all__ = ["EngineClient", "EngineError", "Generation"]
+__all__ = ["EngineClient", "EngineError", "Running"]
 
 _READ: Final = 1 << 16
 _RETRY_S: Final = 2.0
@@ -24,7 +24,7 @@ _RETRY_S: Final = 2.0
 ReplyT = TypeVar("ReplyT")
 
 
-class Generation:
+class Running:
     """The answer to one submit: an async iterator of its :class:`~plugsky.core.frames.StepItem`.
 
     The last item carries ``final``; then the iteration ends. A failure of the request or the loss of the engine raises
@@ -52,7 +52,7 @@ class Generation:
         """Tell the engine that the final's usage is settled, so that it may forget the job."""
         self._send(frames.AckFinal(jobs=(self.job,)))
 
-    def __aiter__(self) -> "Generation":
+    def __aiter__(self) -> "Running":
         return self
 
     async def __anext__(self) -> frames.StepItem:
@@ -94,7 +94,7 @@ class EngineClient:
         self._connecting = asyncio.Lock()
         self._next_rid = 1
         self._replies: dict[int, asyncio.Future[Any]] = {}
-        self._generations: dict[int, Generation] = {}
+        self._running: dict[int, Running] = {}
 
     @property
     def hello(self) -> frames.EngineHello:
@@ -169,10 +169,10 @@ class EngineClient:
         weight: int = 1,
         resume_tokens: tuple[int, ...] = (),
         deadline_us: int | None = None,
-    ) -> Generation:
+    ) -> Running:
         """Run prepared ``tokens``. ``max_tokens`` counts ``resume_tokens`` too; ``deadline_us`` runs from receipt."""
         rid = self._take_rid()
-        generation = Generation(rid, job, self._send_if_connected)
+        running = Running(rid, job, self._send_if_connected)
         self._send(
             frames.Submit(
                 rid=rid,
@@ -187,8 +187,8 @@ class EngineClient:
                 deadline_us=deadline_us,
             )
         )
-        self._generations[rid] = generation
-        return generation
+        self._running[rid] = running
+        return running
 
     async def stats(self) -> frames.StatsReply:
         """How the engine stands now."""
@@ -273,20 +273,20 @@ class EngineClient:
     def _dispatch(self, frame: frames.FromEngine) -> None:
         if isinstance(frame, frames.Step):
             for item in frame.items:
-                generation = self._generations.get(item.rid)
-                if generation is not None:
-                    generation._put(item)
+                running = self._running.get(item.rid)
+                if running is not None:
+                    running._put(item)
                     if item.final is not None:
-                        del self._generations[item.rid]
+                        del self._running[item.rid]
         elif isinstance(frame, frames.Accepted):
-            if frame.rid in self._generations:
-                self._generations[frame.rid]._was_accepted(frame)
+            if frame.rid in self._running:
+                self._running[frame.rid]._was_accepted(frame)
         elif isinstance(frame, frames.Prepared | frames.StatsReply):
             self._resolve(frame.rid, frame)
         elif isinstance(frame, frames.Failed):
             error = _error(frame)
-            if frame.rid in self._generations:
-                self._generations.pop(frame.rid)._fail(error)
+            if frame.rid in self._running:
+                self._running.pop(frame.rid)._fail(error)
             else:
                 self._resolve(frame.rid, error)
         elif isinstance(frame, frames.Retiring):
@@ -335,10 +335,10 @@ class EngineClient:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
-        generations, self._generations = self._generations, {}
+        runnings, self._running = self._running, {}
         replies, self._replies = self._replies, {}
-        for generation in generations.values():
-            generation._fail(_lost(reason))
+        for running in runnings.values():
+            running._fail(_lost(reason))
         for waiting in replies.values():
             if not waiting.done():
                 waiting.set_exception(_lost(reason))

@@ -12,10 +12,11 @@
                                                                                        suspect --calm--> ready
 
 A *load failure* is an answer, not a crash: the process lives on and tells every peer the named error, so nothing is
-restarted until someone admits the model again. A *crash* is restarted after a pause that doubles from
-:data:`FIRST_PAUSE_S` to :data:`LONGEST_PAUSE_S`. After a crash the engine is ``suspect``: it serves, and only when it
-has stayed up for :data:`CALM_S` is the crash forgiven. An engine that crashes :data:`MAX_LOAD_CRASHES` times in a row
-without ever being loaded is given up: its model would only kill the next process too.
+restarted until someone admits the model again. A *crash* is restarted after a pause that doubles
+(:func:`~plugsky.core.processes.pause_s`). After it the engine is ``suspect``: it serves, and only when it has stayed up
+for :data:`CALM_S` is the crash forgiven. An engine that crashes :data:`MAX_LOAD_CRASHES` times in a row without ever
+being loaded is given up: its model would only kill the next process too. A process that could not even be started
+counts as a crash while loading.
 
 The supervisor of ``plugsky serve`` and systemd's units are two thin edges of this one machine.
 """
@@ -23,10 +24,10 @@ The supervisor of ``plugsky serve`` and systemd's units are two thin edges of th
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from plugsky.core.processes import pause_s
+
 State = Literal["absent", "admitted", "loading", "ready", "retiring", "crashed", "suspect"]
 
-FIRST_PAUSE_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 30.0
 CALM_S: Final = 60.0
 MAX_LOAD_CRASHES: Final = 3
 
@@ -41,6 +42,13 @@ class Spawned:
     """The process was started."""
 
     pid: int
+
+
+@dataclass(frozen=True)
+class SpawnFailed:
+    """The process could not be started. ``why`` is the system's word for it."""
+
+    why: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Retire:
     """The engine is to finish what runs and end."""
 
 
-Event = Admit | Spawned | Loaded | LoadFailed | Exited | BackoffOver | Calm | Retire
+Event = Admit | Spawned | SpawnFailed | Loaded | LoadFailed | Exited | BackoffOver | Calm | Retire
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,16 @@ class Life:
         """Whether requests can be sent to it."""
         return self.state in ("ready", "suspect")
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it will not be started again unless someone admits the model again."""
+        return self.state == "crashed" and self.load_crashes >= MAX_LOAD_CRASHES
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more is coming by itself: it serves, has refused its model, or is given up."""
+        return self.serves or self.given_up or (self.state == "absent" and bool(self.problem))
+
 
 class ImpossibleEventError(ValueError):
     """An event that cannot happen in this state: a fault of the edge that sent it."""
@@ -146,6 +164,8 @@ def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
             return Life("admitted", restarts=life.restarts), (Spawn(),)
         case (("admitted" | "crashed"), Spawned(pid)):
             return replace(life, state="loading", pid=pid), ()
+        case (("admitted" | "crashed"), SpawnFailed(why)):
+            return _crashed(life, f"could not be started: {why}", while_loading=True)
         case "loading", Loaded():
             if life.crashes:
                 return replace(life, state="suspect", load_crashes=0), (Watch(CALM_S),)
@@ -155,7 +175,7 @@ def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
         case "suspect", Calm():
             return replace(life, state="ready", crashes=0, problem=""), ()
         case (("loading" | "ready" | "suspect"), Exited(how)):
-            return _crashed(life, how)
+            return _crashed(life, how, while_loading=life.state == "loading")
         case "crashed", BackoffOver():
             return replace(life, restarts=life.restarts + 1), (Spawn(),)
         case (("admitted" | "crashed"), Retire()):
@@ -181,15 +201,10 @@ def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
             raise ImpossibleEventError(f"{type(event).__name__} in state {life.state}")
 
 
-def pause_s(crashes: int) -> float:
-    """Seconds before the restart that follows the ``crashes``-th crash in a row."""
-    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(crashes - 1, 16)))
-
-
-def _crashed(life: Life, how: str) -> tuple[Life, tuple[Effect, ...]]:
+def _crashed(life: Life, how: str, *, while_loading: bool) -> tuple[Life, tuple[Effect, ...]]:
     crashes = life.crashes + 1
-    load_crashes = life.load_crashes + (life.state == "loading")
+    load_crashes = life.load_crashes + while_loading
     crashed = Life("crashed", 0, life.restarts, crashes, load_crashes, f"the engine {how}")
-    if load_crashes >= MAX_LOAD_CRASHES:
+    if crashed.given_up:
         return replace(crashed, problem=f"the engine {how} while loading, {load_crashes} times in a row"), (GiveUp(),)
     return crashed, (Wait(pause_s(crashes)),)

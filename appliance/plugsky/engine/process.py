@@ -3,11 +3,11 @@
 The order matters: namespaces must be left while there is one thread, and importing numpy or llama.cpp starts more.
 """
 
-import os
 import socket
 from typing import Final
 
 from plugsky.core import env
+from plugsky.core.processes import die_with_parent
 from plugsky.engine import sandbox
 from plugsky.engine.spec import EngineSpec
 
@@ -17,14 +17,15 @@ but a gateway shares ours. Two threads on two cores beside one busy process gave
 more with this; on an idle machine it costs a tenth at most, where not spinning at all costs a third."""
 
 
-def run(spec: EngineSpec, listener: socket.socket) -> int:
+def run(spec: EngineSpec, listener: socket.socket, parent: int | None = None) -> int:
     """Serve ``spec`` on ``listener``, a listening Unix socket, until told to stop. The process's exit code.
+
+    With ``parent``, the pid of the process that started this one, it ends when that one does.
 
     A model that cannot be loaded ends nothing: the process then answers every peer with the named error.
     """
-    parent = os.getppid()
     confined = sandbox.leave_network()
-    if not sandbox.die_with_parent(parent):
+    if parent is not None and not die_with_parent(parent):
         return 1
     env.set_default(env.GOMP_SPINCOUNT, SPINS)
     from plugsky.engine.service import serve  # not before: it starts threads

@@ -1,4 +1,4 @@
-"""What an engine gives up before it reads a model file: the network, and life without its parent.
+"""What an engine gives up before it reads a model file: the network.
 
 Called while the process has one thread: a network namespace belongs to a thread and is inherited by those it starts,
 and the kernel refuses a user namespace to a process with several (unshare(2)). An engine needs no network at all, its
@@ -8,7 +8,6 @@ kernel forbids that too, the engine runs on and its ``hello`` does not claim ``n
 
 import ctypes
 import os
-import signal
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,6 @@ NETNS: Final = "netns"
 
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def leave_network() -> bool:
@@ -31,15 +29,6 @@ def leave_network() -> bool:
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         Path("/proc/self", name).write_text(text)
     return True
-
-
-def die_with_parent(parent: int) -> bool:
-    """Have the kernel send SIGTERM when the parent ends. False when ``parent``, its pid, is gone already.
-
-    Call it after :func:`leave_network`: a change of credentials takes the wish back (prctl(2)).
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    return os.getppid() == parent
 
 
 def _unshare(flags: int) -> bool:

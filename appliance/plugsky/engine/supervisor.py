@@ -9,23 +9,24 @@ model.
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from plugsky.core import frames
-from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.errors import ErrorKind
+from plugsky.core.listeners import bind_unix
+from plugsky.core.processes import Child, how_it_ended
 from plugsky.engine import lifecycle
-from plugsky.engine.child import Child, how_it_ended
 from plugsky.engine.client import EngineClient
 from plugsky.engine.errors import EngineError
 from plugsky.engine.lifecycle import Life
 from plugsky.engine.spec import EngineSpec
-
-__all__ = ["EngineSpec", "EngineStatus", "EngineSupervisor"]
+from plugsky.engine.status import EngineStatus
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -34,25 +35,6 @@ STOP_S: Final = 30.0
 STATS_S: Final = 1.0
 _LOAD_WAIT_S: Final = 3600.0
 _NOT_A_VERDICT: Final = (ErrorKind.LOADING, ErrorKind.ENGINE_LOST, ErrorKind.UNREACHABLE)
-
-
-@dataclass(frozen=True)
-class EngineStatus:
-    """How one engine stands. Sizes in bytes, ``kv_used`` and ``kv_cells`` in cells, the rate in tokens per second."""
-
-    state: lifecycle.State
-    pid: int = 0
-    threads: int = 0
-    running: int = 0
-    waiting: int = 0
-    kv_used: int = 0
-    kv_cells: int = 0
-    tokens_per_s: float = 0.0
-    rss_bytes: int = 0
-    restarts: int = 0
-    problem: str = ""
-    in_network_namespace: bool = False
-    """Whether the running engine has said that its network namespace is empty."""
 
 
 class EngineSupervisor:
@@ -81,7 +63,7 @@ class EngineSupervisor:
 
         Raises :class:`PlugskyError` (``conflict``) when another process listens there.
         """
-        self._listener = _bind(self.socket_path)
+        self._listener = bind_unix(self.socket_path)
         self._on(lifecycle.Admit())
 
     def admit(self) -> None:
@@ -104,17 +86,16 @@ class EngineSupervisor:
             self.socket_path.unlink(missing_ok=True)
 
     async def settled(self) -> Life:
-        """Wait until the engine serves, has refused, or was given up."""
-        while not (self.life.serves or self.life.problem):
+        """Wait until the engine serves, has refused its model, or was given up."""
+        while not self.life.settled:
             await self._next_change()
         return self.life
 
     async def status(self) -> EngineStatus:
         """How the engine stands now, with its own figures when it answers within a second."""
-        stats, namespace = None, False
+        stats = None
         with contextlib.suppress(EngineError, TimeoutError):
             if self._monitor.connected:
-                namespace = "netns" in self._monitor.hello.caps
                 stats = await asyncio.wait_for(self._monitor.stats(), STATS_S)
         life = self.life
         status = EngineStatus(
@@ -123,7 +104,6 @@ class EngineSupervisor:
             threads=self.spec.threads,
             restarts=life.restarts,
             problem=life.problem,
-            in_network_namespace=namespace,
         )
         return status if stats is None else _with_stats(status, stats)
 
@@ -158,7 +138,11 @@ class EngineSupervisor:
             raise RuntimeError("an engine is spawned after its socket is bound")
         self._cancel_timer()
         self._dismiss_stand_in()
-        self._child = Child.spawn(self._command, self._listener, self._log)
+        try:
+            self._child = Child.spawn(self._command, self._listener, self._log)
+        except OSError as error:
+            self._on(lifecycle.SpawnFailed(error.strerror or str(error)))
+            return
         self._on(lifecycle.Spawned(self._child.pid))
         self._begin(self._watch(self._child))
 
@@ -222,7 +206,7 @@ class EngineSupervisor:
 
 
 def engine_command(spec: EngineSpec) -> tuple[str, ...]:
-    """The command line of the engine process for ``spec``."""
+    """The command line of the engine process for ``spec``; it ends with the process that this is called in."""
     options = {
         "--model-id": spec.model_id,
         "--model-file": str(spec.file),
@@ -230,6 +214,7 @@ def engine_command(spec: EngineSpec) -> tuple[str, ...]:
         "--mode": spec.mode,
         "--ctx": str(spec.n_ctx),
         "--threads": str(spec.threads),
+        "--exit-with-parent": str(os.getpid()),
     }
     return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in options.items() for word in pair))
 
@@ -244,22 +229,3 @@ def _with_stats(status: EngineStatus, stats: frames.StatsReply) -> EngineStatus:
         tokens_per_s=stats.tokens_per_s,
         rss_bytes=stats.rss_bytes,
     )
-
-
-def _bind(path: Path) -> socket.socket:
-    """A listening Unix socket at ``path``, open to its owner and group only; a dead one's file is replaced."""
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-        else:
-            raise PlugskyError(
-                ErrorKind.CONFLICT, f"another process serves {path}", next="stop it, or use another --root"
-            )
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    path.chmod(0o660)
-    listener.listen(256)
-    return listener

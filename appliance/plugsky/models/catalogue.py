@@ -44,13 +44,16 @@ _TEXTS: Final = ("id", "title", "sha256", "mode", "licence", "homepage", "origin
 _COUNTS: Final = ("size", "context", "parameters")
 
 
-def models(paths: SitePaths) -> tuple[ModelEntry, ...]:
-    """Every model of the current generation by id; empty before the first activation. Raises PlugskyError."""
+def models(paths: SitePaths, generation: int | None = None) -> tuple[ModelEntry, ...]:
+    """Every model of that generation by id, of the current one unless it is given. Raises PlugskyError.
+
+    Empty before the first activation.
+    """
     try:
-        generation = paths.root / paths.current.readlink()
+        folder = paths.generations / str(generation) if generation else paths.root / paths.current.readlink()
     except FileNotFoundError:
         return ()
-    return tuple(_read(path) for path in sorted(generation.glob(f"models/*/{ENTRY}")))
+    return tuple(_read(path) for path in sorted(folder.glob(f"models/*/{ENTRY}")))
 
 
 def find(paths: SitePaths, model_id: str) -> ModelEntry:

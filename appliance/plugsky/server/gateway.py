@@ -43,10 +43,13 @@ MAX_HEADERS: Final = 32 << 10
 _log: Final = logging.getLogger(__name__)
 
 
-def run(paths: SitePaths, listener: socket.socket, policy: EffectivePolicy) -> None:
-    """Serve the site's API on ``listener`` until told to stop. Raises :class:`PlugskyError` when it cannot begin."""
+def run(paths: SitePaths, listener: socket.socket, policy: EffectivePolicy, generation: int | None = None) -> None:
+    """Serve the site's API on ``listener`` until told to stop, with the models of ``generation`` or the current one.
+
+    Raises :class:`PlugskyError` when it cannot begin.
+    """
     check_listener(listener, policy)
-    models = {entry.id: _served(entry) for entry in catalogue.models(paths)}
+    models = {entry.id: _served(entry) for entry in catalogue.models(paths, generation)}
     asyncio.run(_run(paths, listener, policy, models))
 
 

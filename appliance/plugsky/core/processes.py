@@ -1,11 +1,12 @@
-"""A child process of the supervisor: started with its listening socket as descriptor 3, watched without a thread.
+"""Child processes of a supervisor: started with a listening socket, watched without a thread, restarted with patience.
 
-The socket is passed by systemd's protocol (sd_listen_fds(3)), so that a child cannot tell who started it. The child is
-in a process group of its own: Ctrl-C reaches the supervisor only, which then ends its children in order. Linux only:
-the exit is seen through a pidfd (pidfd_open(2)).
+The socket is descriptor 3, by systemd's protocol (sd_listen_fds(3)), so that a child cannot tell who started it. A
+child is in a process group of its own: Ctrl-C reaches the supervisor only, which then ends its children in order. Linux
+only: the exit is seen through a pidfd (pidfd_open(2)), and a child that asked for it ends with its parent (prctl(2)).
 """
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
@@ -14,8 +15,26 @@ from pathlib import Path
 from typing import Final
 
 from plugsky.core import env
+from plugsky.core.listeners import FIRST
 
-LISTENER_FD: Final = 3
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 30.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def pause_s(crashes: int) -> float:
+    """Seconds before the restart that follows the ``crashes``-th crash in a row: they double, up to half a minute."""
+    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(crashes - 1, 16)))
+
+
+def die_with_parent(parent: int) -> bool:
+    """Have the kernel send SIGTERM when the parent ends. False when the parent is not, or no longer, ``parent``.
+
+    ``parent`` is the pid as the parent told it: one that was asked for here could be that of the reaper already.
+    Call it after the last change of credentials, which takes the wish back (prctl(2)).
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    return os.getppid() == parent
 
 
 class Child:
@@ -32,10 +51,10 @@ class Child:
     def spawn(cls, command: Sequence[str], listener: socket.socket, log: Path | None = None) -> "Child":
         """Start ``command`` with ``listener`` as descriptor 3. Its output goes to the end of ``log``, or to ours.
 
-        Raises :class:`OSError` when it cannot be started.
+        Raises :class:`OSError` when it cannot be started or watched; it does not run then.
         """
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
-            (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTENER_FD)
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), FIRST)
         ]
         if log is not None:
             actions.append((os.POSIX_SPAWN_OPEN, 2, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
@@ -49,7 +68,12 @@ class Child:
             setsigmask=(),
             setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE),
         )
-        return cls(pid)
+        try:
+            return cls(pid)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
 
     async def wait(self) -> int:
         """Its wait status, once it has ended."""
