@@ -2,11 +2,14 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from appliance.admin_site import REQUEST, TRAFFIC, AdminSite
 from plugsky.admin.api import VERBS, Admin, Home
@@ -18,6 +21,8 @@ from plugsky.admin.verbs import signature
 from plugsky.audit import trail
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Operator, Role
+from plugsky.state import Database
+from plugsky_bundles.errors import MalformedMetadata
 
 CALLS: dict[str, dict[str, Any]] = {
     "watch_home": {"interval_s": 1.0},
@@ -146,6 +151,58 @@ async def test_a_gateway_that_does_not_answer_costs_only_its_fields(site: AdminS
         home = await site.as_(Role.VIEWER).home()
         assert (home.requests, home.traffic) == ((), None)
         assert len(home.models) == 2
+
+
+@pytest.mark.parametrize("part", ["identity", "duties", "host", "models"])
+async def test_a_part_that_cannot_be_read_costs_only_its_fields_and_is_a_duty(
+    site: AdminSite, monkeypatch: pytest.MonkeyPatch, part: str
+):
+    whole = await site.as_(Role.VIEWER).home()
+
+    def damaged() -> None:
+        raise MalformedMetadata("The trusted state cannot be read", "it is not JSON", "Restore it from the backup")
+
+    monkeypatch.setattr(site.service.facts, part, damaged, raising=True)
+    home = await site.as_(Role.VIEWER).home()
+    duty = home.duties[0]
+    assert (duty.id, duty.severity, duty.next) == (f"unread-{part}", "alarm", "Restore it from the backup")
+    assert "it is not JSON" in duty.text
+    untouched = {"requests", "traffic", "isolation", "identity", "duties", "host", "models"} - {part, "duties"}
+    for name in untouched - {part}:
+        assert getattr(home, name) == getattr(whole, name)
+    assert home.identity.root
+
+
+async def test_a_probe_that_fails_leaves_the_isolation_unproven(site: AdminSite):
+    async def refused() -> None:
+        raise PermissionError(13, "Permission denied")
+
+    service = replace(site.service, probe=refused)
+    home = await service.for_operator(Operator(0, "root", Role.ADMIN)).home()
+    assert (home.isolation.proven, home.duties[0].id) == (False, "unread-isolation")
+
+
+@pytest.mark.parametrize("verb", ["key_create", "key_revoke"])
+async def test_a_change_that_fails_behind_its_record_is_contradicted_by_a_second(
+    site: AdminSite, monkeypatch: pytest.MonkeyPatch, verb: str
+):
+    before = site.past.keys.list()
+
+    @contextmanager
+    def full(database: Database) -> Iterator[Session]:
+        with write(database) as session:
+            yield session  # then the transaction is rolled back, as where COMMIT fails
+            raise PlugskyError(ErrorKind.OVERLOADED, "the site's database did not take the transaction")
+
+    write = Database.write
+    monkeypatch.setattr(Database, "write", full)
+    arguments = {"tenant": "demo"} if verb == "key_create" else {"key_id": before[0].id}
+    with pytest.raises(PlugskyError, match="did not take"):
+        await run(site.as_(Role.ADMIN), verb, **arguments)
+    assert site.past.keys.list() == before
+    (ok, failed) = actions(site)[-2:]
+    assert (ok[0], ok[2], failed[0], failed[2]) == (verb.replace("_", "."), "ok", verb.replace("_", "."), "failed")
+    assert ok[1] == failed[1]
 
 
 async def test_without_a_running_site_the_verbs_that_need_none_work(site: AdminSite):

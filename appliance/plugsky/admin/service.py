@@ -2,23 +2,25 @@
 
 Guarantees: a verb runs only for a role that :data:`~plugsky.admin.api.VERBS` allows; each write has its audit record on
 disk before it takes effect where it is a transaction, and before it is answered always; a refused write is recorded
-too. When the record cannot be written, the write does not happen. Whatever touches the disk runs in a thread.
+too. When the record cannot be written, the write does not happen; when the write fails behind its record, a second one
+with the outcome ``failed`` says so. Whatever touches the disk runs in a thread.
 
 A part of the site that does not answer costs its own fields on the Home screen and nothing else.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from plugsky.access.keys import KeyRecord, Keys
+from plugsky.access.keys import KeyRecord, Keys, Witness
 from plugsky.access.ledger import Ledger
-from plugsky.admin import views
+from plugsky.admin import unknown, views
 from plugsky.admin.api import (
     VERBS,
     AuditRecord,
     AuditVerdict,
+    Duty,
     Home,
     Isolation,
     KeyView,
@@ -43,6 +45,7 @@ GATEWAY_PATIENCE_S: Final = 2.0
 MIN_INTERVAL_S: Final = 0.2
 MAX_INTERVAL_S: Final = 60.0
 MAX_FOUND: Final = 1000
+ResultT = TypeVar("ResultT")
 
 
 class Recorder(Protocol):
@@ -114,9 +117,8 @@ class OperatorAdmin:
         self, tenant: str, name: str = "", models: tuple[str, ...] | None = None, days: int | None = None
     ) -> NewKey:
         await self._allow("key_create", tenant)
-        issued = await asyncio.to_thread(
-            self._site.keys.create, tenant, name, models, days, self._witness(events.KEY_CREATE)
-        )
+        create = self._site.keys.create
+        issued = await self._witnessed(events.KEY_CREATE, lambda witness: create(tenant, name, models, days, witness))
         key = issued.record
         return NewKey(key.id, key.tenant, key.name, issued.secret, views.stamp(key.expires_us))
 
@@ -126,7 +128,8 @@ class OperatorAdmin:
 
     async def key_revoke(self, key_id: str) -> KeyView:
         await self._allow("key_revoke", key_id)
-        return views.key_view(await asyncio.to_thread(self._site.keys.revoke, key_id, self._witness(events.KEY_REVOKE)))
+        revoke = self._site.keys.revoke
+        return views.key_view(await self._witnessed(events.KEY_REVOKE, lambda witness: revoke(key_id, witness)))
 
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None
@@ -157,17 +160,17 @@ class OperatorAdmin:
 
     async def isolation(self) -> Isolation:
         await self._allow("isolation")
-        return views.isolation(await self._site.probe())
+        return await self._isolation()
 
     async def _home(self) -> Home:
-        site = self._site
+        site, broken = self._site, list[Duty]()
         identity, duties, host, models, (requests, traffic), isolation = await asyncio.gather(
-            asyncio.to_thread(site.facts.identity),
-            asyncio.to_thread(site.facts.duties),
-            asyncio.to_thread(site.facts.host),
-            self._models(),
-            self._live(),
-            site.probe(),
+            _part("identity", asyncio.to_thread(site.facts.identity), unknown.identity(site.paths, site.clock), broken),
+            _part("duties", asyncio.to_thread(site.facts.duties), (), broken),
+            _part("host", asyncio.to_thread(site.facts.host), unknown.HOST, broken),
+            _part("models", self._models(), (), broken),
+            _part("gateway", self._live(), ((), None), broken),
+            _part("isolation", self._isolation(), unknown.ISOLATION, broken),
         )
         return Home(
             identity=identity,
@@ -177,10 +180,13 @@ class OperatorAdmin:
             models=models,
             requests=requests,
             traffic=traffic,
-            isolation=views.isolation(isolation),
-            duties=duties,
+            isolation=isolation,
+            duties=(*sorted(broken, key=lambda duty: duty.id), *duties),
             host=host,
         )
+
+    async def _isolation(self) -> Isolation:
+        return views.isolation(await self._site.probe())
 
     async def _models(self) -> tuple[ModelView, ...]:
         models = await asyncio.to_thread(self._site.facts.models)
@@ -215,29 +221,55 @@ class OperatorAdmin:
             next="run it as the owner of the site",
         )
 
-    def _witness(self, action: str) -> "_Witness":
-        return _Witness(self._site.audit, action, self._actor)
+    async def _witnessed(self, action: str, change: Callable[[Witness], ResultT]) -> ResultT:
+        """Make a change of a key, in a thread, with its record inside the transaction."""
+        witness = _Witness(self._site.audit, action, self._actor)
+
+        def act() -> ResultT:
+            try:
+                return change(witness)
+            except BaseException:
+                witness.undone()
+                raise
+
+        return await asyncio.to_thread(act)
 
     async def _record(self, action: str, subject: str, outcome: str, fields: Mapping[str, Fact]) -> None:
         await asyncio.to_thread(self._site.audit.record, *Event(action, self._actor, subject, outcome, fields))
 
 
-@dataclass(frozen=True)
+async def _part(name: str, read: Awaitable[ResultT], otherwise: ResultT, broken: list[Duty]) -> ResultT:
+    """A part of the Home screen; one that cannot be read is unknown, and a duty says why."""
+    try:
+        return await read
+    except (PlugskyError, BundleError, OSError) as error:
+        broken.append(unknown.duty(name, error))
+        return otherwise
+
+
+@dataclass
 class _Witness:
-    """Records a change of a key inside the transaction that makes it."""
+    """Records a change of a key inside the transaction that makes it, and that it came to nothing after all."""
 
     audit: Recorder
     action: str
     actor: str
+    recorded: str = ""
 
-    def __call__(self, key: KeyRecord) -> object:
+    def __call__(self, key: KeyRecord) -> None:
         fields: dict[str, Fact] = {
             "tenant": key.tenant,
             "name": key.name,
             "models": None if key.models is None else ",".join(key.models),
             "expires": views.stamp(key.expires_us),
         }
-        return self.audit.record(self.action, self.actor, key.id, "ok", fields)
+        self.audit.record(self.action, self.actor, key.id, "ok", fields)
+        self.recorded = key.id
+
+    def undone(self) -> None:
+        """The transaction failed: contradict the record, if there is one."""
+        if self.recorded:
+            self.audit.record(self.action, self.actor, self.recorded, "failed", {})
 
 
 def _bad(param: str, why: str) -> PlugskyError:
