@@ -83,13 +83,8 @@ class Plan:
 
     @property
     def activates(self) -> bool:
-        """Whether `current` moves."""
-        return self.replaces != self.generation
-
-    @property
-    def changes(self) -> bool:
-        """Whether anything is to do at all."""
-        return not self.installed or self.activates
+        """Whether another generation than now will run; where not, nothing is to do at all."""
+        return not self.installed or self.replaces != self.generation
 
     @property
     def copied(self) -> tuple[PlannedFile, ...]:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,6 +256,54 @@ def test_keys_and_usage_work_without_a_running_site(desk):
     actions = [record["action"] for record in desk.json("audit", "search", "--limit", 50)["records"]]
     assert {"bundle.install", "key.create", "key.revoke"} <= set(actions)
     assert key["secret"] not in (Path(desk.place) / "site").joinpath("state/plugsky.db").read_bytes().decode("latin-1")
+
+
+def test_a_switch_back_to_a_kept_generation_is_asked_and_told(desk, monkeypatch):
+    first = desk.sealed()
+    desk.run("bundle", "install", first, "--pin", desk.pin, "--yes")
+    other = desk.place / "lab.toml"
+    other.write_text(other.read_text().replace('channel = "lab"', 'channel = "second"'))
+    desk.run("bundle", "install", desk.sealed(), "--yes")
+    told = desk.run("bundle", "install", first, expect=ExitCode.USAGE)
+    assert "generation 2 is current until then" in told.err
+    assert f"plugsky bundle install {first} --root {desk.place / 'site'} --yes" in told.err
+    assert (desk.place / "site/current").readlink().name == "2"
+    told = desk.run("bundle", "install", first, "--yes")
+    assert f"generation 1 of {desk.place / 'site'} is now current" in told.out
+    assert (desk.place / "site/current").readlink().name == "1"
+    done = desk.json("bundle", "install", first)
+    assert (done["installed"], done["activated"], done["repaired"]) == (False, False, None)
+
+
+def test_a_damaged_model_is_repaired_as_the_doctor_says(desk):
+    bundle = desk.sealed()
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    (model,) = (desk.place / "site/current/models/tiny").glob("*.gguf")
+    model.unlink()
+    told = desk.run("doctor", expect=ExitCode.FAILED)
+    assert "plugsky bundle install" in told.err
+    told = desk.run("bundle", "install", bundle, expect=ExitCode.USAGE)
+    assert "generation 1 of the same bundle is made anew" in told.err
+    assert desk.json("bundle", "install", bundle, "--yes")["repaired"] == 1
+    findings = {finding["check"]: finding["state"] for finding in desk.json("doctor")["findings"]}
+    assert findings["model tiny"] == "ok"
+    desk.run("bundle", "install", bundle)
+    told = desk.run("bundle", "install", bundle, "--repair", expect=ExitCode.USAGE)
+    assert told.err.rstrip().endswith("--repair --yes")
+
+
+def test_a_pin_that_is_not_the_sites_root_is_refused(desk):
+    bundle = desk.sealed()
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    told = desk.run("bundle", "install", bundle, "--pin", "0" * 64, expect=ExitCode.VERIFICATION_FAILED)
+    assert "another root" in told.err
+
+
+def test_a_site_without_the_builder_still_verifies_and_installs(desk):
+    """What a bundle's command imports on a site, in a Python that has no builder."""
+    without = "import sys; sys.modules['plugsky_builder'] = None; import plugsky.cli.bundle"
+    subprocess.run([sys.executable, "-c", without], check=True)
+    assert desk.build()
 
 
 def test_a_trail_that_was_edited_ends_with_the_code_for_it(desk):

@@ -12,12 +12,11 @@ from bundles.gguf_forge import Forge as GgufForge
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations
-from plugsky.fleet.lock import site_lock
 from plugsky.models import catalogue
 from plugsky_builder import model_parts
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, ModelRecipe
-from plugsky_bundles.errors import Busy, DigestMismatch, InstallError, MalformedMetadata, NotFound, Revoked
+from plugsky_bundles.errors import DigestMismatch, InstallError, MalformedMetadata, NotFound, Revoked
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import plan_install
 from plugsky_bundles.progress import silent
@@ -61,7 +60,7 @@ class Site:
         generation = generations.make(verified, plan, self.paths, progress=progress)
         if activate:
             self.state = verified.state
-            generations.activate(self.paths, generation.number)
+            generations.activate(self.paths, generation.number, revocations=Revocations())
         return generation
 
     def snapshot(self) -> dict[str, object]:
@@ -84,7 +83,7 @@ def test_an_installed_bundle_becomes_generation_1_and_then_current(site):
     generation = site.install(bundle, activate=False)
     assert generation.number == 1
     assert generations.current(site.paths) is None
-    generations.activate(site.paths, 1)
+    generations.activate(site.paths, 1, revocations=Revocations())
     assert generations.current(site.paths) == generation
     assert site.paths.current.readlink() == Path("generations/1")
     verified = site.verify(bundle)
@@ -124,7 +123,7 @@ def test_a_later_bundle_shares_what_it_can_and_the_old_generation_stays(site):
     assert generations.current(site.paths) == second
     model = "models/small/small.gguf"
     assert (first.path / model).stat().st_ino == (second.path / model).stat().st_ino
-    generations.activate(site.paths, 1)
+    generations.activate(site.paths, 1, revocations=Revocations())
     assert generations.current(site.paths) == first
 
 
@@ -195,20 +194,12 @@ def test_the_remains_of_a_killed_installation_are_removed_by_the_next_one(site):
     assert not site.paths.staging.exists()
 
 
-def test_two_changes_at_once_are_refused(site):
-    bundle = site.bundle()
-    site.paths.root.mkdir()
-    with site_lock(site.paths.root), pytest.raises(Busy):
-        site.install(bundle)
-    site.install(bundle)
-
-
 def test_a_generation_that_is_not_complete_cannot_be_activated(site):
     site.install(site.bundle())
     (site.paths.generations / "2").mkdir()
     for number in (2, 3):
         with pytest.raises(NotFound) as caught:
-            generations.activate(site.paths, number)
+            generations.activate(site.paths, number, revocations=Revocations())
         assert caught.value.exit_code == 7
     current = generations.current(site.paths)
     assert current is not None

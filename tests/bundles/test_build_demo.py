@@ -83,7 +83,7 @@ def test_it_installs_without_a_network_and_its_command_works(demo, tmp_path):
     heard = []
     plan = plan_install(verified, generations.facts(paths))
     generation = generations.make(verified, plan, paths, progress=heard.append)
-    generations.activate(paths, generation.number)
+    generations.activate(paths, generation.number, revocations=verified.state.revocations)
     assert {"copy", "unpack", "compile", "sync"} <= {event.stage for event in heard}
 
     nowhere = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}

@@ -19,8 +19,6 @@ from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths, checkout
 from plugsky.fleet import installation, site_trust
-from plugsky_builder import build as building
-from plugsky_builder import recipe as recipes
 from plugsky_bundles import sealing
 from plugsky_bundles.entries import read_blob
 from plugsky_bundles.errors import UntrustedRoot
@@ -58,6 +56,10 @@ def build(
 
     Example: plugsky bundle build bundles/recipes/demo.toml --out /media/usb --trust /secure/trust
     """
+    # A site need not have the builder, nor what it imports: only this command does.
+    from plugsky_builder import build as building
+    from plugsky_builder import recipe as recipes
+
     chosen = settings.load({"cache": cache, "wheelhouse": wheelhouse}).values
     built = building.build(
         recipes.load(recipe),
@@ -179,34 +181,40 @@ def install(
     root: RootOption = None,
     yes: YesFlag = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Compare every byte, and make the generation anew.")
+    ] = False,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Install a bundle on this site: verify, show the plan, copy in one read, switch over.
 
-    The first installation needs --pin, the fingerprint on paper; later ones trust what the site trusts.
+    The first installation needs --pin, the fingerprint on paper; later ones trust what the site trusts. A bundle that
+    is installed already is made anew when files of its generation are missing or have another length; --repair
+    compares every byte and makes it anew in any case.
 
     Example: plugsky bundle install /media/usb/plugsky-demo-1 --root /srv/plugsky --pin 3f2a…
     """
     paths = site(root)
     verified = installation.verify_for(paths, bundle, pin)
-    plan = installation.plan_for(verified, paths)
+    shown = progress(progress_style)
+    plan = installation.plan_for(verified, paths, repair=repair, progress=shown)
     if dry_run and as_json:
         tell_json("plugsky.bundle.plan/1", {"plan": plan.to_json()})
         return
     _show(plan, verified, paths)
     if dry_run:
         return
-    if not yes and not plan.installed:
-        _ask(bundle, paths, pin)
+    if not yes and plan.activates:
+        _ask(bundle, paths, pin, repair=repair)
     generation = installation.install(
-        verified, plan, paths, lambda: _trail(paths), f"user:{getpass.getuser()}", progress=progress(progress_style)
+        verified, plan, paths, lambda: _trail(paths), f"user:{getpass.getuser()}", progress=shown
     )
     if as_json:
-        body = {"generation": generation.number, "installed": not plan.installed, **_identity(verified)}
-        tell_json("plugsky.bundle.install/1", body)
+        done = {"installed": not plan.installed, "activated": plan.activates, "repaired": plan.repairs}
+        tell_json("plugsky.bundle.install/1", {"generation": generation.number, **done, **_identity(verified)})
         return
-    if plan.installed:
+    if not plan.activates:
         tell(f"bundle {verified.bundle_id[:16]} is generation {generation.number} already; nothing was written.")
         return
     tell(f"generation {generation.number} of {paths.root} is now current")
@@ -269,19 +277,28 @@ def _model(verified: VerifiedBundle, path: str) -> dict[str, Any]:
 
 def _show(plan: Plan, verified: VerifiedBundle, paths: SitePaths) -> None:
     """The plan, on stderr: what would change, before anyone is asked."""
-    if plan.installed:
+    if not plan.activates:
         return
+    verb = "is" if plan.installed else "becomes"
     say(
         f"plan {plan.digest[:16]}: {verified.channel} version {verified.version}"
-        f" becomes generation {plan.generation} of {paths.root}"
+        f" {verb} generation {plan.generation} of {paths.root}"
     )
+    if plan.repairs is not None:
+        say(f"  generation {plan.repairs} of the same bundle is made anew; its good files are used again")
+    if plan.replaces not in (None, plan.generation):
+        say(f"  generation {plan.replaces} is current until then, and is kept")
+    if plan.installed:
+        say("  nothing is copied: it was installed before")
+        return
     held = len(plan.files) - len(plan.copied)
     say(f"  copy {len(plan.copied)} files, {size(plan.read_bytes)}; {held} are in the store already")
     say(f"  unpack the environment, about {size(plan.venv_bytes)}; {size(plan.need_bytes)} of free space needed in all")
 
 
-def _ask(bundle: Path, paths: SitePaths, pin: str | None) -> None:
+def _ask(bundle: Path, paths: SitePaths, pin: str | None, *, repair: bool) -> None:
     command = ["plugsky", "bundle", "install", str(bundle), "--root", str(paths.root), *(["--pin", pin] if pin else [])]
+    command += ["--repair"] if repair else []
     if not sys.stdin.isatty():
         raise PlugskyError(
             ErrorKind.BAD_REQUEST,

@@ -4,6 +4,7 @@ A generation counts once its ``.complete`` is there, which is written last; anyt
 of an interrupted installation and is removed by the next one. ``current`` is a symbolic link that is only ever
 replaced in one step, so a site runs the old generation or the new one and never something between.
 Files are hard links into the store: kept once, read-only, shared by every generation that has them.
+A damaged generation is never mended in place: its bundle makes a new one, and damaged files leave the store.
 """
 
 import ctypes
@@ -11,8 +12,8 @@ import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,10 @@ from typing import Final
 from plugsky.core.clock import rfc3339
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import venv
-from plugsky.fleet.lock import site_lock
 from plugsky_bundles import strict_json, transfer
 from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
-from plugsky_bundles.errors import BundleError, DigestMismatch, NotFound, SiteUnwritable
+from plugsky_bundles.errors import BundleError, DigestMismatch, MalformedMetadata, NotFound, SiteChanged, SiteUnwritable
+from plugsky_bundles.format import FileEntry
 from plugsky_bundles.plan import LOCK_PATH, Plan, SiteFacts
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.state import Revocations, check_revoked
@@ -35,7 +36,6 @@ COMPLETE: Final = ".complete"
 PROVENANCE: Final = "bundle.json"
 LINKED_ROLES: Final = ("models", "playbooks", "policy", "debs")
 MAX_PROVENANCE: Final = 32 << 20
-NONE_REVOKED: Final = Revocations()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,60 +62,93 @@ def facts(paths: SitePaths) -> SiteFacts:
     """What a plan needs to know of the site; makes nothing, works before the first installation."""
     nearest = next(path for path in (paths.root, *paths.root.parents) if path.is_dir())
     room = os.statvfs(nearest)
-    generations = complete(paths)
+    generations = _readable(paths)
+    try:
+        pointed_to = current_number(paths)
+    except MalformedMetadata:
+        pointed_to = None
     return SiteFacts(
         store=transfer.held(paths.store),
         staged=transfer.held(paths.staging),
         free_bytes=room.f_bavail * room.f_frsize,
         free_inodes=room.f_favail if room.f_files else 1 << 32,
-        next_generation=max((generation.number for generation in generations), default=0) + 1,
+        next_generation=max(_complete_numbers(paths), default=0) + 1,
         installed={generation.bundle_id: generation.number for generation in generations},
         python=".".join(platform.python_version_tuple()[:2]),
         machine=platform.machine(),
+        current=pointed_to,
     )
+
+
+def damaged(paths: SitePaths, number: int, entries: Mapping[str, FileEntry]) -> list[str]:
+    """What generation ``number`` lacks of the bundle with these entries: files by presence and length, the Python.
+
+    Costs one look per file; whoever doubts the bytes too reads the store with ``transfer.whole``.
+    """
+    folder = paths.generations / str(number)
+    lacking = []
+    for path, entry in entries.items():
+        if not _is_linked(path, entry):
+            continue
+        try:
+            length = (folder / path).lstat().st_size
+        except OSError:
+            length = -1
+        if length != entry.length:
+            lacking.append(path)
+    if LOCK_PATH in entries and not (folder / "venv" / "bin" / "python").exists():
+        lacking.append("venv")
+    return lacking
+
+
+def prepare(paths: SitePaths) -> None:
+    """Make the directories that an installation writes to. Raises SiteUnwritable or NoSpace."""
+    with _unwritable(paths.root), out_of_space(paths.root):
+        for folder in (paths.root, paths.generations, paths.store):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Progress = silent) -> Generation:
     """Carry out ``plan``: copy, make the generation, write ``.complete``. Does not activate it.
 
-    A plan with nothing to do returns the generation that is already there and writes nothing. When the bundle or the
-    disk turns out to be unfit, everything this call wrote is gone again; after an interruption, whole files stay for
-    the next run.
+    A plan with nothing to make returns the generation that is already there. When the bundle or the disk turns out to
+    be unfit, everything this call wrote is gone again; after an interruption, whole files stay for the next run.
+    The caller holds the site's lock, here as for :func:`activate`.
     """
-    if plan.installed:
-        return load(paths, plan.generation)
-    with _unwritable(paths.root), out_of_space(paths.root):
-        for folder in (paths.root, paths.generations, paths.store):
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with site_lock(paths.root):
+    prepare(paths)
+    with _unwritable(paths.root):
         _remove_remains(paths)
-        if plan.generation != max(_numbers(paths), default=0) + 1:
-            raise SiteUnwritable(
-                f"Generation {plan.generation} is not the next one", "the site changed since the plan", "Plan again"
-            )
-        brought = transfer.apply(plan, verified, paths.store, paths.staging, progress)
-        folder = paths.generations / str(plan.generation)
-        try:
-            with _unwritable(folder), out_of_space(folder):
-                _build(folder, verified, plan, paths, progress)
-        except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, BundleError):
-                transfer.withdraw(paths.store, brought)
-            raise
-        finally:
-            shutil.rmtree(paths.staging, ignore_errors=True)
+    if plan.installed:
+        shutil.rmtree(paths.staging, ignore_errors=True)
+        return load(paths, plan.generation)
+    if plan.generation != max(_numbers(paths), default=0) + 1:
+        raise SiteChanged(
+            f"Generation {plan.generation} is not the next one", "the site changed since the plan", _AGAIN
+        )
+    brought = transfer.apply(plan, verified, paths.store, paths.staging, progress)
+    folder = paths.generations / str(plan.generation)
+    try:
+        with _unwritable(folder), out_of_space(folder):
+            _build(folder, verified, plan, paths, progress)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, BundleError):
+            transfer.withdraw(paths.store, brought)
+        raise
+    finally:
+        shutil.rmtree(paths.staging, ignore_errors=True)
     return load(paths, plan.generation)
 
 
-def activate(paths: SitePaths, number: int, *, revocations: Revocations = NONE_REVOKED) -> Generation:
+def activate(paths: SitePaths, number: int, *, revocations: Revocations) -> Generation:
     """Make generation ``number`` the current one, unless its bundle or a file of it was revoked.
 
-    Expiry is not asked: what was installed in time keeps its place. Raises NotFound or Revoked.
+    ``revocations`` are those of the site's trust state, read under the lock. Expiry is not asked: what was installed in
+    time keeps its place. Raises NotFound or Revoked.
     """
     generation = load(paths, number)
     check_revoked(revocations, generation.bundle_id, {digest: path for path, digest in generation.files.items()})
-    with site_lock(paths.root), _unwritable(paths.current):
+    with _unwritable(paths.current):
         new = paths.current.with_name(".current.new")
         new.unlink(missing_ok=True)
         new.symlink_to(Path(paths.generations.name) / str(number))
@@ -125,17 +158,24 @@ def activate(paths: SitePaths, number: int, *, revocations: Revocations = NONE_R
 
 
 def complete(paths: SitePaths) -> list[Generation]:
-    """Every complete generation, oldest first."""
-    return [load(paths, number) for number in _numbers(paths) if (paths.generations / str(number) / COMPLETE).is_file()]
+    """Every complete generation, oldest first. Raises MalformedMetadata for a damaged one."""
+    return [load(paths, number) for number in _complete_numbers(paths)]
 
 
 def current(paths: SitePaths) -> Generation | None:
-    """The generation that ``current`` points to; None before the first activation."""
+    """The generation that ``current`` points to; None before the first activation. Raises as :func:`load`."""
+    number = current_number(paths)
+    return None if number is None else load(paths, number)
+
+
+def current_number(paths: SitePaths) -> int | None:
+    """Where ``current`` points, whatever lies there; None before the first activation. Raises MalformedMetadata."""
     try:
-        target = paths.current.readlink()
+        return int(paths.current.readlink().name)
     except FileNotFoundError:
         return None
-    return load(paths, int(target.name))
+    except (OSError, ValueError):
+        raise strict_json.malformed(f"The link {paths.current}", "it does not name a generation") from None
 
 
 def load(paths: SitePaths, number: int) -> Generation:
@@ -147,10 +187,12 @@ def load(paths: SitePaths, number: int) -> Generation:
             "it was never installed, or its installation was interrupted",
             "Run `plugsky bundle install`",
         )
-    with (folder / PROVENANCE).open("rb") as file:
-        values = strict_json.parse_object(
-            file.read(MAX_PROVENANCE + 1), f"{PROVENANCE} of generation {number}", limit=MAX_PROVENANCE
-        )
+    try:
+        with (folder / PROVENANCE).open("rb") as file:
+            content = file.read(MAX_PROVENANCE + 1)
+    except FileNotFoundError:
+        raise strict_json.malformed(f"{PROVENANCE} of generation {number}", "it is missing") from None
+    values = strict_json.parse_object(content, f"{PROVENANCE} of generation {number}", limit=MAX_PROVENANCE)
     try:
         if values["schema"] != SCHEMA:
             raise strict_json.malformed(PROVENANCE, f"its schema is {values['schema']!r}")
@@ -176,7 +218,7 @@ def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths,
     wheels: dict[str, Path] = {}
     for path, entry in verified.entries.items():
         stored = paths.store / f"sha256-{entry.sha256}"
-        if entry.role in LINKED_ROLES or path == LOCK_PATH:
+        if _is_linked(path, entry):
             linked = folder / path
             linked.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             os.link(stored, linked)
@@ -197,6 +239,24 @@ def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths,
     write_file(folder / COMPLETE, b"", mode=0o444)
     sync_directory(paths.generations)
     progress(ProgressEvent("sync", 1, 1, f"generation {plan.generation}"))
+
+
+def _is_linked(path: str, entry: FileEntry) -> bool:
+    """Whether a file of a bundle lies in its generations under its own name."""
+    return entry.role in LINKED_ROLES or path == LOCK_PATH
+
+
+def _readable(paths: SitePaths) -> list[Generation]:
+    """The complete generations whose provenance can be read: a damaged one must not keep its bundle away."""
+    found = []
+    for number in _complete_numbers(paths):
+        with suppress(MalformedMetadata):
+            found.append(load(paths, number))
+    return found
+
+
+def _complete_numbers(paths: SitePaths) -> list[int]:
+    return [number for number in _numbers(paths) if (paths.generations / str(number) / COMPLETE).is_file()]
 
 
 def _provenance(verified: VerifiedBundle, plan: Plan) -> dict[str, object]:
@@ -252,3 +312,6 @@ def _unwritable(path: Path) -> Iterator[None]:
         raise SiteUnwritable(
             f"{error.filename or path} could not be written", error.strerror or "unknown", "Check the file system"
         ) from error
+
+
+_AGAIN: Final = "Run `plugsky bundle install` again"

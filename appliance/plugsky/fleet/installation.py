@@ -1,27 +1,34 @@
 """VerifiedBundle -> Plan -> Generation -> current: one installation, in the only order that is safe.
 
-1. the plan is carried out: a complete generation that nothing runs yet;
-2. the site accepts the bundle: floors, time and revocations move forward;
-3. the trail records it, signed and on disk, before anything changes for users (fail-closed);
-4. ``current`` moves to it.
+1. under the lock of the site: it is still what the bundle was verified against and the plan was made for;
+2. the plan is carried out: a complete generation that nothing runs yet;
+3. the site accepts the bundle: floors, time and revocations move forward;
+4. the trail records it, signed and on disk, before anything changes for users (fail-closed);
+5. ``current`` moves to it. The lock is held until then, so that no revocation is lost on the way.
 
-An interruption between any two steps is finished by running the same installation again: each step finds its work done.
+An interruption between any two steps is finished by running the same installation again: each step finds its work done,
+and one that was recorded but not yet current is recorded a second time.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from plugsky.audit import AuditLog, events
+from plugsky.audit.events import Event
 from plugsky.audit.trail import newest_commit
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations, site_trust
 from plugsky.fleet.generations import Generation
-from plugsky_bundles.errors import UntrustedRoot
+from plugsky.fleet.lock import site_lock
+from plugsky_bundles import transfer
+from plugsky_bundles.errors import SiteChanged, UntrustedRoot
 from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import Plan, plan_install
 from plugsky_bundles.progress import Progress, silent
+from plugsky_bundles.state import TrustState
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import Anchor
@@ -33,9 +40,17 @@ Trail = Callable[[], AuditLog]
 def verify_for(paths: SitePaths, media: Path, pin: str | None, now: datetime | None = None) -> VerifiedBundle:
     """The bundle at ``media``, verified against what the site believes, or on first use against the pinned root.
 
-    Raises UntrustedRoot when the site is new and nothing is pinned; the error says what to compare with the paper.
+    Raises UntrustedRoot when the site is new and nothing is pinned (the error says what to compare with the paper), and
+    when a given pin is none of the roots that lead to the bundle's.
     """
-    return verify_metadata(open_bundle(media), anchor(paths, pin), now=now or datetime.now(UTC))
+    verified = verify_metadata(open_bundle(media), anchor(paths, pin), now=now or datetime.now(UTC))
+    if pin is not None and pin not in verified.roots:
+        raise UntrustedRoot(
+            "The paper names another root than this site trusts",
+            f"--pin {pin} is none of the roots that lead to {verified.root_fingerprint}",
+            "Compare the paper with the site's; leave --pin out to go by what the site trusts",
+        )
+    return verified
 
 
 def anchor(paths: SitePaths, pin: str | None) -> Anchor:
@@ -52,22 +67,63 @@ def anchor(paths: SitePaths, pin: str | None) -> Anchor:
     return pin
 
 
-def plan_for(verified: VerifiedBundle, paths: SitePaths) -> Plan:
-    """What installing would do to this site."""
-    return plan_install(verified, generations.facts(paths))
+def plan_for(verified: VerifiedBundle, paths: SitePaths, *, repair: bool = False, progress: Progress = silent) -> Plan:
+    """What installing would do to this site.
+
+    A generation of this bundle that lacks a file, or that ``repair`` doubts, is made anew; then every file of the store
+    that the bundle needs is read and hashed, and a damaged one is copied again.
+    """
+    site = generations.facts(paths)
+    there = site.installed.get(verified.bundle_id)
+    if repair or (there is not None and generations.damaged(paths, there, verified.entries)):
+        wanted = {entry.sha256: entry.length for entry in verified.entries.values()}
+        site = replace(site, store=transfer.whole(paths.store, wanted, progress))
+        site = site if there is None else replace(site, damaged=frozenset({there}))
+    return plan_install(verified, site)
 
 
 def install(
     verified: VerifiedBundle, plan: Plan, paths: SitePaths, trail: Trail, actor: str, *, progress: Progress = silent
 ) -> Generation:
-    """Carry out exactly ``plan`` and make its generation the current one."""
-    generation = generations.make(verified, plan, paths, progress=progress)
-    site_trust.save(paths, verified.state)
-    running = generations.current(paths)
-    if running is not None and running.number == generation.number:
-        return generation
+    """Carry out exactly ``plan`` and make its generation the current one.
+
+    Raises Busy when someone else changes the site, SiteChanged when someone did since it was verified or planned.
+    """
+    generations.prepare(paths)
+    with site_lock(paths.root):
+        believed = site_trust.load(paths)
+        _check_unchanged(verified, plan, paths, believed)
+        generation = generations.make(verified, plan, paths, progress=progress)
+        if verified.state != believed:
+            site_trust.save(paths, verified.state)
+        if not plan.activates:
+            return generation
+        with trail() as log:
+            log.record(*_event(generation, actor))
+        return generations.activate(paths, generation.number, revocations=verified.state.revocations)
+
+
+def _check_unchanged(verified: VerifiedBundle, plan: Plan, paths: SitePaths, believed: TrustState | None) -> None:
+    """Refuse what was verified against another belief, or planned for another current generation."""
+    against = verified.anchor if isinstance(verified.anchor, TrustState) else None
+    if against != believed:
+        raise SiteChanged(
+            "The bundle must be verified again",
+            "the site accepted another bundle since this one was verified, and something may have been revoked",
+            "Run `plugsky bundle install` again",
+        )
+    if generations.facts(paths).current != plan.replaces:
+        raise SiteChanged(
+            "The plan must be made again",
+            "another generation became the current one since it was made",
+            "Run `plugsky bundle install` again",
+        )
+
+
+def _event(generation: Generation, actor: str) -> Event:
+    """What the trail keeps of an installation."""
     custody = newest_commit(generation.path / CUSTODY)
-    event = events.bundle_install(
+    return events.bundle_install(
         actor,
         bundle_id=generation.bundle_id,
         content_id=generation.content_id,
@@ -77,6 +133,3 @@ def install(
         root_fingerprint=generation.root_fingerprint,
         custody_head=custody.hash if custody else "",
     )
-    with trail() as log:
-        log.record(*event)
-    return generations.activate(paths, generation.number, revocations=verified.state.revocations)
