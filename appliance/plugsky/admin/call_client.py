@@ -4,17 +4,19 @@ Many calls share one connection. It is made by the first call and made again by 
 caller that keeps trying finds a restarted site by itself. The peer must run as root, as the caller, or as the owner of
 the site: a socket that a stranger put in place is not spoken to. Every failure is a :class:`PlugskyError`; UNREACHABLE
 means nobody answers there.
+
+No call waits for another: a stream whose reader is behind by :data:`MAX_ITEMS` loses its oldest items, never its end.
+Streams carry states, of which the newest is the one that counts.
 """
 
 import asyncio
 import os
-import socket
-import struct
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from plugsky.admin.peer import peer_uid
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.frames import (
     Abort,
@@ -26,15 +28,13 @@ from plugsky.core.frames import (
     FromAdmin,
     Item,
     Reply,
-    ToAdmin,
     encode,
     from_admin_buffer,
 )
 
 CONNECT_S: Final = 5.0
-_MAX_ITEMS: Final = 64
+MAX_ITEMS: Final = 64
 _CHUNK: Final = 64 * 1024
-_CREDENTIALS: Final = struct.Struct("3i")
 
 Unreachable = Callable[[str], PlugskyError]
 """Makes the error for a peer that is not there, from the reason."""
@@ -57,7 +57,7 @@ class CallClient:
         try:
             frame = await frames.get()
         except asyncio.CancelledError:
-            wire.send_nowait(Abort(number))
+            wire.send_nowait(encode(Abort(number)))
             raise
         finally:
             wire.waiting.pop(number, None)
@@ -82,7 +82,7 @@ class CallClient:
         finally:
             wire.waiting.pop(number, None)
             if not over:
-                wire.send_nowait(Abort(number))
+                wire.send_nowait(encode(Abort(number)))
 
     async def close(self) -> None:
         """Ends the connection and what runs on it."""
@@ -91,17 +91,19 @@ class CallClient:
             self._wire = None
 
     async def _begin(self, verb: str, arguments: dict[str, Any]) -> "tuple[_Wire, int, asyncio.Queue[_Answer]]":
+        self._next += 1
+        number = self._next
+        call = _encoded(Call(number, verb, arguments))
         async with self._connecting:
             if self._wire is None or self._wire.broken:
                 if self._wire is not None:
                     await self._wire.close()
                 self._wire = await self._connect()
             wire = self._wire
-        self._next += 1
-        frames: asyncio.Queue[_Answer] = asyncio.Queue(_MAX_ITEMS)
-        wire.waiting[self._next] = frames
-        wire.send_nowait(Call(self._next, verb, arguments))
-        return wire, self._next, frames
+        frames: asyncio.Queue[_Answer] = asyncio.Queue(MAX_ITEMS)
+        wire.waiting[number] = frames
+        wire.send_nowait(call)
+        return wire, number, frames
 
     async def _connect(self) -> "_Wire":
         try:
@@ -111,9 +113,7 @@ class CallClient:
             raise self._unreachable("it does not answer") from None
         except OSError as error:
             raise self._unreachable(error.strerror or type(error).__name__) from error
-        peer: socket.socket = writer.get_extra_info("socket")
-        size = _CREDENTIALS.size
-        _pid, uid, _gid = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        uid = peer_uid(writer.get_extra_info("socket"))
         if uid not in self._trusted:
             writer.close()
             raise PlugskyError(
@@ -130,6 +130,22 @@ class CallClient:
         return self._unreachable("the connection ended")
 
 
+def _encoded(call: Call) -> bytes:
+    try:
+        return encode(call)
+    except UnicodeEncodeError:
+        raise PlugskyError(
+            ErrorKind.BAD_REQUEST,
+            f"the arguments of {call.verb} are not text",
+            why="they hold bytes that are not UTF-8",
+            next="give them in UTF-8",
+        ) from None
+    except FrameError as error:
+        raise PlugskyError(
+            ErrorKind.TOO_LARGE, f"the arguments of {call.verb} are too large", why=str(error)
+        ) from error
+
+
 _Answer = FromAdmin | None
 
 
@@ -144,9 +160,9 @@ class _Wire:
         self._reader, self._writer, self._buffer = reader, writer, buffer
         self._task = asyncio.get_running_loop().create_task(self._read())
 
-    def send_nowait(self, frame: ToAdmin) -> None:
+    def send_nowait(self, frame: bytes) -> None:
         if not self.broken:
-            self._writer.write(encode(frame))
+            self._writer.write(frame)
 
     async def close(self) -> None:
         self._task.cancel()
@@ -157,15 +173,20 @@ class _Wire:
             while data := await self._reader.read(_CHUNK):
                 for frame in self._buffer.feed(data):
                     if (frames := self.waiting.get(frame.id)) is not None:
-                        await frames.put(frame)
+                        _put(frames, frame)
+                await asyncio.sleep(0)  # who waits for a frame takes it before the next ones come
         except (FrameError, ConnectionError):
             pass  # told to every waiting call below, as a connection that ended
         finally:
             self.broken = True
             for frames in self.waiting.values():
-                if frames.full():
-                    frames.get_nowait()
-                frames.put_nowait(None)
+                _put(frames, None)
             self._writer.close()
             with suppress(ConnectionError):
                 await self._writer.wait_closed()
+
+
+def _put(frames: "asyncio.Queue[_Answer]", frame: _Answer) -> None:
+    if frames.full():
+        frames.get_nowait()
+    frames.put_nowait(frame)

@@ -1,7 +1,7 @@
 """Serves calls over a Unix socket: the Admin service's socket, and the gateway's control socket.
 
-Guarantees: the socket lies in a directory of mode 0700 (or one that root prepared) and has mode 0660; who calls is
-taken from the kernel (``SO_PEERCRED``, unix(7)), never from the frames. A connection runs at most :data:`MAX_CALLS`
+Guarantees: the socket lies in a private directory, has mode 0660, and is removed when the server closes; who calls is
+taken from the kernel, never from the frames. A connection runs at most :data:`MAX_CALLS`
 calls at once; an ``abort`` or the end of the connection cancels what it had asked for. A peer that does not read is
 given :data:`PATIENCE_S` and then cut; bytes that are no frame end the connection. A failure answers with its kind and
 words; one that was not foreseen answers ``internal`` and is logged by its place, never by words that might be content.
@@ -9,16 +9,14 @@ words; one that was not foreseen answers ``internal`` and is logged by its place
 
 import asyncio
 import logging
-import os
 import socket
-import stat
-import struct
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from plugsky.admin.peer import peer_uid
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.frames import (
     Abort,
@@ -32,13 +30,12 @@ from plugsky.core.frames import (
     encode,
     to_admin_buffer,
 )
-from plugsky.core.paths import MAX_SOCKET_PATH
+from plugsky.core.listeners import bind_unix
 
 MAX_CALLS: Final = 32
 MAX_CONNECTIONS: Final = 64
 PATIENCE_S: Final = 30.0
 _CHUNK: Final = 64 * 1024
-_CREDENTIALS: Final = struct.Struct("3i")
 _log = logging.getLogger(__name__)
 
 Answer = Awaitable[Any] | AsyncGenerator[Any]
@@ -46,87 +43,40 @@ Answering = Callable[[int, str, Mapping[str, Any]], Answer]
 """Takes the caller's uid, the verb and its arguments; gives one value to await, or a stream of them."""
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """The uid of the process at the other end of a Unix socket, as the kernel noted it when it connected."""
-    size = _CREDENTIALS.size
-    _pid, uid, _gid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return int(uid)
-
-
-def bind_socket(path: Path) -> socket.socket:
-    """A listening Unix socket at ``path``, mode 0660. A socket that nobody listens on any more is replaced.
-
-    Raises CONFLICT when somebody does, FORBIDDEN when the directory belongs to others, BAD_REQUEST for a long path.
-    """
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise PlugskyError(
-            ErrorKind.BAD_REQUEST,
-            f"{path} is too long for a socket",
-            why=f"the address of a Unix socket ends at {MAX_SOCKET_PATH} bytes",
-            next="set XDG_RUNTIME_DIR to a shorter directory",
-        )
-    _private(path.parent)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        _make_way(path)
-        listener.bind(os.fspath(path))
-        path.chmod(0o660)
-        listener.listen(MAX_CONNECTIONS)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
-        raise PlugskyError(
-            ErrorKind.FORBIDDEN,
-            f"the socket directory {directory} is not safe",
-            why="it belongs to another user, or others may write in it",
-            next=f"look at who made it, then: rm -r {directory}",
-        )
-
-
-def _make_way(path: Path) -> None:
-    """Removes a socket that a process left behind; refuses to take one from a process that listens."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-    raise PlugskyError(
-        ErrorKind.CONFLICT,
-        f"a process already listens on {path}",
-        why="this site is running",
-        next="stop it first, or serve another --root",
-    )
-
-
 class CallServer:
-    """Answers calls on one listening socket until closed."""
+    """Answers calls on one Unix socket, which it binds and removes, until closed."""
 
     def __init__(self, answer: Answering) -> None:
         self._answer = answer
+        self._bound: tuple[Path, int] | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def start(self, listener: socket.socket) -> None:
-        """Begins to accept. The listener is closed with the server."""
-        self._server = await asyncio.start_unix_server(self._accepted, sock=listener)
+    async def start(self, path: Path) -> None:
+        """Binds ``path`` and begins to accept. Raises as :func:`plugsky.core.listeners.bind_unix`."""
+        self._server = await asyncio.start_unix_server(self._accepted, sock=self._bind(path))
 
     async def close(self) -> None:
-        """Stops accepting, cancels every call and closes every connection."""
+        """Stops accepting, removes the socket, cancels every call and closes every connection."""
         if self._server is not None:
             self._server.close()
+        self._remove_socket()
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _bind(self, path: Path) -> socket.socket:
+        listener = bind_unix(path, MAX_CONNECTIONS)
+        self._bound = path, path.stat().st_ino
+        return listener
+
+    def _remove_socket(self) -> None:
+        """Here and not left to asyncio, which does it from Python 3.13 on; one that a successor put there stays."""
+        if self._bound is not None:
+            path, inode = self._bound
+            with suppress(FileNotFoundError):
+                if path.lstat().st_ino == inode:
+                    path.unlink()
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

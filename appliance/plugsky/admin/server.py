@@ -5,11 +5,10 @@ whom the socket's file mode lets in may look and not change.
 """
 
 import pwd
-import socket
 from collections.abc import Mapping
 from typing import Any
 
-from plugsky.admin.call_server import Answer, CallServer, bind_socket
+from plugsky.admin.call_server import Answer, CallServer
 from plugsky.admin.service import AdminService
 from plugsky.admin.verbs import signature
 from plugsky.core.principal import Operator, Role
@@ -32,14 +31,13 @@ class AdminServer:
         self._owner = service.paths.root.stat().st_uid
         self._calls = CallServer(self._answer)
 
-    async def start(self, listener: socket.socket | None = None) -> None:
-        """Listens on the site's Admin socket, or on ``listener``. Raises CONFLICT when another process does."""
-        await self._calls.start(listener or bind_socket(self._service.paths.admin_socket))
+    async def start(self) -> None:
+        """Listens on the site's Admin socket. Raises CONFLICT when another process does."""
+        await self._calls.start(self._service.paths.admin_socket)
 
     async def close(self) -> None:
         """Ends every call and connection, and removes the socket."""
         await self._calls.close()
-        self._service.paths.admin_socket.unlink(missing_ok=True)
 
     def _answer(self, uid: int, verb: str, arguments: Mapping[str, Any]) -> Answer:
         given = signature(verb).read(arguments)

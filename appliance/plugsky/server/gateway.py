@@ -17,7 +17,7 @@ import uvicorn
 
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
-from plugsky.admin.call_server import CallServer, bind_socket
+from plugsky.admin.call_server import CallServer
 from plugsky.admin.recovery import recover
 from plugsky.audit import AuditLog
 from plugsky.core.clock import SystemClock
@@ -100,8 +100,7 @@ async def _run(
         stack.push_async_callback(engines.close)
         gateway = Gateway(models, books, engines, Flights(clock), clock, policy)
         calls = CallServer(control.verbs(gateway.flights))
-        await calls.start(bind_socket(paths.gateway_socket))
-        stack.callback(paths.gateway_socket.unlink, missing_ok=True)
+        await calls.start(paths.gateway_socket)
         stack.push_async_callback(calls.close)
         server = HttpServer(gateway)
         for number in (signal.SIGTERM, signal.SIGINT):
