@@ -2,7 +2,7 @@
 
 A client that hangs up is noticed while it is waited for (:meth:`Exchange.watch`), streaming or not. One that stops
 reading for :data:`STALL_S` counts as gone. Writing to a client that is gone does nothing, so that the life of its
-request goes on to its settled end.
+request goes on to its settled end. Writes go out one after another, and none behind the last.
 """
 
 import asyncio
@@ -51,6 +51,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._heard = False
+        self._ended = False
+        self._writing = asyncio.Lock()
         self._wrote_at = 0.0
         self._on_gone: Callable[[], None] | None = None
 
@@ -173,11 +175,12 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": self.reply_headers + headers})
 
     async def _put(self, data: bytes, *, more: bool) -> None:
-        if self.gone:
-            return
-        self._wrote_at = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(STALL_S):
+            async with asyncio.timeout(STALL_S), self._writing:
+                if self.gone or self._ended:
+                    return
+                self._ended = not more
+                self._wrote_at = asyncio.get_running_loop().time()
                 await self._send({"type": "http.response.body", "body": data, "more_body": more})
         except (TimeoutError, OSError):
             self._leave()
