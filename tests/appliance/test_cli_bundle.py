@@ -11,7 +11,7 @@ import pytest
 
 from bundles.gguf_forge import Forge
 from plugsky.cli import app as cli
-from plugsky.core.errors import ExitCode
+from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 
 RECIPE = """
 channel = "lab"
@@ -328,6 +328,54 @@ def test_the_doctor_names_what_is_wrong(desk):
     assert "is not what was installed" in told.out
     shutil.rmtree(desk.place / "site/generations/1")
     assert "failed" in desk.run("doctor", expect=ExitCode.FAILED).out
+
+
+def garbage(path):
+    path.chmod(0o600)
+    path.write_bytes(b"{")
+
+
+DAMAGED = {
+    "the trust state": ("trust/state.json", garbage, "trust"),
+    "the trust state, gone": ("trust/state.json", Path.unlink, "trust"),
+    "the site's key": ("trust/site-key.pem", garbage, "secrets"),
+    "the site's key, open to its group": ("trust/site-key.pem", lambda path: path.chmod(0o640), "secrets"),
+    "the pepper, open to its group": ("state/pepper", lambda path: path.chmod(0o640), "secrets"),
+    "the database": ("state/plugsky.db", garbage, "database"),
+    "the database, open to its group": ("state/plugsky.db", lambda path: path.chmod(0o640), "secrets"),
+    "the provenance": ("current/bundle.json", garbage, "generation"),
+    "the provenance, gone": ("current/bundle.json", Path.unlink, "generation"),
+    "a catalogue entry": ("current/models/tiny/model.json", garbage, "models"),
+    "a chain of the trail": ("audit/*/chain.jsonl", garbage, "trail"),
+    "the whole trail": ("audit", shutil.rmtree, "trail"),
+}
+
+
+@pytest.mark.parametrize(("name", "harm", "check"), DAMAGED.values(), ids=DAMAGED)
+def test_every_damaged_file_is_a_finding_beside_all_others(desk, name, harm, check):
+    desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
+    desk.run("key", "create", "--tenant", "demo")
+    before = {finding["check"] for finding in desk.json("doctor")["findings"]}
+    (place,) = (desk.place / "site").glob(name)
+    harm(place)
+    findings = desk.json("doctor", expect=ExitCode.FAILED)["findings"]
+    failed = [finding for finding in findings if finding["state"] == "failed"]
+    assert any(finding["check"].startswith(check) for finding in failed), failed
+    assert all(finding["next"] for finding in failed)
+    lost = {name.split()[0] for name in before} - {finding["check"].split()[0] for finding in findings}
+    assert lost <= {"model", "duties", "trail"}, "nothing else went unlooked at"
+
+
+def test_a_running_site_that_answers_nonsense_is_a_finding(desk, monkeypatch):
+    desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
+
+    async def refuse(_paths):
+        raise PlugskyError(ErrorKind.FORBIDDEN, "the site runs for another user", next="run as its owner")
+
+    monkeypatch.setattr("plugsky.cli.doctor.is_running", refuse)
+    told = desk.run("doctor", expect=ExitCode.FAILED)
+    assert "the site runs for another user" in told.out
+    assert "run as its owner" in told.err
 
 
 def test_help_pages_tell_codes_variables_and_settings(desk):

@@ -60,6 +60,15 @@ def test_a_site_without_an_installation_has_an_identity_and_no_models(tmp_path):
     assert facts.duties() == () or {duty.id for duty in facts.duties()} == {"disk-full"}
 
 
+def test_a_damaged_trust_state_is_a_duty_and_hides_no_other(tmp_path):
+    paths = SitePaths.at(tmp_path)
+    paths.trust.mkdir()
+    paths.trust_state.write_bytes(b"{")
+    damage, *others = FilesOfSite(paths, SystemClock()).duties()
+    assert (damage.id, damage.severity) == ("damaged-trust", "alarm")
+    assert {duty.id for duty in others} <= {"disk-full"}
+
+
 def test_the_hosts_memory_and_disk_are_read():
     host = FilesOfSite(SitePaths.at("/"), SystemClock()).host()
     assert host.memory_total

@@ -6,7 +6,7 @@ A missing source is None, never a guess: the console shows a dash. Nothing here 
 import os
 import platform
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from plugsky.fleet import generations, site_trust
 from plugsky.fleet.generations import Generation
 from plugsky.models import catalogue
 from plugsky.models.catalogue import ModelEntry
+from plugsky_bundles.errors import BundleError
 from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.state import TrustState
 
@@ -61,11 +62,10 @@ class FilesOfSite:
 
     def duties(self) -> tuple[Duty, ...]:
         """What a person must do about this site, worst first."""
-        believed = site_trust.load(self._paths)
         free, total = self._disk()
         duties = [
-            *generation_duties(self._generation, generations.current(self._paths)),
-            *(clock_duties(believed, self._clock.now()) if believed else ()),
+            *_or_damage(lambda: generation_duties(self._generation, generations.current(self._paths)), "generation"),
+            *_or_damage(self._clock_duties, "trust"),
             *disk_duties(free, total, str(self._paths.root)),
         ]
         order = ("alarm", "warning", "info")
@@ -83,6 +83,10 @@ class FilesOfSite:
             disk_total=total,
         )
 
+    def _clock_duties(self) -> list[Duty]:
+        believed = site_trust.load(self._paths)
+        return clock_duties(believed, self._clock.now()) if believed else []
+
     def _disk(self) -> tuple[int | None, int | None]:
         """Free and all bytes of the site's file system."""
         try:
@@ -90,6 +94,15 @@ class FilesOfSite:
         except FileNotFoundError:
             return None, None
         return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
+
+def _or_damage(look: Callable[[], list[Duty]], source: str) -> list[Duty]:
+    """What ``look`` finds; the duty to mend its source where that is damaged, so that it hides no other duty."""
+    try:
+        return look()
+    except (BundleError, OSError) as error:
+        what = f"{error.what}: {error.why}." if isinstance(error, BundleError) else f"{error}."
+        return [Duty(f"damaged-{source}", "alarm", what, "plugsky doctor")]
 
 
 def generation_duties(running: Generation | None, current: Generation | None) -> list[Duty]:

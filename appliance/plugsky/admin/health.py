@@ -1,4 +1,5 @@
-"""The doctor: what is healthy, what is not, and what to do about it. Looks at files first, then at the running site.
+"""The doctor: what is healthy, what is not, and what to do about it. The host and the running site are looked at here,
+the site's files in :mod:`plugsky.admin.site_files`.
 
 Each finding is ``ok``, ``warning`` or ``failed``. A warning does not keep the site from its work; a failure does. A
 check that cannot run says so as a finding; nothing is skipped in silence.
@@ -10,13 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from plugsky.admin.api import Home
-from plugsky.admin.facts import FilesOfSite
-from plugsky.core.clock import Clock
-from plugsky.core.errors import PlugskyError
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations
-from plugsky.models import catalogue
-from plugsky_bundles.errors import BundleError
 
 State = Literal["ok", "warning", "failed"]
 
@@ -56,55 +51,6 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def site_findings(paths: SitePaths, clock: Clock) -> Iterator[Finding]:
-    """What the files of the site say, whether it runs or not."""
-    try:
-        current = generations.current(paths)
-    except (BundleError, OSError) as error:
-        yield Finding("generation", "failed", str(error), "plugsky bundle install, from the bundle it came with")
-        return
-    if current is None:
-        yield Finding(
-            "generation", "failed", "nothing is installed", f"plugsky bundle install BUNDLE --root {paths.root}"
-        )
-        return
-    yield Finding("generation", "ok", f"{current.number}, {current.channel} version {current.version}")
-    yield from _models(paths, current.files)
-    yield _private(paths)
-    duties = FilesOfSite(paths, clock).duties()
-    yield from (
-        Finding(duty.id, "failed" if duty.severity == "alarm" else "warning", duty.text, duty.next) for duty in duties
-    )
-    if not duties:
-        yield Finding("duties", "ok", "clock, root and disk ask nothing of anyone")
-
-
-def _models(paths: SitePaths, digests: dict[str, str]) -> Iterator[Finding]:
-    try:
-        entries = catalogue.models(paths)
-    except PlugskyError as error:
-        yield Finding("catalogue", "failed", f"{error.what}: {error.why}", error.next)
-        return
-    for entry in entries:
-        name = f"model {entry.id}"
-        try:
-            size = entry.path.stat().st_size
-        except FileNotFoundError:
-            size = -1
-        if size != entry.size or entry.sha256 not in digests.values():
-            yield Finding(name, "failed", f"{entry.path} is not what was installed", "plugsky bundle install it again")
-        else:
-            yield Finding(name, "ok", f"{size} bytes, as installed")
-
-
-def _private(paths: SitePaths) -> Finding:
-    """Secrets of the site must be the owner's alone."""
-    for path in (paths.trust / "site-key.pem", paths.state / "pepper", paths.database):
-        if path.exists() and path.stat().st_mode & 0o007:
-            return Finding("secrets", "failed", f"{path} can be read by everyone", f"chmod o-rwx {path}")
-    return Finding("secrets", "ok", "the site's keys and database are its owner's alone")
 
 
 def running_findings(home: Home | None, paths: SitePaths) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from plugsky.admin import health
+from plugsky.admin import health, site_files
 from plugsky.admin.api import Home
 from plugsky.admin.client import AdminClient
 from plugsky.admin.health import Finding
@@ -15,7 +15,7 @@ from plugsky.cli.administration import is_running
 from plugsky.cli.options import RootOption, site
 from plugsky.cli.output import JsonFlag, say, table, tell_json
 from plugsky.core.clock import SystemClock
-from plugsky.core.errors import ExitCode
+from plugsky.core.errors import ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
 
 app = typer.Typer(rich_markup_mode=None)
@@ -46,8 +46,11 @@ def doctor(root: RootOption = None, as_json: JsonFlag = False) -> None:
 def _examine(paths: SitePaths) -> list[Finding]:
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     findings = health.host_findings(cpuinfo, platform.machine())
-    findings += health.site_findings(paths, SystemClock())
-    findings += health.running_findings(asyncio.run(_home(paths)), paths)
+    findings += site_files.site_findings(paths, SystemClock())
+    try:
+        findings += health.running_findings(asyncio.run(_home(paths)), paths)
+    except PlugskyError as error:
+        findings.append(Finding("running", "failed", f"{error.what}: {error.why}", error.next or "see the site's log"))
     return findings
 
 
