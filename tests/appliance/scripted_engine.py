@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from plugsky.core import frames
+from plugsky.engine.errors import context_exceeded
 
 DIGEST = "ab" * 32
 
@@ -110,8 +111,8 @@ class ScriptedEngine:
             refused = script.refuse_prepare
             return frames.Failed(frame.rid, refused.kind, refused.what, refused.param)
         if wanted > script.n_ctx:
-            what = "the prompt and the answer do not fit"
-            return frames.Failed(frame.rid, "context_exceeded", what, n_prompt=len(tokens), n_ctx=script.n_ctx)
+            error = context_exceeded(len(tokens), script.n_ctx, frame.max_tokens)
+            return frames.Failed(frame.rid, error.kind.wire, error.what, error.param, error.n_prompt, error.n_ctx)
         return frames.Prepared(frame.rid, tokens, script.n_ctx - len(tokens))
 
     async def _answer(self, writer, submit):

@@ -41,13 +41,13 @@ def bad_request(what: str, param: str | None = None) -> EngineError:
 
 def context_exceeded(n_prompt: int, n_ctx: int, max_tokens: int | None = None) -> EngineError:
     """A prompt, or a prompt and its answer, longer than the context. The wording is what clients search for."""
-    asked = n_prompt if max_tokens is None else n_prompt + max_tokens
-    split = "" if max_tokens is None else f" ({n_prompt} in the prompt, {max_tokens} for the answer)"
+    asked = n_prompt + (max_tokens or 0)
+    split = f": {n_prompt} in the prompt, {max_tokens} for the answer" if max_tokens else ""
     return EngineError(
         ErrorKind.CONTEXT_EXCEEDED,
-        f"This model's maximum context length is {n_ctx} tokens. However, your request ({asked} tokens{split}) "
-        f"exceeds the available context size ({n_ctx} tokens).",
-        param="messages" if max_tokens is None else "max_tokens",
+        f"This model's maximum context length is {n_ctx} tokens. However, your request ({asked} tokens) "
+        f"exceeds the available context size ({n_ctx} tokens){split}.",
+        param="messages" if n_prompt >= n_ctx or not max_tokens else "max_tokens",
         n_prompt=n_prompt,
         n_ctx=n_ctx,
     )

@@ -16,7 +16,7 @@ from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
 from plugsky.server.deps import AuditFields, Engine, Entry, Gateway, Outcome, RawHeaders, ServedModel
-from plugsky.server.failures import in_full, too_late
+from plugsky.server.failures import too_late
 from plugsky.server.flights import Flight
 from plugsky.server.settlement import NOTHING, Answer, Ask
 
@@ -111,7 +111,5 @@ async def _prepare(engine: Engine, flight: Flight, ask: Ask, deadline: float) ->
             )
     except TimeoutError:
         raise too_late() from None
-    except PlugskyError as error:
-        raise in_full(error, ask.max_tokens) from error
     flight.still_wanted()
     return prepared

@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.engine.errors import EngineError
 from plugsky.server.exchange import JSON_HEADERS, HeaderList
-from plugsky.server.failures import ContextExceededError
 
 DEFAULT_RETRY_S: Final = 1.0
 _HIDDEN: Final = frozenset({ErrorKind.INTERNAL, ErrorKind.TAMPERED, ErrorKind.UNREACHABLE, ErrorKind.ENGINE_LOST})
@@ -34,8 +34,8 @@ def body(error: PlugskyError) -> bytes:
     """The JSON body of a failure."""
     columns = error.kind.value
     shown = ErrorBody(_message(error), columns.openai_type, error.param, columns.openai_code)
-    if isinstance(error, ContextExceededError):
-        shown = msgspec.structs.replace(shown, n_prompt_tokens=error.prompt, n_ctx=error.context)
+    if isinstance(error, EngineError) and error.n_prompt is not None and error.n_ctx is not None:
+        shown = msgspec.structs.replace(shown, n_prompt_tokens=error.n_prompt, n_ctx=error.n_ctx)
     return msgspec.json.encode({"error": shown})
 
 
