@@ -21,9 +21,9 @@ def next_month(moment: datetime) -> datetime:
     return datetime(utc.year + utc.month // 12, utc.month % 12 + 1, 1, tzinfo=UTC)
 
 
-def fits(budget: int | None, used: int, reserved: int, tokens: int) -> bool:
-    """Whether ``tokens`` more stay within the budget; None is no limit."""
-    return budget is None or used + reserved + tokens <= budget
+def fits(budget: int, used: int, reserved: int, tokens: int) -> bool:
+    """Whether ``tokens`` more stay within the budget."""
+    return used + reserved + tokens <= budget
 
 
 def exhausted(tenant: str, budget: int, used: int, reserved: int, tokens: int, now: datetime) -> PlugskyError:

@@ -5,7 +5,7 @@ from typing import Final
 from tuf.api.metadata import Metadata, Root
 
 from plugsky.access.ledger import Ledger
-from plugsky.audit.proof import Generation
+from plugsky.audit.proof import InstalledBundle
 from plugsky.audit.site_key import known_site_keyid
 from plugsky.audit.verify import SiteVerdict, verify_site
 from plugsky.core.clock import Clock, unix_us
@@ -23,7 +23,7 @@ def verify_trail(paths: SitePaths, ledger: Ledger, clock: Clock) -> SiteVerdict:
     started = unix_us(clock.now())
     known = [
         (
-            Generation(g.number, g.channel, g.version, g.bundle_id, g.content_id, g.root_fingerprint),
+            InstalledBundle(g.number, g.channel, g.version, g.bundle_id, g.content_id, g.root_fingerprint),
             g.path / CUSTODY,
         )
         for g in generations.complete(paths)

@@ -24,8 +24,8 @@ _COMPARED: Final = ("tenant", "key_id", "requested_model", "model", "digest", *C
 
 
 @dataclass(frozen=True)
-class Generation:
-    """A generation of the site, from its ``bundle.json``."""
+class InstalledBundle:
+    """The bundle that a generation of the site was installed from, by its ``bundle.json``."""
 
     number: int
     channel: str
@@ -39,7 +39,7 @@ class Generation:
 class Custody:
     """The custody log beside a generation: whether it is whole, its head, its records."""
 
-    generation: Generation
+    generation: InstalledBundle
     whole: bool
     head: str
     records: tuple[Mapping[str, Any], ...]
@@ -61,7 +61,6 @@ class Evidence:
 
     settled_before_us: int
     custody: list[Custody] = field(default_factory=list)
-    heads: dict[str, str] = field(default_factory=dict)
     installs: list[Record] = field(default_factory=list)
     requests: list[Record] = field(default_factory=list)
     mentions: list[Mention] = field(default_factory=list)

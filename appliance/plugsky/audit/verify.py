@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plugsky.audit.events import HEAD_PREFIX, INSTALL, OPEN, REQUEST, ClosedEntry
-from plugsky.audit.proof import Custody, Evidence, Generation, Mention, prove
+from plugsky.audit.proof import Custody, Evidence, InstalledBundle, Mention, prove
 from plugsky.audit.trail import CHAIN_FILE, Record, as_record, chain_names
 from plugsky_bundles.chain_lines import Line, Position
 from plugsky_bundles.chain_verify import verify_chain
@@ -50,7 +50,7 @@ def verify_site(
     audit: Path,
     site_keyid: str | None,
     custodians: Collection[str],
-    generations: Sequence[tuple[Generation, Path]],
+    generations: Sequence[tuple[InstalledBundle, Path]],
     entries: Callable[[], Iterable[ClosedEntry]],
     settled_before_us: int,
 ) -> SiteVerdict:
@@ -67,10 +67,7 @@ def verify_site(
         findings.append(finding)
         evidence.custody.append(custody)
     names = chain_names(audit)
-    for name in names:
-        finding = _chain(audit, name, site_keyid, evidence)
-        findings.append(finding)
-        evidence.heads[name] = finding.head
+    findings.extend(_chain(audit, name, site_keyid, evidence) for name in names)
     evidence.positions = {name: _lines(audit / name / CHAIN_FILE, evidence.wanted(name)) for name in names}
     evidence.entries = {entry.job: entry for entry in entries()}
     links, problems = prove(evidence)
@@ -104,7 +101,7 @@ def _chain(audit: Path, name: str, site_keyid: str | None, evidence: Evidence) -
     return _verify(name, audit / name / CHAIN_FILE, trusted, note, seen, open_tail=True)
 
 
-def _custody(generation: Generation, log: Path, custodians: Collection[str]) -> tuple[ChainFinding, Custody]:
+def _custody(generation: InstalledBundle, log: Path, custodians: Collection[str]) -> tuple[ChainFinding, Custody]:
     seen = _Seen()
     bodies: list[dict[str, Any]] = []
 

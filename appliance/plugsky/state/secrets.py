@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky_bundles.atomic import sync_directory
 
 MAX_SECRET: Final = 64 * 1024
 
@@ -55,11 +56,7 @@ def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
         os.fsync(file.fileno())
         with suppress(FileExistsError):  # another process was first; its secret is the site's
             os.link(file.name, path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
     made = read_secret(path)
     if made is None:
         raise PlugskyError(
