@@ -71,7 +71,7 @@ def desk(tmp_path, capsys, monkeypatch):
         "PLUGSKY_ROOT": tmp_path / "site",
         "PLUGSKY_CACHE": tmp_path / "cache",
         "PLUGSKY_PASSPHRASE": "correct horse",
-        "PLUGSKY_CONFIG": tmp_path / "none.toml",
+        "XDG_CONFIG_HOME": tmp_path / "config",
     }.items():
         monkeypatch.setenv(name, str(value))
     desk = Desk(tmp_path, capsys)

@@ -81,7 +81,7 @@ def test_every_noun_has_help_with_an_example(capsys, noun):
 
 
 def test_a_site_that_is_not_named_is_asked_for(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("PLUGSKY_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("PLUGSKY_ROOT", raising=False)
     monkeypatch.setattr("plugsky.core.settings.SYSTEM_ROOT", tmp_path / "nowhere")
     assert cli.run(["key", "list"]) == ExitCode.USAGE

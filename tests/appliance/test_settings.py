@@ -40,10 +40,17 @@ def test_a_file_that_cannot_be_meant_is_refused_by_name(tmp_path, text, words):
     file = tmp_path / "system.toml"
     file.write_text(text)
     with pytest.raises(PlugskyError) as refused:
-        settings.load({}, {"PLUGSKY_CONFIG": str(tmp_path / "none")}, file)
+        settings.load({}, {"XDG_CONFIG_HOME": str(tmp_path / "none")}, file)
     assert refused.value.kind is ErrorKind.BAD_REQUEST
     assert str(file) in refused.value.what
     assert words in refused.value.why
+
+
+def test_a_settings_file_that_is_named_and_not_there_is_refused(tmp_path):
+    with pytest.raises(PlugskyError) as refused:
+        settings.load({}, {"PLUGSKY_CONFIG": str(tmp_path / "none.toml")}, tmp_path / "system.toml")
+    assert refused.value.kind is ErrorKind.BAD_REQUEST
+    assert "PLUGSKY_CONFIG" in refused.value.why
 
 
 def test_hyper_threads_of_one_core_count_once(tmp_path, monkeypatch):

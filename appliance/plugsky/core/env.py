@@ -1,4 +1,4 @@
-"""Every environment variable Plugsky reads, in one place. ``docs/cli/environment.md`` is generated from it.
+"""Every environment variable Plugsky reads, in one place. ``plugsky help environment`` prints it.
 
 No other module may touch ``os.environ`` (a test holds that), so that a site's behaviour can be read from this page.
 A flag beats the environment; the environment beats the user's file; see :mod:`plugsky.core.settings`.

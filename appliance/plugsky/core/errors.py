@@ -1,8 +1,9 @@
 """The one enum of failures that a site can answer with, and the exception that carries one.
 
 Every failure a user can meet is one :class:`ErrorKind`. Its columns fix what each edge shows: the HTTP status and the
-``type``/``code`` pair of the OpenAI error body, the exit code of the command line (README, "Exit codes"), and whether
-the same call may succeed later. A room raises :class:`PlugskyError` (or a subclass); only an edge turns it into bytes.
+``type``/``code`` pair of the OpenAI error body, the exit code of the command line (``plugsky help exit-codes``), and
+whether the same call may succeed later. A room raises :class:`PlugskyError` (or a subclass); only an edge turns it into
+bytes.
 """
 
 from enum import Enum

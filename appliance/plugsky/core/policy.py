@@ -27,11 +27,7 @@ class EffectivePolicy:
     """What this site allows and must do. The default is the strict base that every pack starts from."""
 
     limits: Limits = field(default_factory=Limits)
-    content_in_audit: bool = False
-    """Whether prompts and answers are kept in the audit trail; by default only their digests are."""
     serve_without_audit: bool = False
     """Whether requests go on when the audit trail cannot be written; by default serving stops."""
     bind_hosts: tuple[str, ...] = ("127.0.0.1", "::1")
     """Addresses the gateway may listen on without an administrator's word."""
-    packs: tuple[str, ...] = ()
-    """Identifiers of the jurisdiction packs merged into this policy."""

@@ -2,8 +2,8 @@
 
 A flag beats the environment, the environment beats the user's file, the user's file beats the system's file
 (``/etc/plugsky/plugsky.toml``), and that beats the default. A file is TOML with the names below at its top level; an
-unknown name or a value of the wrong type is refused with the file's path, never ignored. ``plugsky config show``
-prints the result with its origins.
+unknown name or a value of the wrong type is refused with the file's path, never ignored; so is a file that
+``PLUGSKY_CONFIG`` names and that is not there. ``plugsky config show`` prints the result with its origins.
 """
 
 import difflib
@@ -67,8 +67,8 @@ def load(
     environment = env.current() if environ is None else environ
     values: dict[str, Any] = _defaults(environment)
     origins = dict.fromkeys(values, "default")
-    for path in (system_file, user_file(environment)):
-        for name, value in _read_file(path).items():
+    for path, named in ((system_file, False), (user_file(environment), env.CONFIG.read(environment) is not None)):
+        for name, value in _read_file(path, named=named).items():
             values[name] = _typed(name, value, str(path))
             origins[name] = str(path)
     for name, variable in _VARIABLES.items():
@@ -115,12 +115,17 @@ def physical_cores(sys_cpu: Path = Path("/sys/devices/system/cpu")) -> int:
     return max(1, len(cores))
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, *, named: bool) -> dict[str, Any]:
+    """The settings in ``path``; none where it is not there, unless someone ``named`` it."""
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
     except FileNotFoundError:
-        return {}
+        if not named:
+            return {}
+        raise _bad(
+            f"{path} is not there.", f"{env.CONFIG.name} names it", f"make it, or unset {env.CONFIG.name}"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _bad(f"{path} is not TOML.", str(error), f"mend {path}") from error
     for name in table:
