@@ -67,22 +67,22 @@ def command(paths: SitePaths, *words: object) -> list[str]:
     return [sys.executable, "-m", "plugsky", *map(str, words), "--root", str(paths.root)]
 
 
-def ask(paths: SitePaths, *words: object) -> dict:
+def ask(paths: SitePaths, *words: object, env: dict[str, str] | None = None) -> dict:
     """The JSON answer of a command."""
-    done = subprocess.run(command(paths, *words, "--json"), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(paths, *words, "--json"), capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @contextmanager
-def served(paths: SitePaths, *options: object, expect: int = 0):
+def served(paths: SitePaths, *options: object, expect: int = 0, **environment: str):
     """The site, running; gives the process and the base URL. It must end with ``expect`` on SIGTERM."""
     process = subprocess.Popen(
         command(paths, "serve", "--port", 0, "--json", *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PLUGSKY_THREADS": "2"},
+        env={**os.environ, "PLUGSKY_THREADS": "2", **environment},
     )
     ready = process.stdout.readline()
     if not ready:

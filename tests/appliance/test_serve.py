@@ -1,10 +1,12 @@
 """``plugsky serve``: one running site, what it survives, and how it ends."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -152,11 +154,70 @@ def test_a_port_in_use_is_named_before_anything_starts(paths, tmp_path, chat_mod
     assert not list(other.run.glob("engines/*"))
 
 
-def test_an_address_beyond_loopback_is_refused_by_policy(paths):
+def test_an_address_beyond_loopback_is_refused_by_policy(tmp_path, chat_model):
+    other = install_site(tmp_path, chat_model)
     every_address = ".".join("0000")
-    done = subprocess.run(command(paths, "serve", "--host", every_address), capture_output=True, text=True, check=False)
-    assert done.returncode in (ExitCode.REFUSED_BY_POLICY, ExitCode.FAILED)
-    assert "may not listen" in done.stderr or "already" in done.stderr
+    done = subprocess.run(command(other, "serve", "--host", every_address), capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.REFUSED_BY_POLICY
+    assert f"may not listen on {every_address}" in done.stderr
+
+
+def test_it_is_found_and_stays_the_only_one_in_any_environment(tmp_path, chat_model):
+    site = install_site(tmp_path, chat_model)
+    with tempfile.TemporaryDirectory(prefix="ps") as short, served(site, XDG_RUNTIME_DIR=short):
+        bare = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}
+        (model,) = ask(site, "model", "list", env=bare)["models"]
+        assert model["state"] == "ready"
+        second = command(site, "serve", "--port", 0)
+        done = subprocess.run(second, capture_output=True, text=True, check=False, env=bare, timeout=60)
+        assert done.returncode == ExitCode.FAILED
+        assert f"The site at {site.root} is running already" in done.stderr
+
+
+def test_its_address_is_a_url_also_where_it_is_an_ipv6_address(tmp_path, chat_model):
+    if not Path("/proc/net/if_inet6").exists() or "lo" not in Path("/proc/net/if_inet6").read_text():
+        pytest.skip("this machine has no IPv6 loopback")
+    site = install_site(tmp_path, chat_model)
+    with served(site, "--host", "::1") as (_, base_url):
+        assert base_url.startswith("http://[::1]:")
+        with OpenAI(base_url=base_url, api_key=ask(site, "key", "create", "--tenant", "lab")["secret"]) as client:
+            assert [model.id for model in client.models.list()] == [MODEL]
+
+
+def test_a_process_that_was_started_by_one_that_is_gone_ends_at_once(paths):
+    gone = ("--exit-with-parent", os.getppid())
+    for words in (("serve", "--port", 0), ("gateway", "run")):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            done = subprocess.run(
+                ["bash", "-c", f'exec "$@" 3<&{listener.fileno()}', "bash", *command(paths, *words, *gone)],
+                env={**os.environ, "LISTEN_FDS": "1"},
+                pass_fds=[listener.fileno()],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+        assert (done.returncode, done.stdout) == (ExitCode.FAILED, ""), words
+
+
+def test_a_gateway_that_comes_back_serves_the_generation_that_the_site_began_with(tmp_path, chat_model):
+    site = install_site(tmp_path, chat_model)
+    key = ask(site, "key", "create", "--tenant", "lab")["secret"]
+    with served(site) as (_, base_url), OpenAI(base_url=base_url, api_key=key) as client:
+        shutil.copytree(site.generations / "1", site.generations / "2", copy_function=os.link, symlinks=True)
+        (site.generations / "2" / "models" / MODEL).rename(site.generations / "2" / "models" / "newcomer")
+        entry = site.generations / "2" / "models" / "newcomer" / "model.json"
+        content = entry.read_text().replace(MODEL, "newcomer")
+        entry.unlink()
+        entry.write_text(content)
+        site.current.unlink()
+        site.current.symlink_to("generations/2")
+        before = pids(site)["gateway"]
+        os.kill(before, signal.SIGKILL)
+        until(lambda: pids(site).get("gateway", before) != before, "another gateway")
+        until(lambda: answers(client), "an answer of the model that the engines hold")
+        assert [model.id for model in client.models.list()] == [MODEL]
+        assert [model["id"] for model in ask(site, "model", "list")["models"]] == [MODEL]
 
 
 def test_a_model_file_that_was_damaged_on_disk_is_named_and_nothing_stays(tmp_path, chat_model):
