@@ -2,7 +2,8 @@
 
 A chat template is code from a stranger: it is parsed and its tree compared with what templates need. Refused are,
 wherever they are written out:
-* names, items and attributes that begin with `_`, also as the attribute that a filter is told to read;
+* items and attributes that begin with `_`, also as the attribute that a filter is told to read; names that begin with
+  `__`, or with `_` and are not the template's own variables;
 * functions, filters and tests that no chat template needs, by name or handed to `map`, `select` and their like;
 * a filter's attribute or filter name that is computed and so cannot be read here;
 * imports, inheritance, powers, and a range with a number above 10 000, also one worked out from numbers.
@@ -69,10 +70,13 @@ def _faults(template: str) -> Iterator[str]:
         yield f"it does not parse: {error}"
         return
     functions = FUNCTIONS | {macro.name for macro in tree.find_all(nodes.Macro)}
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx in ("store", "param")}
     filters = environment.filters.keys() - FILTERS_REFUSED
     for node in tree.find_all(nodes.Node):
         match node:
-            case nodes.Name(name=name) | nodes.Getattr(attr=name) if name.startswith("_"):
+            case nodes.Name(name=name) if name.startswith("__") or (name.startswith("_") and name not in own):
+                yield f"line {node.lineno} reaches for {name!r}"
+            case nodes.Getattr(attr=name) if name.startswith("_"):
                 yield f"line {node.lineno} reaches for {name!r}"
             case nodes.Getitem(arg=nodes.Const(value=str(name))) if name.startswith("_"):
                 yield f"line {node.lineno} reaches for {name!r}"

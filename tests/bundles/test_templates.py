@@ -24,6 +24,9 @@ GOOD = {
         "{{ tools | map('tojson') | join('\n') }}{{ name | replace('_', ' ') }}{{ '__start__' }}"
         "{% for i in range(0, 10000) %}{% endfor %}{{ messages | map(attribute=0) | select('string') | list }}"
     ),
+    "variables of its own that begin with an underscore": (
+        "{% set _args = tool.arguments %}{% for key, _ in _args | items %}{{ key }}{% endfor %}"
+    ),
     "a refusal and the date": "{{ raise_exception('no') }}{{ strftime_now('%d %B %Y') }}",
 }
 BAD = {
