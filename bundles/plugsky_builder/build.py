@@ -42,7 +42,10 @@ METADATA_ROOM: Final = 16 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A bundle that waits for signatures, or (`unchanged`) one that was there already. Bytes are the files' lengths."""
+    """What a build came to: a `drafting.Draft` that lies at `path` and waits for signatures.
+
+    When it is `unchanged` it was there already, perhaps even `sealed`. `bytes` is the length of all its files together.
+    """
 
     path: Path
     channel: str

@@ -188,10 +188,12 @@ def test_the_remains_of_a_killed_installation_are_removed_by_the_next_one(site):
     site.paths.staging.mkdir()
     (site.paths.staging / "part").write_bytes(b"half a file")
     (site.paths.staging / "wheels").mkdir()
+    site.paths.store.mkdir()
     generation = site.install(site.bundle())
     assert generation.number == 1
     assert not (remains / "venv").exists()
     assert not site.paths.staging.exists()
+    assert {path.name for path in site.paths.store.iterdir()} == {f"sha256-{d}" for d in generation.files.values()}
 
 
 def test_a_generation_that_is_not_complete_cannot_be_activated(site):
