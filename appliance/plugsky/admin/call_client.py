@@ -1,4 +1,4 @@
-"""Calls verbs over a Unix socket: the other side of :mod:`plugsky.admin.call_server`. Imports ``core`` only.
+"""Calls verbs over a Unix socket: the other side of :mod:`plugsky.admin.call_server`. Needs ``core`` only.
 
 Many calls share one connection. It is made by the first call and made again by the next call after it broke, so a
 caller that keeps trying finds a restarted site by itself. The peer must run as root, as the caller, or as the owner of
