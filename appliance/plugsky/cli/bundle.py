@@ -181,9 +181,7 @@ def install(
     root: RootOption = None,
     yes: YesFlag = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Compare every byte, and make the generation anew.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Compare every byte, and make the generation anew.")] = False,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
