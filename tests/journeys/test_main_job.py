@@ -143,6 +143,15 @@ def test_a_model_that_is_not_there_and_a_wrong_key_are_told_apart(sysadmin, site
     assert "NotFoundError" in developer.run(base_url, "gpt-9", "Hello", program=program, expect=1).stderr
 
 
-def test_a_second_site_on_the_same_port_is_refused_with_the_next_command(sysadmin, site):
+def test_a_second_site_on_the_same_port_is_refused_with_the_next_command(desk, bundle, pin, sysadmin, site):
+    port = sysadmin.environment["PLUGSKY_PORT"]
+    other = Person({"PLUGSKY_ROOT": str(desk / "second"), "PLUGSKY_PORT": port})
+    other.run("bundle", "install", bundle, "--pin", pin, "--yes")
+    refused = other.run("serve", program=(desk / "second/current/venv/bin/plugsky",), expect=1)
+    assert f"Port {port} of 127.0.0.1 is in use." in refused.stderr
+    assert "--port" in refused.stderr
+
+
+def test_the_same_site_twice_is_refused_by_name(desk, sysadmin, site):
     refused = sysadmin.run("serve", program=(site,), expect=1)
-    assert "--port" in refused.stderr or "already" in refused.stderr
+    assert f"The site at {desk / 'site'} is running already" in refused.stderr

@@ -2,18 +2,19 @@
 
 Every step runs the public command that a person would type, as its own process, and prints it first. A step whose
 result is already there is done again by its command, which says so quickly; so a killed demo is finished by the next.
-Two demos never share a directory: a lock holds the second one off.
+Two demos never share a directory: a lock holds the second one off. Every command that a demo starts holds a second lock
+with it, so that a demo that follows a killed one waits until the last of its commands has ended.
 """
 
 import dataclasses
-import fcntl
 import json
+import os
 import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,7 +25,9 @@ from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
 from plugsky.core import env, settings
 from plugsky.core.clock import SystemClock, rfc3339
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.locks import one_after_another, only_one
 from plugsky.core.paths import data_directory
+from plugsky_bundles.atomic import write_file
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -45,8 +48,11 @@ def demo(
     """
     place = (directory or settings.load().values.cache / "demo").absolute()
     place.mkdir(parents=True, exist_ok=True)
-    with _alone(place):
-        walk = Walk(place)
+    with (
+        only_one(place / "lock", f"A demo runs in {place}", next="wait for it, or choose another --dir"),
+        one_after_another(place / "steps.lock", _say_what_is_waited_for) as held,
+    ):
+        walk = Walk(place, held)
         told = _steps(walk, question)
     if as_json:
         tell_json("plugsky.demo/1", {**dataclasses.asdict(told), "steps": walk.seconds, "total_s": walk.total})
@@ -63,9 +69,10 @@ def demo(
 
 @dataclass
 class Walk:
-    """A demo under way: where it happens, and what each arrow cost in seconds."""
+    """A demo under way: where it happens, the lock its commands hold, and what each arrow cost in seconds."""
 
     place: Path
+    held: int
     seconds: dict[str, float] = field(default_factory=dict)
     began: str = field(default_factory=lambda: rfc3339(SystemClock().now()))
 
@@ -98,7 +105,13 @@ class Walk:
         say(f"    $ {shown}")
         words = [str(part) for part in (*(program or (sys.executable, "-m", "plugsky")), *command)]
         done = subprocess.run(
-            words, env=self.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, check=False
+            words,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            check=False,
+            pass_fds=(self.held,),
         )
         if done.returncode:
             raise StepError(shown, done.returncode)
@@ -174,27 +187,48 @@ def _steps(walk: Walk, question: str) -> Told:
 
 
 def _ask(walk: Walk, plugsky: tuple[Path, ...], base_url: str, question: str) -> str:
-    key = walk.json("key", "create", "--tenant", "demo", "--name", "demo", program=plugsky)
     client = data_directory("examples") / "ask.py"
     say(f"    $ python {client.name} {base_url} {MODEL} {question!r}")
-    environment = {**walk.environment, "OPENAI_API_KEY": key["secret"]}
     words = [sys.executable, str(client), base_url, MODEL, question]
-    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise StepError(f"python {client.name}", done.returncode)
-    walk.run("key", "revoke", key["id"], program=plugsky)
+    with _passing_key(walk, plugsky) as secret:
+        environment = {**walk.environment, "OPENAI_API_KEY": secret}
+        done = subprocess.run(
+            words, env=environment, stdout=subprocess.PIPE, text=True, check=False, pass_fds=(walk.held,)
+        )
+        if done.returncode:
+            raise StepError(f"python {client.name}", done.returncode)
     return done.stdout.strip()
+
+
+@contextmanager
+def _passing_key(walk: Walk, plugsky: tuple[Path, ...]) -> Iterator[str]:
+    """An API key that is revoked when the block ends, however it ends."""
+    key = walk.json("key", "create", "--tenant", "demo", "--name", "demo", program=plugsky)
+    try:
+        yield key["secret"]
+    except BaseException:
+        with suppress(StepError):  # what went wrong first is what is told
+            walk.run("key", "revoke", key["id"], program=plugsky)
+        raise
+    walk.run("key", "revoke", key["id"], program=plugsky)
 
 
 @contextmanager
 def _served(walk: Walk, plugsky: tuple[Path, ...]) -> Iterator[str]:
     """The site, running from its own generation, for as long as the block lasts."""
-    words = [str(plugsky[0]), "serve", "--port", "0", "--exit-with-parent", "--json"]
+    words = [str(plugsky[0]), "serve", "--port", "0", "--exit-with-parent", str(os.getpid()), "--json"]
     with walk.step("serve", "gateway and one engine process behind a Unix socket"):
         say(f"    $ {' '.join(_short(part, walk.place) for part in words)}")
         log = walk.place / "serve.log"
         with log.open("w") as talk:
-            process = subprocess.Popen(words, env=walk.environment, stdout=subprocess.PIPE, stderr=talk, text=True)
+            process = subprocess.Popen(
+                words,
+                env=walk.environment,
+                stdout=subprocess.PIPE,
+                stderr=talk,
+                text=True,
+                pass_fds=(walk.held,),
+            )
         ready = process.stdout.readline() if process.stdout else ""
         if not ready:
             code = process.wait() or 1
@@ -211,26 +245,14 @@ def _served(walk: Walk, plugsky: tuple[Path, ...]) -> Iterator[str]:
         raise StepError("plugsky serve", code)
 
 
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    with (place / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PlugskyError(
-                ErrorKind.CONFLICT,
-                f"Another demo runs in {place}.",
-                why="two would build into the same directory",
-                next="wait for it, or choose another --dir",
-            ) from error
-        yield
+def _say_what_is_waited_for() -> None:
+    say("Waiting for the last command of a demo that was killed here.")
 
 
 def _throwaway_passphrase(path: Path) -> None:
     """A random passphrase for keys that guard nothing: the demo's bundle never leaves this machine."""
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(24) + "\n")
+        write_file(path, secrets.token_urlsafe(24).encode() + b"\n", mode=0o600)
 
 
 def _short(part: str | Path, place: Path) -> str:
