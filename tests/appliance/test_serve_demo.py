@@ -12,8 +12,8 @@ def test_a_demo_that_ends_while_it_writes_its_passphrase_leaves_none_behind(tmp_
     def killed(_descriptor):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(os, "fsync", killed)
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
         _throwaway_passphrase(tmp_path / "passphrase")
     assert list(tmp_path.iterdir()) == []
 
