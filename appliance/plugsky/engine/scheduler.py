@@ -14,6 +14,9 @@ Guarantees, each held by a test over random schedules:
 5. When the cache is full the youngest task gives up its cells and returns to the head of its tenant's queue, to be
    computed again later. The oldest is never chosen, so there is always progress and never a failure for all.
 6. The queue is bounded: :class:`QueueFullError` says the bound.
+
+The words are those of batching: a :class:`Plan` is one step, a :class:`Chunk` a run of tokens of one task. They have
+nothing to do with the plan of an installation or the chunks of a file on media.
 """
 
 import heapq
