@@ -31,8 +31,9 @@ INODE_MARGIN: Final = 256
 class SiteFacts:
     """What a plan needs to know of a site.
 
-    `store` and `staged` map the digests held there to lengths in bytes, `installed` bundle ids to generations, of which
-    `damaged` are not whole; `current` is the generation that runs, None before the first.
+    `store` and `staged` map the digests held there to lengths in bytes; `spoiled` are digests whose file in the store
+    is not what its name says. `installed` maps bundle ids to generations, of which `damaged` are not whole; `current`
+    is the generation that runs, None before the first.
     """
 
     store: Mapping[str, int]
@@ -45,16 +46,18 @@ class SiteFacts:
     machine: str
     current: int | None = None
     damaged: frozenset[int] = frozenset()
+    spoiled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One file of the bundle; `held` when the store already has it."""
+    """One file of the bundle; `held` when the store already has it, `spoiled` when what it has is something else."""
 
     path: str
     length: int
     sha256: str
     held: bool
+    spoiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,13 @@ class Plan:
             "replaces": self.replaces,
             "repairs": self.repairs,
             "files": [
-                {"path": file.path, "length": file.length, "sha256": file.sha256, "held": file.held}
+                {
+                    "path": file.path,
+                    "length": file.length,
+                    "sha256": file.sha256,
+                    "held": file.held,
+                    "spoiled": file.spoiled,
+                }
                 for file in self.files
             ],
         }
@@ -130,7 +139,13 @@ def plan_install(verified: VerifiedBundle, site: SiteFacts) -> Plan:
     there = site.installed.get(verified.bundle_id)
     installed = there is not None and there not in site.damaged
     files = tuple(
-        PlannedFile(path, entry.length, entry.sha256, site.store.get(entry.sha256) == entry.length)
+        PlannedFile(
+            path,
+            entry.length,
+            entry.sha256,
+            held=site.store.get(entry.sha256) == entry.length,
+            spoiled=entry.sha256 in site.spoiled,
+        )
         for path, entry in sorted(verified.entries.items())
     )
     missing = {file.sha256: file.length for file in files if not file.held}

@@ -18,7 +18,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,19 +48,36 @@ def held(directory: Path) -> dict[str, int]:
 
 
 def whole(directory: Path, wanted: Mapping[str, int], progress: Progress = silent) -> dict[str, int]:
-    """Of the `wanted` digests with their lengths, those that `directory` holds whole: every byte is read and hashed."""
+    """Of the `wanted` digests with their lengths, those that `directory` holds whole: every byte is read and hashed.
+
+    A file that cannot be read is not whole.
+    """
     found = {digest: length for digest, length in held(directory).items() if wanted.get(digest) == length}
     total, done = sum(found.values()), 0
     right: dict[str, int] = {}
     for digest, length in found.items():
         path = directory / f"sha256-{digest}"
-        progress(ProgressEvent("check", done, total, path.name))
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+
+        def moved(count: int, before: int = done, name: str = path.name) -> None:
+            progress(ProgressEvent("check", before + count, total, name))
+
+        with suppress(OSError):
+            if hash_file(path, moved) == digest:
                 right[digest] = length
         done += length
-        progress(ProgressEvent("check", done, total, path.name))
     return right
+
+
+def hash_file(path: Path, moved: Callable[[int], None]) -> str:
+    """SHA-256 of a file, in hex; `moved` hears how many bytes were read, before the first and after each block."""
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        moved(done)
+        while block := file.read(BLOCK):
+            digest.update(block)
+            done += len(block)
+            moved(done)
+    return digest.hexdigest()
 
 
 def apply(

@@ -19,6 +19,7 @@ from plugsky.core.clock import SystemClock
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations, installation, site_trust
 from plugsky.fleet.lock import site_lock
+from plugsky_bundles import transfer
 from plugsky_bundles.errors import Busy, DigestMismatch, Revoked, SiteChanged, UntrustedRoot
 from plugsky_bundles.progress import silent
 from plugsky_bundles.state import Revocations
@@ -250,6 +251,25 @@ def test_a_damaged_model_is_repaired_by_installing_the_same_bundle_again(site, h
     assert (mended.path / MODEL_PATH).read_bytes() == MODEL
     assert site.is_clean(bundle)
     assert site.install(bundle).number == 2
+
+
+def test_a_held_file_with_a_changed_byte_is_copied_again_into_the_next_generation(site):
+    first = site.install(site.bundle())
+    spoil(first.path / MODEL_PATH)
+    later = site.bundle(playbooks__new=b"- hosts: new\n")
+    seen = []
+    plan = installation.plan_for(site.verify(later), site.paths, progress=seen.append)
+    assert [file.path for file in plan.copied if file.spoiled] == [MODEL_PATH]
+    assert {event.stage for event in seen} == {"check"}
+    assert (site.install(later).path / MODEL_PATH).read_bytes() == MODEL
+    assert all(name == digest for name, digest in site.store().items())
+
+
+def test_a_held_file_that_cannot_be_read_is_copied_again(site, monkeypatch):
+    site.install(site.bundle())
+    monkeypatch.setattr(transfer, "hash_file", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    plan = installation.plan_for(site.verify(site.bundle(playbooks__new=b"- hosts: new\n")), site.paths)
+    assert not any(file.held for file in plan.files)
 
 
 def test_a_repair_from_a_damaged_stick_is_refused_and_the_site_runs_on(site):

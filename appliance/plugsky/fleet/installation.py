@@ -70,16 +70,22 @@ def anchor(paths: SitePaths, pin: str | None) -> Anchor:
 def plan_for(verified: VerifiedBundle, paths: SitePaths, *, repair: bool = False, progress: Progress = silent) -> Plan:
     """What installing would do to this site.
 
-    A generation of this bundle that lacks a file, or that ``repair`` doubts, is made anew; then every file of the store
-    that the bundle needs is read and hashed, and a damaged one is copied again.
+    A generation of this bundle that lacks a file, or that ``repair`` doubts, is made anew. Whenever a generation is to
+    be made, every file that the store holds for it is read and hashed first: what is not as signed is copied again, and
+    the plan says so.
     """
     site = generations.facts(paths)
     there = site.installed.get(verified.bundle_id)
-    if repair or (there is not None and generations.damaged(paths, there, verified.entries)):
-        wanted = {entry.sha256: entry.length for entry in verified.entries.values()}
-        site = replace(site, store=transfer.whole(paths.store, wanted, progress))
-        site = site if there is None else replace(site, damaged=frozenset({there}))
-    return plan_install(verified, site)
+    if there is not None and (repair or generations.damaged(paths, there, verified.entries)):
+        site = replace(site, damaged=frozenset({there}))
+    plan = plan_install(verified, site)
+    if plan.installed:
+        return plan
+    wanted = {entry.sha256: entry.length for entry in verified.entries.values()}
+    good = transfer.whole(paths.store, wanted, progress)
+    return plan_install(
+        verified, replace(site, store=good, spoiled=frozenset(site.store.keys() & wanted) - good.keys())
+    )
 
 
 def install(
