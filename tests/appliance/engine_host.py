@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import socket
 import sys
@@ -21,12 +22,18 @@ model, file, digest, mode, n_ctx, threads, parent = sys.argv[1:]
 spec = EngineSpec(model, Path(file), digest, mode, int(n_ctx), int(threads))
 sys.exit(run(spec, socket.socket(fileno=3), int(parent)))
 """
-DIGEST = "ab" * 32
+ABSENT = "ab" * 32
 
 
 def spec_of(file: Path, n_ctx: int = 2048, mode: str = "generate") -> EngineSpec:
-    """The spec of a model file; two threads, because that is what the smallest machine has."""
-    return EngineSpec("smollm2", file, DIGEST, mode, n_ctx, 2)
+    """The spec of a model file as it is now; two threads, because that is what the smallest machine has."""
+    return EngineSpec("smollm2", file, digest_of(file) if file.is_file() else ABSENT, mode, n_ctx, 2)
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def command_for(spec: EngineSpec) -> tuple[str, ...]:

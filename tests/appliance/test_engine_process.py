@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from appliance.engine_host import DIGEST, answer, collect, running_engine, spec_of
+from appliance.engine_host import answer, collect, digest_of, running_engine, spec_of
 from plugsky.core import frames, ids
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Params
@@ -79,9 +79,9 @@ async def test_it_answers_from_the_model(client):
     assert final.usage.engine_us > 0
 
 
-async def test_its_hello_says_what_it_is(client, engine):
+async def test_its_hello_says_what_it_is(client, engine, chat_model):
     hello = client.hello
-    assert (hello.proto, hello.digest, hello.n_ctx) == (frames.PROTOCOL, DIGEST, 2048)
+    assert (hello.proto, hello.digest, hello.n_ctx) == (frames.PROTOCOL, digest_of(chat_model), 2048)
     assert hello.build.startswith("llama-cpp-python-0.3.36-")
 
 

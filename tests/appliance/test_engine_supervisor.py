@@ -8,11 +8,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from appliance.engine_host import answer, command_for, spec_of
+from appliance.engine_host import answer, command_for, digest_of, spec_of
 from plugsky.core import processes
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.processes import how_it_ended
@@ -87,7 +88,7 @@ async def test_a_killed_engine_comes_back_and_its_peers_are_told_and_can_wait(ch
 async def test_a_file_that_is_no_model_is_named_and_nothing_is_restarted(supervise, path, tmp_path, chat_model):
     file = tmp_path / "model.gguf"
     file.write_text("not a model")
-    supervisor = supervise(spec_of(file, n_ctx=512))
+    supervisor = supervise(replace(spec_of(file, n_ctx=512), digest=digest_of(chat_model)))
     await supervisor.start()
     life = await supervisor.settled()
     assert (life.state, life.restarts) == ("absent", 0)

@@ -10,6 +10,7 @@ and the ratio to the default of the same round.
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import os
 import statistics
 import subprocess
@@ -53,7 +54,9 @@ def company(busy: bool) -> Iterator[None]:
 async def rate(model: Path, spins: str, place: Path) -> float:
     """Tokens per second of one request, prefill apart, with engine threads that spin so long."""
     os.environ["GOMP_SPINCOUNT"] = spins
-    spec = EngineSpec("chat", model, "0" * 64, "generate", 1024, settings.physical_cores())
+    with model.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    spec = EngineSpec("chat", model, digest, "generate", 1024, settings.physical_cores())
     supervisor = EngineSupervisor(spec, place / "e.sock", log=place / "log")
     await supervisor.start()
     try:

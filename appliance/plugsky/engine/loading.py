@@ -1,5 +1,12 @@
-"""From a file on disk to a model that can step: checked by our own reader first, refused with numbers if too large."""
+"""From a file on disk to a model that can step: checked by our own reader first, refused with numbers if too large.
 
+The whole file is hashed before llama.cpp maps it, each time: one to two seconds per gigabyte, before the weights are read
+and with nothing in parallel, and it leaves them in the page cache. So what is served under a digest had that digest
+when it was loaded. A file changed in place after that is not noticed until the next load.
+"""
+
+import hashlib
+import hmac
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +27,10 @@ PLACES: Final = 16
 BATCH: Final = 256
 PREFILL: Final = 64
 
+HASHED: Final = 0.5
+"""The fraction of loading that hashing counts as."""
+_CHUNK: Final = 1 << 20
+_REPAIR: Final = "plugsky bundle install --repair, with the bundle it came with"
 _REINSTALL: Final = "plugsky bundle verify BUNDLE, then plugsky bundle install BUNDLE"
 
 
@@ -44,14 +55,15 @@ class Loaded:
 def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
     """Load ``spec``. ``progress`` gets fractions from 0 to 1 and gives False to stop.
 
-    Raises :class:`EngineError`: ``model_not_found`` when the file is missing, ``tampered`` when it is no GGUF file or a
-    damaged one, ``not_supported`` for a mode there is no engine for, ``overloaded`` with both numbers when it does not
-    fit into memory.
+    Raises :class:`EngineError`: ``model_not_found`` when the file is missing, ``tampered`` when it is no GGUF file, a
+    damaged one or not the one that was installed, ``not_supported`` for a mode there is no engine for, ``overloaded``
+    with both numbers when it does not fit into memory.
     """
     if spec.mode != "generate":
         raise EngineError(ErrorKind.NOT_SUPPORTED, f"there is no engine for models of mode {spec.mode}")
     check_file(spec.file)
-    model = llama.Model(spec.file, progress)
+    check_digest(spec.file, spec.digest, lambda fraction: progress(HASHED * fraction))
+    model = llama.Model(spec.file, lambda fraction: progress(HASHED + (1 - HASHED) * fraction))
     renderer = Renderer(model.template, bos=model.bos, eos=model.eos) if model.template else None
     try:
         if renderer is not None:
@@ -79,13 +91,45 @@ def check_file(file: Path) -> None:
             ErrorKind.MODEL_NOT_FOUND, f"the model file {file.name} is missing", why=str(file.parent), next=_REINSTALL
         ) from None
     except OSError as error:
-        raise EngineError(
-            ErrorKind.INTERNAL, f"the model file {file.name} cannot be read", why=error.strerror or str(error)
-        ) from error
+        raise _unreadable(file, error) from error
     except BundleError as error:
         raise EngineError(
             ErrorKind.TAMPERED, f"{file.name} is no sound GGUF file: {error.what}", why=error.why, next=_REINSTALL
         ) from error
+
+
+def check_digest(file: Path, digest: str, progress: Callable[[float], bool]) -> None:
+    """Refuse a file whose SHA-256 is not ``digest`` (hex). ``progress`` is as for :func:`load`.
+
+    Raises :class:`EngineError`: ``tampered``; ``cancelled`` when ``progress`` says stop.
+    """
+    sha256 = hashlib.sha256()
+    chunk = memoryview(bytearray(_CHUNK))
+    done = 0
+    try:
+        with file.open("rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            while count := stream.readinto(chunk):
+                sha256.update(chunk[:count])
+                done += count
+                if not progress(min(1.0, done / max(size, 1))):
+                    raise EngineError(ErrorKind.CANCELLED, f"loading {file.name} was stopped")
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    found = sha256.hexdigest()
+    if not hmac.compare_digest(found.encode(), digest.encode()):
+        raise EngineError(
+            ErrorKind.TAMPERED,
+            f"the model file {file.name} is not the one that was installed",
+            why=f"its SHA-256 is {found}, installed was {digest}",
+            next=_REPAIR,
+        )
+
+
+def _unreadable(file: Path, error: OSError) -> EngineError:
+    return EngineError(
+        ErrorKind.INTERNAL, f"the model file {file.name} cannot be read", why=error.strerror or str(error)
+    )
 
 
 def free_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -14,7 +14,7 @@ class EngineSpec:
     model_id: str
     file: Path
     digest: str
-    """SHA-256 of ``file`` as installed, in hex; replies name it. It was checked when the file was copied."""
+    """SHA-256 of ``file`` as installed, in hex; replies name it. The engine checks it before it maps the file."""
     mode: Mode
     n_ctx: int
     threads: int
