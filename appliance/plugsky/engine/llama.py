@@ -12,6 +12,7 @@ token ids, lengths, places. Its log goes to :mod:`logging`, errors only; they na
 import ctypes
 import hashlib
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,10 @@ LOG: Final = logging.getLogger(__name__)
 Logits = npt.NDArray[np.float32]
 
 _ERROR_LEVEL: Final = 4
+_SPECIAL: Final = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+_LOOKS_LIKE_CONTROL: Final = re.compile(
+    r"<[|\uff5c].*|<.*[|\uff5c]>|</?s>|\[/?INST\]|</?(start|end)_of_turn>", re.DOTALL
+)
 _errors: deque[str] = deque(maxlen=3)
 
 
@@ -94,14 +99,18 @@ class Model:
         self.template: str | None = template.decode("utf-8", "replace") if template else None
         self.bos: str = self._name(llama_cpp.llama_vocab_bos(self._vocab))
         self.eos: str = self._name(llama_cpp.llama_vocab_eos(self._vocab))
+        self.markers: dict[int, str] = self._markers()
         self._pieces: dict[int, bytes] = {}
 
-    def tokens(self, text: str, *, add_special: bool) -> tuple[int, ...]:
-        """``text`` as token ids; names of special tokens in it become those tokens."""
+    def tokens(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]:
+        """``text`` as token ids; names of control tokens in it become those tokens if ``parse_special``.
+
+        User-defined tokens are found either way.
+        """
         data = text.encode()
         room = len(data) + 8
         buffer = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, True)
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, add_special, parse_special)
         if count < 0:
             raise EngineError(ErrorKind.INTERNAL, f"{len(data)} bytes of text did not fit into {room} tokens")
         return tuple(buffer[:count])
@@ -126,6 +135,21 @@ class Model:
     def close(self) -> None:
         """Unmap the weights. Close its contexts first."""
         llama_cpp.llama_model_free(self._handle)
+
+    def _markers(self) -> dict[int, str]:
+        """The tokens a client must not be able to write, with the text that llama.cpp would take for each.
+
+        All control tokens, and user-defined ones that look like them: many vocabularies keep their roles there, among
+        runs of spaces, accented letters and HTML tags, which are anybody's to write.
+        """
+        markers = {}
+        for token in range(self.n_vocab):
+            kind = llama_cpp.llama_vocab_get_attr(self._vocab, token)
+            if kind & _SPECIAL:
+                text = llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
+                if kind & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL or _LOOKS_LIKE_CONTROL.fullmatch(text):
+                    markers[token] = text
+        return markers
 
     def _name(self, token: int) -> str:
         return self._bytes(token, special=True).decode("utf-8", "replace") if token >= 0 else ""

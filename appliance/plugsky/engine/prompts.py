@@ -1,15 +1,24 @@
-"""From what a client sends to checked tokens: render, tokenise, count. Every refusal of a prompt happens here."""
+"""From what a client sends to checked tokens: render, tokenise, count. Every refusal of a prompt happens here.
 
+What a client wrote never becomes a control token; only the template's own text does (:mod:`plugsky.engine.markers`).
+"""
+
+from itertools import pairwise
 from typing import Final, Protocol
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Prepare, Prepared, Submit
 from plugsky.engine import sampling
 from plugsky.engine.errors import EngineError, bad_request, context_exceeded
+from plugsky.engine.markers import Markers, Part
 from plugsky.engine.renderer import Renderer
 
 MAX_NAME: Final = 128
 """Characters of a job's id or a tenant's name: the engine keeps both for as long as the job."""
+
+
+ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
+"""Roles a message may have: templates build control tokens from them, so a free text here could name any of those."""
 
 
 class Vocabulary(Protocol):
@@ -17,8 +26,9 @@ class Vocabulary(Protocol):
 
     n_vocab: int
     bos: str
+    markers: dict[int, str]
 
-    def tokens(self, text: str, *, add_special: bool) -> tuple[int, ...]: ...
+    def tokens(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]: ...
 
 
 class Prompts:
@@ -27,6 +37,7 @@ class Prompts:
     def __init__(self, vocabulary: Vocabulary, renderer: Renderer | None, n_ctx: int) -> None:
         self._vocabulary = vocabulary
         self._renderer = renderer
+        self._markers = Markers(tuple(vocabulary.markers.values()), renderer.template if renderer else "")
         self.n_ctx = n_ctx
 
     def prepare(self, frame: Prepare) -> Prepared:
@@ -65,15 +76,52 @@ class Prompts:
         if frame.tokens is not None:
             return frame.tokens
         if frame.text is not None:
-            return self._vocabulary.tokens(frame.text, add_special=True)
-        text = self._render(frame.messages or ())
+            return self._tokenised([Part(frame.text, tuple(self._markers.places(frame.text)))], add_special=True)
+        disarmed = self._markers.disarm(self._checked(frame.messages or ()))
+        rendered = self._render(disarmed.messages)
         # A template that writes the beginning-of-text token itself must not get a second one.
         bos = self._vocabulary.bos
-        return self._vocabulary.tokens(text, add_special=not (bos and text.startswith(bos)))
+        parts = self._markers.parts(rendered, disarmed.originals)
+        return self._tokenised(parts, add_special=not (bos and rendered.startswith(bos)))
 
-    def _render(self, messages: tuple[Message, ...]) -> str:
+    def _tokenised(self, parts: list[Part], *, add_special: bool) -> tuple[int, ...]:
+        if not any(part.forged for part in parts):
+            return self._vocabulary.tokens("".join(part.text for part in parts), add_special=add_special)
+        tokens: list[int] = []
+        for part in parts:
+            tokens += self._plain(part) if part.forged else self._vocabulary.tokens(part.text, add_special=False)
+        if not add_special:
+            return tuple(tokens)
+        # What the vocabulary puts around any text, once around all parts.
+        bare, framed = (self._vocabulary.tokens("x", add_special=add) for add in (False, True))
+        before = next(at for at in range(len(framed)) if framed[at : at + len(bare)] == bare)
+        return (*framed[:before], *tokens, *framed[before + len(bare) :])
+
+    def _plain(self, part: Part) -> tuple[int, ...]:
+        """Tokens of a text that holds markers of a client's making, none of them a marker."""
+        tokens = self._vocabulary.tokens(part.text, add_special=False, parse_special=False)
+        if self._vocabulary.markers.keys().isdisjoint(tokens):
+            return tokens
+        # llama.cpp takes a vocabulary's user-defined tokens even from plain text, unless they come in two pieces.
+        cuts = [0, *(place + 1 for place in part.forged), len(part.text)]
+        pieces = [part.text[start:end] for start, end in pairwise(cuts)]
+        tokens = tuple(
+            token
+            for piece in pieces
+            for token in self._vocabulary.tokens(piece, add_special=False, parse_special=False)
+        )
+        if not self._vocabulary.markers.keys().isdisjoint(tokens):
+            raise bad_request("the prompt holds the text of a control token that this model cannot read as plain text")
+        return tokens
+
+    def _checked(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if not messages:
             raise bad_request("messages must hold at least one message", "messages")
+        if any(message.role not in ROLES for message in messages):
+            raise bad_request(f"the role of a message is one of {', '.join(sorted(ROLES))}", "messages")
+        return messages
+
+    def _render(self, messages: tuple[Message, ...]) -> str:
         if self._renderer is None:
             raise EngineError(
                 ErrorKind.NOT_SUPPORTED, "this model has no chat template; send text instead", param="messages"

@@ -29,6 +29,7 @@ class Renderer:
     """One killable child for one template."""
 
     def __init__(self, template: str, *, bos: str, eos: str, timeout_s: float = RENDER_S) -> None:
+        self.template: Final = template
         self._setup = templates.Setup(template=template, bos=bos, eos=eos, cpu_s=timeout_s)
         self._timeout_s = timeout_s
         self._child: subprocess.Popen[bytes] | None = None

@@ -1,0 +1,142 @@
+"""Keeps what a client wrote from becoming a model's own control tokens.
+
+A model tells turns apart by tokens such as ``<|im_end|>``. A prompt is rendered as one text, so the same characters in
+a message would end its turn and begin another in any role. :class:`Markers` marks such places before the template runs
+and finds them again afterwards: the first character of each marker's text in a message is replaced by a private-use
+character that occurs in no message and not in the template, one for one, so that a template's trims and lengths hold.
+So is the first character of a marker that the end of a message only begins, because the next text may complete it.
+Behind the template the characters come back, and the stretch between two of the template's own markers that holds a
+forged one is tokenised as plain text. Text that forges nothing is tokenised exactly as if this did not exist.
+
+Not covered: a template that itself writes the beginning of a marker directly before a message's text, or that joins
+pieces it cut out of one.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from itertools import chain, islice
+from typing import Final, NamedTuple
+
+from plugsky.core.frames import Message
+from plugsky.engine.errors import bad_request
+
+_PRIVATE: Final = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE), range(0xE000, 0xF900))
+"""Unicode's private-use areas: no case, no white space, no meaning to a template."""
+
+
+class Part(NamedTuple):
+    """A stretch of a prompt. ``forged`` tells where in ``text`` a marker begins that the template did not write."""
+
+    text: str
+    forged: tuple[int, ...] = ()
+
+
+class Disarmed(NamedTuple):
+    """Messages without a marker in them, and what each stand-in character stands for."""
+
+    messages: tuple[Message, ...]
+    originals: dict[str, str]
+
+
+class Markers:
+    """The texts of one vocabulary's markers; ``template`` is the source of the template the messages go through."""
+
+    def __init__(self, texts: Collection[str], template: str = "") -> None:
+        wanted = sorted(filter(None, texts))
+        self._pattern = re.compile(_any_of(wanted)) if wanted else None
+        self._beginnings = frozenset(text[:end] for text in wanted for end in range(1, len(text)))
+        self._longest = max(map(len, wanted), default=0)
+        self._firsts = sorted({text[0] for text in wanted})
+        self._template = frozenset(template)
+
+    def places(self, text: str) -> Iterator[int]:
+        """Where markers begin in ``text``, those that overlap another included."""
+        start = 0
+        while self._pattern is not None and (found := self._pattern.search(text, start)):
+            yield found.start()
+            start = found.start() + 1
+
+    def disarm(self, messages: tuple[Message, ...]) -> Disarmed:
+        """``messages`` with a stand-in for the first character of each marker.
+
+        Raises ``bad_request`` when they use so many private-use characters that none are left to stand in.
+        """
+        places = [tuple(map(self._to_mark, (message.role, message.content))) for message in messages]
+        if not any(chain.from_iterable(places)):
+            return Disarmed(messages, {})
+        stand_ins = self._stand_ins(messages)
+        return Disarmed(
+            tuple(
+                Message(_replaced(message.role, role, stand_ins), _replaced(message.content, content, stand_ins))
+                for message, (role, content) in zip(messages, places, strict=True)
+            ),
+            {stand_in: first for first, stand_in in stand_ins.items()},
+        )
+
+    def parts(self, rendered: str, originals: dict[str, str]) -> list[Part]:
+        """``rendered`` with its own characters back, cut where a forged marker must be kept from the template's."""
+        text = rendered.translate({ord(stand_in): first for stand_in, first in originals.items()})
+        pattern = self._pattern
+        if pattern is None or text == rendered:
+            return [Part(text)]
+        stand_in = re.compile("[" + "".join(map(re.escape, originals)) + "]")
+        parts, done = [], 0
+        for start, end in _gaps(pattern, rendered):
+            marked = (found.start() for found in stand_in.finditer(rendered, start, end))
+            forged = tuple(place - start for place in marked if pattern.match(text, place))
+            if forged:
+                parts += [Part(text[done:start]), Part(text[start:end], forged)]
+                done = end
+        return [part for part in (*parts, Part(text[done:])) if part.text]
+
+    def _to_mark(self, text: str) -> list[int]:
+        marks = list(self.places(text))
+        trimmed = text.rstrip()  # as templates do
+        for ending in {text, trimmed}:
+            starts = range(max(0, len(ending) - self._longest + 1), len(ending))
+            marks += [start for start in starts if ending[start:] in self._beginnings]
+        return sorted(set(marks))
+
+    def _stand_ins(self, messages: tuple[Message, ...]) -> dict[str, str]:
+        taken = self._template.union(*(message.role + message.content for message in messages))
+        free = (char for code in chain(*_PRIVATE) if (char := chr(code)) not in taken)
+        stand_ins = dict(zip(self._firsts, islice(free, len(self._firsts)), strict=False))
+        if len(stand_ins) < len(self._firsts):
+            raise bad_request("the messages use too many of Unicode's private-use characters", "messages")
+        return stand_ins
+
+
+def _replaced(text: str, places: list[int], stand_ins: dict[str, str]) -> str:
+    if not places:
+        return text
+    pieces, done = [], 0
+    for place in places:
+        pieces += [text[done:place], stand_ins[text[place]]]
+        done = place + 1
+    return "".join([*pieces, text[done:]])
+
+
+def _gaps(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    """The stretches of ``text`` before, between and behind its markers."""
+    done = 0
+    for found in pattern.finditer(text):
+        yield done, found.start()
+        done = found.end()
+    yield done, len(text)
+
+
+def _any_of(texts: list[str], depth: int = 0) -> str:
+    """A pattern for the longest of ``texts`` (sorted) at a place. Their common beginnings are tried once: a list of
+    alternatives would make a text of a million ``<`` cost a million times the number of markers."""
+    branches: dict[str, list[str]] = {}
+    for text in texts:
+        branches.setdefault(text[depth : depth + 1], []).append(text)
+    ends = branches.pop("", None)
+    words = []
+    for same in branches.values():
+        first, last = same[0], same[-1]
+        common = next((at for at in range(depth, len(first)) if first[at] != last[at]), len(first))
+        words.append(re.escape(first[depth:common]) + (_any_of(same, common) if len(same) > 1 else ""))
+    if not words:
+        return ""
+    return f"(?:{'|'.join(words)})" + ("?" if ends else "")
