@@ -290,9 +290,7 @@ def _show(plan: Plan, verified: VerifiedBundle, paths: SitePaths) -> None:
         say("  nothing is copied: it was installed before")
         return
     held = len(plan.files) - len(plan.copied)
-    say(
-        f"  copy {len(plan.copied)} files, {size(plan.read_bytes)}; {held} are in the store already, every byte compared"
-    )
+    say(f"  copy {len(plan.copied)} files, {size(plan.read_bytes)}; {held} are in the store, every byte compared")
     if spoiled := [file.path for file in plan.copied if file.spoiled]:
         say(f"  of these the store holds damaged ones, which are replaced: {', '.join(spoiled)}")
     say(f"  unpack the environment, about {size(plan.venv_bytes)}; {size(plan.need_bytes)} of free space needed in all")
