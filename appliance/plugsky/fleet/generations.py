@@ -22,6 +22,7 @@ from typing import Final
 from plugsky.core.clock import rfc3339
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import venv
+from plugsky.fleet.lock import writers_lock
 from plugsky_bundles import strict_json, transfer
 from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
 from plugsky_bundles.errors import BundleError, DigestMismatch, MalformedMetadata, NotFound, SiteChanged, SiteUnwritable
@@ -113,31 +114,33 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
 
     A plan with nothing to make returns the generation that is already there. When the bundle or the disk turns out to
     be unfit, everything this call wrote is gone again; after an interruption, whole files stay for the next run.
-    The caller holds the site's lock, here as for :func:`activate`.
+    The caller holds the site's lock, here as for :func:`activate`. Children of an installation that was killed are
+    waited for; raises Busy when they do not end.
     """
     prepare(paths)
-    with _unwritable(paths.root):
-        _remove_remains(paths)
-    if plan.installed:
-        shutil.rmtree(paths.staging, ignore_errors=True)
+    with writers_lock(paths.generations) as held:
+        with _unwritable(paths.root):
+            _remove_remains(paths)
+        if plan.installed:
+            shutil.rmtree(paths.staging, ignore_errors=True)
+            return load(paths, plan.generation)
+        if plan.generation != max(_numbers(paths), default=0) + 1:
+            raise SiteChanged(
+                f"Generation {plan.generation} is not the next one", "the site changed since the plan", _AGAIN
+            )
+        brought = transfer.apply(plan, verified, paths.store, paths.staging, progress)
+        folder = paths.generations / str(plan.generation)
+        try:
+            with _unwritable(folder), out_of_space(folder):
+                _build(folder, verified, plan, paths, held, progress)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, BundleError):
+                transfer.withdraw(paths.store, brought)
+            raise
+        finally:
+            shutil.rmtree(paths.staging, ignore_errors=True)
         return load(paths, plan.generation)
-    if plan.generation != max(_numbers(paths), default=0) + 1:
-        raise SiteChanged(
-            f"Generation {plan.generation} is not the next one", "the site changed since the plan", _AGAIN
-        )
-    brought = transfer.apply(plan, verified, paths.store, paths.staging, progress)
-    folder = paths.generations / str(plan.generation)
-    try:
-        with _unwritable(folder), out_of_space(folder):
-            _build(folder, verified, plan, paths, progress)
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, BundleError):
-            transfer.withdraw(paths.store, brought)
-        raise
-    finally:
-        shutil.rmtree(paths.staging, ignore_errors=True)
-    return load(paths, plan.generation)
 
 
 def activate(paths: SitePaths, number: int, *, revocations: Revocations) -> Generation:
@@ -211,7 +214,7 @@ def load(paths: SitePaths, number: int) -> Generation:
         raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
 
 
-def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths, progress: Progress) -> None:
+def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths, held: int, progress: Progress) -> None:
     """Put the generation together at its final place; ``.complete`` comes last, after everything else is on disk."""
     folder.mkdir(mode=0o755)
     paths.staging.mkdir(mode=0o700, exist_ok=True)
@@ -232,7 +235,7 @@ def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths,
             (folder / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_file(folder / name, content, mode=0o444)
     if LOCK_PATH in verified.entries:
-        venv.make(folder / "venv", wheels, folder / LOCK_PATH, paths.staging, progress)
+        venv.make(folder / "venv", wheels, folder / LOCK_PATH, paths.staging, progress, held)
     write_file(folder / PROVENANCE, strict_json.encode(_provenance(verified, plan)), mode=0o444)
     progress(ProgressEvent("sync", 0, 1, f"generation {plan.generation}"))
     _sync_file_system(folder)

@@ -21,6 +21,7 @@ from plugsky.audit.trail import newest_commit
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations, site_trust
 from plugsky.fleet.generations import Generation
+from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.lock import site_lock
 from plugsky_bundles import transfer
 from plugsky_bundles.errors import SiteChanged, UntrustedRoot
@@ -94,9 +95,10 @@ def install(
     """Carry out exactly ``plan`` and make its generation the current one.
 
     Raises Busy when someone else changes the site, SiteChanged when someone did since it was verified or planned.
+    SIGTERM is taken as Ctrl-C: what is half made is removed and KeyboardInterrupt raised.
     """
     generations.prepare(paths)
-    with site_lock(paths.root):
+    with sigterm_interrupts(), site_lock(paths.root):
         believed = site_trust.load(paths)
         _check_unchanged(verified, plan, paths, believed)
         generation = generations.make(verified, plan, paths, progress=progress)

@@ -4,16 +4,19 @@ No network, no configuration of the machine: pip runs from its own wheel with an
 ``--no-index`` and ``--require-hashes``, and compiles nothing. The environment is made at its final place, because
 scripts name their interpreter by path. Bytecode is written afterwards, by all cores at once and only for what a site
 runs: the services may not write there later, and without it each start of a process takes more than a second longer.
+Children end with the installation, however it ends, and hold its lock until they have.
 Measured on two cores with 45 wheels: pip 3.5 s, bytecode 2.5 s; pip's own compiling takes 6 s instead.
 """
 
 import os
+import signal
 import subprocess
 import venv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from plugsky.core import bound_child
 from plugsky_bundles.atomic import out_of_space
 from plugsky_bundles.errors import InstallError, NoSpace
 from plugsky_bundles.progress import Progress, ProgressEvent
@@ -27,9 +30,12 @@ MAX_SAID: Final = 1 << 20
 PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def make(folder: Path, wheels: Mapping[str, Path], lock: Path, staging: Path, progress: Progress) -> None:
+def make(
+    folder: Path, wheels: Mapping[str, Path], lock: Path, staging: Path, progress: Progress, held: int | None = None
+) -> None:
     """Make the environment at ``folder`` from ``wheels`` (by file name) as ``lock`` names them.
 
+    ``held`` is the descriptor of a lock that the children shall hold, too.
     Raises InstallError or NoSpace; what is left of ``folder`` then is the caller's to remove.
     """
     pip = next((name for name in wheels if name.startswith("pip-")), None)
@@ -42,13 +48,15 @@ def make(folder: Path, wheels: Mapping[str, Path], lock: Path, staging: Path, pr
         for name, stored in wheels.items():
             os.link(stored, links / name)
     python = folder / "bin" / "python"
-    command = [str(python), "-I", str(links / pip / "pip"), "--isolated", "--disable-pip-version-check", "--no-input"]
-    command += ["install", "--no-index", "--find-links", str(links), "--require-hashes", "--no-deps", "--no-compile"]
-    command += ["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--quiet"]
-    command += ["--no-warn-script-location", "--requirement", str(lock)]
-    _run(command, staging, _Meter("unpack", folder, "dist-info", len(wheels), progress))
-    compiler = [str(python), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", NOT_COMPILED, str(folder / "lib")]
-    _run(compiler, staging, _Meter("compile", folder, "__pycache__", 0, progress), may_fail=True)
+    options = ["--isolated", "--disable-pip-version-check", "--no-input"]
+    options += ["install", "--no-index", "--find-links", str(links), "--require-hashes", "--no-deps", "--no-compile"]
+    options += ["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--quiet"]
+    options += ["--no-warn-script-location", "--requirement", str(lock)]
+    unpack = bound_child.command(str(python), "pip", *options, path=str(links / pip))
+    _run(unpack, staging, _Meter("unpack", folder, "dist-info", len(wheels), progress), held)
+    options = ["-qq", "-j", "0", "-x", NOT_COMPILED, str(folder / "lib")]
+    compiler = bound_child.command(str(python), "compileall", *options)
+    _run(compiler, staging, _Meter("compile", folder, "__pycache__", 0, progress), held, may_fail=True)
 
 
 class _Meter:
@@ -64,11 +72,19 @@ class _Meter:
         self._progress(ProgressEvent(self._stage, min(done, self._total or done), self._total, "Python environment"))
 
 
-def _run(command: list[str], staging: Path, meter: _Meter, *, may_fail: bool = False) -> None:
+def _run(command: list[str], staging: Path, meter: _Meter, held: int | None, *, may_fail: bool = False) -> None:
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(staging), "TMPDIR": str(staging)}
     # What the child says goes to memory: a full disk could not hold the message that it is full.
     with os.fdopen(os.memfd_create("python", os.MFD_CLOEXEC), "w+b") as said:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment)
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            pass_fds=() if held is None else (held,),
+            process_group=0,
+        )
         try:
             while True:
                 meter.report()
@@ -78,8 +94,9 @@ def _run(command: list[str], staging: Path, meter: _Meter, *, may_fail: bool = F
                 except subprocess.TimeoutExpired:
                     continue
         except BaseException:
-            child.terminate()
-            child.wait()
+            if child.returncode is None:  # not reaped, so the number of its group is still its own
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
             raise
         meter.report()
         if code == 0 or (may_fail and code == 1):
