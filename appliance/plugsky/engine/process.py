@@ -13,8 +13,7 @@ from plugsky.engine.spec import EngineSpec
 
 SPINS: Final = "3000"
 """Rounds that an idle OpenMP thread spins before it sleeps. libgomp's 300,000 suit a machine that does nothing else,
-but a gateway shares ours. Two threads on two cores beside one busy process gave 4 tokens/s with the default and 30 and
-more with this; on an idle machine it costs a tenth at most, where not spinning at all costs a third."""
+but a gateway shares ours; not spinning at all is slow everywhere. docs/benchmarks.md has the figures."""
 
 
 def run(spec: EngineSpec, listener: socket.socket, parent: int | None = None) -> int:
