@@ -11,8 +11,9 @@ from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Prepare
 from plugsky.engine import loading
 from plugsky.engine.errors import EngineError
-from plugsky.engine.markers import Markers, Part
+from plugsky.engine.markers import Markers, Part, spelt_like_control
 from plugsky.engine.prompts import Prompts
+from plugsky.engine.renderer import Renderer
 from plugsky.engine.templates import Setup, compile_template, render
 
 TEXTS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "<s", "[INST]", "[/INST]", "aba", "|", "a.b")
@@ -48,6 +49,26 @@ FOUND = {
 @pytest.mark.parametrize(("text", "places"), FOUND.values(), ids=FOUND.keys())
 def test_markers_are_found_where_they_begin(text, places):
     assert list(MARKERS.places(text)) == places
+
+
+SPELT = {
+    "a role of Command R": ("<|START_OF_TURN_TOKEN|>", True),
+    "a role of DeepSeek": ("<\uff5cUser\uff5c>", True),
+    "a call of Gemma begins": ("<|tool_call>", True),
+    "a call of Gemma ends": ("<tool_call|>", True),
+    "the end of Phi": ("</s>", True),
+    "a turn of Mistral": ("[/INST]", True),
+    "an HTML tag": ("<table>", False),
+    "thinking": ("</think>", False),
+    "spaces": ("    ", False),
+    "line ends": ("\n\n", False),
+    "a letter": ("ø", False),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), SPELT.values(), ids=SPELT.keys())
+def test_a_user_defined_token_is_a_marker_if_it_is_spelt_like_one(text, expected):
+    assert spelt_like_control(text) is expected
 
 
 def test_without_markers_nothing_is_found_or_changed():
@@ -223,7 +244,7 @@ class Letters:
     """A vocabulary of letters that, as llama.cpp does, takes its user-defined token from any text."""
 
     n_vocab = 0x110000
-    bos = ""
+    bos = "<|user|>"
 
     def __init__(self, stubborn=""):
         self.markers = {1: "<|user|>", **{ord(char): "?" for char in stubborn}}
@@ -244,3 +265,26 @@ def test_a_text_that_gives_a_control_token_whatever_is_done_is_refused():
     with pytest.raises(EngineError, match="cannot read as plain text") as refusal:
         prompts.prepare(Prepare(1, "acme", text="a<|user|>b"))
     assert refusal.value.kind is ErrorKind.BAD_REQUEST
+
+
+BEGINNINGS = {
+    "its own": ("{{ bos_token }}{{ messages[0].content }}", "x", False),
+    "a message's": ("{{ messages[0].content }}", "<|user|>x", True),
+    "both": ("{{ bos_token }}{{ messages[0].content }}", "<|user|>x", False),
+    "none": ("{{ messages[0].content }}", "x", True),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("source", "content", "framed"), BEGINNINGS.values(), ids=BEGINNINGS.keys())
+def test_only_a_template_can_write_the_beginning_of_the_text_itself(source, content, framed):
+    renderer = Renderer(source, bos="<|user|>", eos="")
+    try:
+        tokens = (
+            Prompts(Letters(), renderer, 100).prepare(Prepare(1, "acme", messages=(Message("user", content),))).tokens
+        )
+    finally:
+        renderer.close()
+    begun = () if framed else (1,)
+    body = (*begun, *map(ord, content))
+    assert tokens == ((2, *body, 3) if framed else body)

@@ -12,7 +12,6 @@ token ids, lengths, places. Its log goes to :mod:`logging`, errors only; they na
 import ctypes
 import hashlib
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from plugsky.core.errors import ErrorKind
 from plugsky.engine import sampling
 from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.markers import spelt_like_control
 from plugsky.engine.scheduler import Chunk
 
 LOG: Final = logging.getLogger(__name__)
@@ -32,9 +32,6 @@ Logits = npt.NDArray[np.float32]
 
 _ERROR_LEVEL: Final = 4
 _SPECIAL: Final = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
-_LOOKS_LIKE_CONTROL: Final = re.compile(
-    r"<[|\uff5c].*|<.*[|\uff5c]>|</?s>|\[/?INST\]|</?(start|end)_of_turn>", re.DOTALL
-)
 _errors: deque[str] = deque(maxlen=3)
 
 
@@ -147,7 +144,7 @@ class Model:
             kind = llama_cpp.llama_vocab_get_attr(self._vocab, token)
             if kind & _SPECIAL:
                 text = llama_cpp.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
-                if kind & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL or _LOOKS_LIKE_CONTROL.fullmatch(text):
+                if kind & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL or spelt_like_control(text):
                     markers[token] = text
         return markers
 

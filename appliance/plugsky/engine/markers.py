@@ -22,6 +22,12 @@ from plugsky.engine.errors import bad_request
 
 _PRIVATE: Final = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE), range(0xE000, 0xF900))
 """Unicode's private-use areas: no case, no white space, no meaning to a template."""
+_CONTROL: Final = re.compile(r"<[|\uff5c].*|<.*[|\uff5c]>|</?s>|\[/?INST\]|<(start|end)_of_turn>", re.DOTALL)
+
+
+def spelt_like_control(text: str) -> bool:
+    """Whether a user-defined token of this text is a marker all the same, as roles are in many vocabularies."""
+    return _CONTROL.fullmatch(text) is not None
 
 
 class Part(NamedTuple):
