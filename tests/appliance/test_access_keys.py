@@ -225,8 +225,18 @@ def test_a_lost_pepper_is_not_silently_replaced(site: Site):
     (site.paths.state / "pepper").unlink()
     with pytest.raises(PlugskyError) as refused:
         Keys.open(site.database, site.paths, site.clock)
+    assert refused.value.kind is ErrorKind.TAMPERED
     assert "backup" in refused.value.next
     assert not (site.paths.state / "pepper").exists()
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 33])
+def test_a_pepper_of_another_length_is_none(site: Site, length: int):
+    (site.paths.state / "pepper").write_bytes(bytes(length))
+    with pytest.raises(PlugskyError) as refused:
+        Keys.open(site.database, site.paths, site.clock)
+    assert refused.value.kind is ErrorKind.TAMPERED
+    assert f"{length} bytes" in refused.value.why
 
 
 def test_keys_survive_a_restart(site: Site, tmp_path: Path):

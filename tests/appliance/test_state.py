@@ -112,7 +112,62 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path):
     with pytest.raises(PlugskyError) as refused:
         open_database(path)
     assert "not a database" in refused.value.why
+    assert refused.value.kind is ErrorKind.TAMPERED
+    assert "backup" in refused.value.next
     assert path.read_bytes() == before
+
+
+def refuse() -> None:
+    raise PlugskyError(ErrorKind.TAMPERED, "there was one")
+
+
+@pytest.mark.parametrize("left", [None, b""], ids=["nothing", "an empty file"])
+def test_a_database_that_may_not_begin_is_not_made(tmp_path: Path, left: bytes | None):
+    path = tmp_path / "site.db"
+    if left is not None:
+        path.write_bytes(left)
+    with pytest.raises(PlugskyError, match="there was one"):
+        open_database(path, refuse)
+    assert path.exists() == (left is not None)
+    if left is not None:
+        with sqlite3.connect(path) as after:
+            assert after.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+        after.close()
+
+
+def test_a_database_that_has_begun_is_opened_without_asking(tmp_path: Path):
+    open_database(tmp_path / "site.db").close()
+    open_database(tmp_path / "site.db", refuse).close()
+
+
+def test_a_dropped_table_is_damage_and_nothing_to_try_again(tmp_path: Path):
+    database = open_database(tmp_path / "site.db")
+    with database.write() as session:
+        session.execute(text("DROP TABLE apikey"))
+    with pytest.raises(PlugskyError) as failed, database.read() as session:
+        session.scalar(text("SELECT id FROM apikey"))
+    assert failed.value.kind is ErrorKind.TAMPERED
+    assert not failed.value.kind.value.retryable
+    with pytest.raises(PlugskyError) as gone, database.read() as session:
+        session.get_one(Tenant, "nobody")
+    assert gone.value.kind is ErrorKind.TAMPERED
+    database.close()
+
+
+def test_a_full_disk_is_something_to_try_again(tmp_path: Path):
+    database = open_database(tmp_path / "site.db")
+
+    def fill() -> None:
+        with database.write() as session:
+            pages = session.scalar(text("PRAGMA page_count"))
+            session.execute(text(f"PRAGMA max_page_count = {pages}"))
+            session.add_all(Tenant(id=f"{number}{'x' * 3000}", created_us=1) for number in range(20))
+
+    with pytest.raises(PlugskyError) as failed:
+        fill()
+    assert "full" in failed.value.why
+    assert failed.value.kind is ErrorKind.OVERLOADED
+    database.close()
 
 
 def test_a_url_without_its_driver_says_which_form_to_give():
@@ -162,7 +217,7 @@ def test_a_failure_of_the_database_says_neither_statement_nor_values(tmp_path: P
     database = open_database(tmp_path / "site.db")
     with pytest.raises(PlugskyError) as failed, database.write() as session:
         session.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "hunter2"})
-    assert failed.value.kind is ErrorKind.OVERLOADED
+    assert failed.value.kind is ErrorKind.TAMPERED
     assert "hunter2" not in f"{failed.value.what} {failed.value.why}"
     database.close()
 

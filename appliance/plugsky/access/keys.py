@@ -1,6 +1,7 @@
 """API keys: made, listed, revoked, and checked at every request.
 
-Guarantees: a key's text is shown once and stored nowhere, only its HMAC under the site's pepper (``state/pepper``).
+Guarantees: a key's text is shown once and stored nowhere, only its HMAC under the site's pepper (``state/pepper``,
+32 bytes, made once).
 :meth:`Keys.authenticate` answers alike, and compares the same number of bytes in constant time, whether the key is
 missing, malformed, unknown, wrong, expired or revoked. What it knows of a key is at most :data:`FRESH_US` old, so a
 revocation by any process of the site counts within half a second.
@@ -15,6 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import select
@@ -26,12 +28,13 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.ids import is_model_id
 from plugsky.core.paths import SitePaths
 from plugsky.core.principal import Principal
-from plugsky.state import ApiKey, Database, Tenant
+from plugsky.state import RESTORE, ApiKey, Database, Tenant
 from plugsky.state.secrets import read_or_make, read_secret
 
 FRESH_US: Final = 500_000
 MAX_CACHED: Final = 10_000
 MAX_DAYS: Final = 3650
+PEPPER_BYTES: Final = 32
 _DAY_US: Final = 86_400_000_000
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _NOBODY: Final = bytes(32)
@@ -91,19 +94,28 @@ class Keys:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, database: Database, paths: SitePaths, clock: Clock) -> "Keys":
-        """The site's keys, with its pepper made on first use. Raises when a pepper is missing that keys depend on."""
+    def open(
+        cls, database: Database, paths: SitePaths, clock: Clock, beginning: Callable[[], None] = lambda: None
+    ) -> "Keys":
+        """The site's keys, with its pepper made on first use.
+
+        ``beginning`` is called before the pepper is made, and raises where there must be one already. Raises TAMPERED
+        for a pepper that is missing though keys depend on it, or that is none.
+        """
         path = paths.state / "pepper"
-        if read_secret(path) is None:
+        pepper = read_secret(path)
+        if pepper is None:
             with database.read() as session:
-                if session.scalar(select(col(ApiKey.id)).limit(1)) is not None:
-                    raise PlugskyError(
-                        ErrorKind.INTERNAL,
-                        f"{path} is missing, so no API key of this site can be checked",
-                        why="keys are stored as an HMAC under it and it cannot be made again",
-                        next=f"restore {path} from the backup, or move the database aside and make new keys",
-                    )
-        return cls(database, read_or_make(path, lambda: secrets.token_bytes(32)), clock)
+                depended_on = session.scalar(select(col(ApiKey.id)).limit(1)) is not None
+            # Another process may have made it, and a key, since it was looked for.
+            if depended_on and read_secret(path) is None:
+                raise _no_pepper(path, "it is missing, and the keys of this site are stored as an HMAC under it")
+            if not depended_on:
+                beginning()
+            pepper = read_or_make(path, lambda: secrets.token_bytes(PEPPER_BYTES))
+        if len(pepper) != PEPPER_BYTES:
+            raise _no_pepper(path, f"it has {len(pepper)} bytes instead of {PEPPER_BYTES}: it was cut or replaced")
+        return cls(database, pepper, clock)
 
     def create(
         self,
@@ -225,6 +237,12 @@ def _check(tenant: str, name: str, models: tuple[str, ...] | None, days: int | N
         raise _bad("models", "the key's scope is not a list of model ids", "see plugsky model list")
     if days is not None and not 1 <= days <= MAX_DAYS:
         raise _bad("days", f"a key cannot live for {days} days", f"1 to {MAX_DAYS} days, or none for no expiry")
+
+
+def _no_pepper(path: Path, why: str) -> PlugskyError:
+    return PlugskyError(
+        ErrorKind.TAMPERED, "no API key of this site can be checked", why=f"{path}: {why}", next=RESTORE
+    )
 
 
 def _bad(param: str, what: str, why: str) -> PlugskyError:

@@ -5,17 +5,16 @@ The audit chain is opened by the first write, so that commands that only look le
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
-from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
+from plugsky.admin.first_use import opened_state
 from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
 from plugsky.admin.service import AdminService
 from plugsky.audit.events import Fact
 from plugsky.audit.log import AuditLog
 from plugsky.core.clock import Clock
 from plugsky.core.paths import SitePaths
-from plugsky.state import open_database
 
 
 class OnDemandLog:
@@ -52,12 +51,13 @@ def admin_service(
     gateway: GatewayControl | None = None,
 ) -> Iterator[AdminService]:
     """The Admin service of a site, with its database open; ``process`` names its audit chain (``admin``, ``cli``)."""
-    database = open_database(paths.database)
-    log = OnDemandLog(paths, process, clock)
-    try:
+    with (
+        opened_state(paths, clock) as (database, keys),
+        closing(OnDemandLog(paths, process, clock)) as log,
+    ):
         yield AdminService(
             paths=paths,
-            keys=Keys.open(database, paths, clock),
+            keys=keys,
             ledger=Ledger(database, clock, writer=process),
             audit=log,
             facts=facts,
@@ -67,8 +67,3 @@ def admin_service(
             gateway=gateway,
             started_us=clock.monotonic_us() if engines is not None else 0,
         )
-    finally:
-        try:
-            log.close()
-        finally:
-            database.close()

@@ -15,9 +15,9 @@ from typing import Final
 
 import uvicorn
 
-from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
 from plugsky.admin.call_server import CallServer
+from plugsky.admin.first_use import opened_state
 from plugsky.admin.recovery import recover
 from plugsky.audit import AuditLog
 from plugsky.core.clock import SystemClock
@@ -32,7 +32,6 @@ from plugsky.server.books import Books
 from plugsky.server.deps import Gateway, ServedModel
 from plugsky.server.engines import EnginePool
 from plugsky.server.flights import Flights
-from plugsky.state import open_database
 
 PROCESS: Final = "gateway"
 DRAIN_S: Final = 30.0
@@ -87,9 +86,8 @@ async def _run(
             AuditLog.open, paths, PROCESS, clock, serve_without_audit=policy.serve_without_audit
         )
         stack.push_async_callback(asyncio.to_thread, audit.close)
-        database = await asyncio.to_thread(open_database, paths.database)
-        stack.callback(database.close)
-        keys = await asyncio.to_thread(Keys.open, database, paths, clock)
+        state = opened_state(paths, clock)
+        database, keys = await asyncio.to_thread(stack.enter_context, state)
         ledger = Ledger(database, clock, audit.name)
         left = await asyncio.to_thread(recover, paths, ledger, audit)
         if left.reservations:

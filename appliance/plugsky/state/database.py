@@ -6,25 +6,33 @@ missing from the ledger after a power cut), checks foreign keys, and waits for a
 writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``), so that it never learns halfway that
 it may not write. PostgreSQL is opened by URL through the same code.
 
-Database failures leave here as :class:`PlugskyError` without the statement or its values.
+A database begins once: where none is, or an empty one, the caller is asked first whether this site may have none.
+
+Database failures leave here as :class:`PlugskyError` without the statement or its values: TAMPERED for damage (no
+database, a table that is gone, a page that cannot be true), OVERLOADED for what may pass (a lock, a full disk).
 """
 
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoResultFound, ProgrammingError
 from sqlalchemy.orm import Session
 
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.state.migrate import migrate
+from plugsky.state.migrate import held, migrate
 
 BUSY_TIMEOUT_MS: Final = 10_000
 _WRITES: Final = "plugsky_writes"
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB})
+"""SQLite's primary result codes (sqlite.org/rescode.html) that no second try mends. The statements are ours and right,
+so the generic one says that the schema is not."""
+RESTORE: Final = "stop the site, restore its state/ directory from the backup, then: plugsky audit verify"
 
 
 class Database:
@@ -52,16 +60,17 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url_or_path: str | Path) -> Database:
+def open_database(url_or_path: str | Path, beginning: Callable[[], None] = lambda: None) -> Database:
     """The database at a file path or an SQLAlchemy URL, made or completed where needed.
 
-    Raises :class:`PlugskyError` when it cannot be opened, is no database, or cannot be migrated.
+    ``beginning`` is called before a new one is made, and raises where there must be one already. Raises
+    :class:`PlugskyError` when it cannot be opened, is no database, or cannot be migrated.
     """
     if isinstance(url_or_path, Path) or "://" not in url_or_path:
         path = Path(url_or_path)
-        _make_private_file(path)
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         where, lock = str(path), path.with_name(path.name + ".lock")
+        _make_private_file(path, lock, beginning)
+        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         _prepare_sqlite(engine)
     else:
         try:
@@ -78,18 +87,23 @@ def open_database(url_or_path: str | Path) -> Database:
     database = Database(engine, where)
     try:
         with _named_failures(where):
-            migrate(engine, lock)
+            migrate(engine, lock, beginning)
     except BaseException:
         database.close()
         raise
     return database
 
 
-def _make_private_file(path: Path) -> None:
+def _make_private_file(path: Path, lock: Path, beginning: Callable[[], None]) -> None:
     """An empty file of mode 0600 where none is; SQLite gives its journal files the mode of the database."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not path.exists():
+            with held(lock):
+                if not path.exists():  # else another process has begun it meanwhile, and maybe used it
+                    beginning()
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         raise PlugskyError(
             ErrorKind.INTERNAL,
@@ -118,7 +132,11 @@ def _prepare_sqlite(engine: Engine) -> None:
 def _named_failures(where: str) -> Iterator[None]:
     try:
         yield
+    except NoResultFound:
+        raise _damaged(where, "a row that others name is gone") from None
     except DBAPIError as error:
+        if _is_damage(error):
+            raise _damaged(where, f"{type(error.orig).__name__}: {error.orig}") from None
         raise PlugskyError(
             ErrorKind.OVERLOADED,
             "the site's database did not take the transaction",
@@ -126,3 +144,14 @@ def _named_failures(where: str) -> Iterator[None]:
             next="plugsky doctor",
             retry_after=1.0,
         ) from None
+
+
+def _is_damage(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(error, ProgrammingError)  # PostgreSQL: a table or column that is not there
+    return code & 0xFF in _DAMAGE
+
+
+def _damaged(where: str, why: str) -> PlugskyError:
+    return PlugskyError(ErrorKind.TAMPERED, "the site's database is damaged", why=f"{where}: {why}", next=RESTORE)

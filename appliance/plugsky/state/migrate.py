@@ -3,11 +3,12 @@
 A database at :data:`HEAD` is taken as it is, in one query. Otherwise the steps run under a lock (one process migrates,
 the others wait) in one transaction, so that an interrupted first start leaves nothing half made and the next start
 completes it. A revision this release does not know was made by a later one; the schema only grows, so it is taken too.
+A database without any revision is about to begin: whether it may is asked of the caller first.
 """
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
@@ -19,15 +20,18 @@ MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _POSTGRES_LOCK: Final = 0x706C7567736B79
 
 
-def migrate(engine: Engine, lock: Path | None) -> None:
-    """Runs what is missing. ``lock`` is the file to hold meanwhile; None where the database itself locks."""
+def migrate(engine: Engine, lock: Path | None, beginning: Callable[[], None]) -> None:
+    """Runs what is missing. ``lock`` is the file to hold meanwhile; None where the database itself locks.
+
+    ``beginning`` is called before the first table is made; what it raises leaves the database as it is.
+    """
     with engine.connect() as connection:
         if _revision(connection) == HEAD:
             return
-    with _held(lock) if lock else nullcontext(), engine.execution_options(plugsky_writes=True).begin() as connection:
+    with held(lock) if lock else nullcontext(), engine.execution_options(plugsky_writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _POSTGRES_LOCK})
-        _upgrade(connection)
+        _upgrade(connection, beginning)
 
 
 def _revision(connection: Connection) -> str | None:
@@ -36,7 +40,7 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, beginning: Callable[[], None]) -> None:
     # Alembic costs a fifth of a second to import; a start that finds the schema in place does without.
     from alembic import command
     from alembic.config import Config
@@ -49,12 +53,15 @@ def _upgrade(connection: Connection) -> None:
     current = _revision(connection)
     if current is not None and current not in known:
         return
+    if current is None:
+        beginning()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
 @contextmanager
-def _held(lock: Path) -> Iterator[None]:
+def held(lock: Path) -> Iterator[None]:
+    """The lock under which a database is made and migrated, in this process alone."""
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
