@@ -51,12 +51,12 @@ def moment(text: str | None, param: str) -> int | None:
 
 
 def model_view(model: CatalogueModel, status: EngineStatus) -> ModelView:
-    """A model of the catalogue with its engine's standing."""
+    """A model of the catalogue with its engine's standing; ``context`` is what its engine serves, once that is known."""
     return ModelView(
         id=model.id,
         mode=model.mode,
         size=model.size,
-        context=model.context,
+        context=min(model.context, status.kv_cells) if status.kv_cells else model.context,
         licence=model.licence,
         languages=tuple(model.languages),
         digest=model.sha256,
