@@ -51,7 +51,7 @@ def moment(text: str | None, param: str) -> int | None:
 
 
 def model_view(model: CatalogueModel, status: EngineStatus) -> ModelView:
-    """A model of the catalogue with its engine's standing; ``context`` is what its engine serves, once that is known."""
+    """A model of the catalogue and how its engine stands; ``context`` is what the engine serves, once it is known."""
     return ModelView(
         id=model.id,
         mode=model.mode,
