@@ -7,6 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from sqlalchemy import text
 
 from appliance.api_site import MODEL, ApiSite
 from appliance.test_openai_fields import BAD_BODIES, REFUSED_FIELDS, chat, refused_body
@@ -82,6 +83,55 @@ async def test_whatever_cannot_be_read_or_honoured_is_a_400_and_never_reaches_th
     outcomes = [record.outcome for record in site.records("request.refused")]
     assert len(outcomes) == len(REFUSED_FIELDS) + len(BAD_BODIES)
     assert set(outcomes) == {"bad_request", "unsupported_field"}
+
+
+PROMPTS_ASTRAY = {
+    "a sentence as the model": chat(model="tell me about Anna's illness"),
+    "a long word as the model": chat(model="x" * 200),
+    "a sentence as a field": chat(**{"Anna is ill": 1}),
+    "a long field": chat(**{"secret" * 30: 1}),
+}
+
+
+@pytest.mark.parametrize("body", PROMPTS_ASTRAY.values(), ids=PROMPTS_ASTRAY.keys())
+async def test_what_does_not_look_like_a_name_stays_out_of_the_trail(site, body):
+    status, _, _ = await site.post(body)
+    assert status in (400, 404)
+    (record,) = site.records("request.refused")
+    shown = json.dumps(record.fields)
+    assert not [word for word in ("Anna", "illness", "secretsecret", "xxxx") if word in shown]
+    assert "(not a model name)" in shown or "(not a field name)" in shown
+
+
+async def test_what_looks_like_a_name_is_in_the_trail(site):
+    await site.post(chat(model="mistralai/Mistral-7B:latest"))
+    await site.post(chat(modell="x"))
+    unknown, misspelt = site.records("request.refused")
+    assert unknown.fields["requested_model"] == "mistralai/Mistral-7B:latest"
+    assert misspelt.fields["param"] == "modell"
+
+
+async def test_a_damaged_database_tells_clients_no_path_and_no_command(site):
+    with site.database.write() as session:
+        session.execute(text("ALTER TABLE ledgerentry RENAME TO elsewhere"))
+    replies = [await site.post(chat())]
+    with site.database.write() as session:
+        session.execute(text("ALTER TABLE apikey RENAME TO nowhere"))
+    unseen = site.sdk("psk_aaaaaaaa_" + "b" * 43)
+    with pytest.raises(openai.InternalServerError) as failed:
+        await unseen.models.list()
+    replies.append((failed.value.status_code, {}, failed.value.response.content))
+    for status, _, data in replies:
+        assert (status, error_in(data)["message"]) == (500, "The site cannot keep its books at the moment.")
+    assert site.gateway.flights.traffic().failed == 2
+
+
+async def test_a_trail_on_a_full_disk_tells_clients_no_path_and_no_command(site, monkeypatch):
+    monkeypatch.setattr(site.audit, "_problem", "No space left on device")
+    for status, _, data in (await site.post(chat()), await site.get("/health")):
+        error = error_in(data)
+        assert (status, error["code"]) == (503, "overloaded")
+        assert error["message"] == "The site cannot keep its books at the moment."
 
 
 async def test_a_body_over_the_limit_is_413_whether_announced_or_not(site):

@@ -6,7 +6,7 @@ from appliance.hand_clock import HandClock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
 from plugsky.server.control import verbs
-from plugsky.server.flights import Flights, percentile
+from plugsky.server.flights import Flights, is_failure, percentile
 
 ACME = Principal("acme", "k1")
 
@@ -60,12 +60,22 @@ def test_the_rate_is_over_the_last_seconds_only(flights, clock):
     assert flights.traffic().tokens_per_s == 0.0
 
 
-def test_failed_requests_and_wrong_keys_are_counted(flights):
+def test_only_what_the_site_failed_is_counted_as_failed(flights):
     flight = flights.begin("j1", ACME)
     flight.failed = True
     flights.end(flight)
-    flights.turned_away()
-    assert (flights.traffic().requests, flights.traffic().failed) == (2, 2)
+    flights.turned_away(PlugskyError(ErrorKind.UNAUTHENTICATED, "no key"))
+    assert (flights.traffic().requests, flights.traffic().failed) == (2, 1)
+    flights.turned_away(PlugskyError(ErrorKind.OVERLOADED, "the books are closed"))
+    assert (flights.traffic().requests, flights.traffic().failed) == (3, 2)
+
+
+FAILURES = {"ENGINE_LOST", "INTERNAL", "LOADING", "OVERLOADED", "TAMPERED", "TIMEOUT", "UNREACHABLE"}
+
+
+@pytest.mark.parametrize("kind", ErrorKind, ids=lambda kind: kind.wire)
+def test_a_refusal_is_no_failure_of_the_site(kind):
+    assert is_failure(PlugskyError(kind, "it ended")) == (kind.name in FAILURES)
 
 
 def test_the_first_to_cancel_is_remembered_and_acts_once(flights):

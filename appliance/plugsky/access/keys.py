@@ -9,6 +9,7 @@ revocation by any process of the site counts within half a second.
 Tenants are made by their first key. Every method may use the database: call them in a thread, not on an event loop.
 """
 
+import hashlib
 import hmac
 import re
 import secrets
@@ -38,6 +39,8 @@ PEPPER_BYTES: Final = 32
 _DAY_US: Final = 86_400_000_000
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _NOBODY: Final = bytes(32)
+_CONTENT: Final = b"plugsky content\x00"
+"""What keeps these codes apart from those of keys."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,10 @@ class Keys:
             why="every request carries `Authorization: Bearer psk_…` with a key of this site",
             next="ask the site's administrator for a key (plugsky key create --tenant NAME)",
         )
+
+    def keyed(self, digest: bytes) -> str:
+        """HMAC-SHA-256 of a digest of content under the site's pepper, in hex: what the trail holds of it."""
+        return hmac.new(self._pepper, _CONTENT + digest, hashlib.sha256).hexdigest()
 
     def _lookup(self, key_id: str) -> _Known | None:
         now = self._clock.monotonic_us()

@@ -33,5 +33,5 @@ def exhausted(tenant: str, budget: int, used: int, reserved: int, tokens: int, n
         f"the token budget of tenant {tenant} does not hold this request",
         why=f"{tokens} tokens asked, {used} used and {reserved} reserved of {budget} this month; "
         f"it begins anew at {rfc3339(next_month(now))}",
-        next="plugsky usage report",
+        next="ask the site's administrator for a larger budget, or wait until it begins anew",
     )

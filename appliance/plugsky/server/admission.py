@@ -5,28 +5,35 @@ Guarantees, in order:
 1. Whatever can be wrong with a request is found before anything is set aside for it: the model, the key's scope, the
    context (``prepare``). Such a refusal is recorded, costs nothing, and has an HTTP status of its own.
 2. ``prompt + min(max_tokens, step)`` tokens are reserved before the engine sees the request.
-3. From the reservation on, however the request ends, it is settled once: :mod:`plugsky.server.settlement`.
+3. What the record of a refusal repeats of a request looks like the name of a model or a field. Anything else may be
+   the prompt in the wrong place, and is left out.
+4. From the reservation on, however the request ends, it is settled once: :mod:`plugsky.server.settlement`.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
 from plugsky.server.deps import AuditFields, Engine, Entry, Gateway, Outcome, RawHeaders, ServedModel
 from plugsky.server.failures import too_late
-from plugsky.server.flights import Flight
+from plugsky.server.flights import Flight, is_failure
 from plugsky.server.settlement import NOTHING, Answer, Ask
+
+_MODEL: Final = re.compile(r"(?:[A-Za-z0-9._:/@-]{1,128})?\Z")
+_FIELD: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}\Z")
 
 
 async def authenticate(gateway: Gateway, headers: RawHeaders) -> Principal:
     """Whose request this is. One way for every endpoint, dialect and form of header."""
     try:
         return await gateway.accounts.authenticate(headers)
-    except PlugskyError:
-        gateway.flights.turned_away()
+    except PlugskyError as error:
+        gateway.flights.turned_away(error)
         raise
 
 
@@ -37,11 +44,12 @@ async def in_flight(gateway: Gateway, job: str, principal: Principal) -> AsyncIt
     try:
         yield flight
     except PlugskyError as error:
-        flight.failed = True
+        flight.failed = is_failure(error)
         if not flight.booked:
-            fields: AuditFields = {"param": error.param} if error.param else {}
+            fields: AuditFields = {"param": _if_name(_FIELD, error.param, "field")} if error.param else {}
             outcome = Outcome(error.kind.wire, NOTHING, fields)
-            await gateway.accounts.refused(job, principal, flight.requested_model, outcome)
+            asked = _if_name(_MODEL, flight.requested_model, "model")
+            await gateway.accounts.refused(job, principal, asked, outcome)
         raise
     except BaseException:
         flight.failed = True
@@ -73,6 +81,10 @@ def resolve(gateway: Gateway, principal: Principal, name: str) -> ServedModel:
 def shown(name: str) -> str:
     """A name from a request as it may appear in a message: quoted, escaped, at most 80 characters."""
     return ascii(name if len(name) <= 80 else f"{name[:77]}...")
+
+
+def _if_name(form: re.Pattern[str], text: str, kind: str) -> str:
+    return text if form.match(text) else f"(not a {kind} name)"
 
 
 async def begin(gateway: Gateway, flight: Flight, model: ServedModel, ask: Ask) -> Answer:

@@ -5,20 +5,30 @@ competing for it; keys are read in another. Settling closes the ledger entry fir
 same counts to the audit trail, which gives it to the kernel at once and signs it within its group commit. A settlement
 that fails may be tried again: what it did already is not done twice. A trail that cannot be written stops the next
 requests (:meth:`Books.check`).
+
+Failures of the books leave here without their reasons, which name paths and commands of the host: the log has them,
+the clients do not. Digests of content enter the trail as HMAC-SHA-256 under the site's pepper, so that nobody can try
+out short prompts and answers against it, and the site still can prove one that it is shown.
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Final, TypeVar
 
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
 from plugsky.audit import AuditLog, events
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
 from plugsky.server.deps import Entry, Outcome, RawHeaders
 
 ResultT = TypeVar("ResultT")
+FOR_CLIENTS: Final = frozenset({ErrorKind.UNAUTHENTICATED, ErrorKind.QUOTA_EXHAUSTED})
+"""Kinds that the books say to a client in their own words."""
+_log: Final = logging.getLogger(__name__)
 
 
 class Books:
@@ -37,7 +47,8 @@ class Books:
 
     def check(self) -> None:
         """Raise ``overloaded`` while the audit trail cannot be written and policy forbids serving without it."""
-        self._audit.check()
+        with _reasons_kept():
+            self._audit.check()
 
     async def reserve(self, entry: Entry) -> None:
         """Set tokens aside for a job."""
@@ -63,7 +74,8 @@ class Books:
 
         def write() -> None:
             row = self._ledger.settle(entry.job, outcome.usage, outcome.name)
-            self._audit.append(*events.request_done(row, outcome.fields))
+            keyed = {f"{name}_hmac": self._keys.keyed(digest) for name, digest in outcome.content.items()}
+            self._audit.append(*events.request_done(row, {**outcome.fields, **keyed}))
 
         await _in(self._writer, write)
 
@@ -86,4 +98,18 @@ class Books:
 
 
 async def _in(executor: ThreadPoolExecutor, act: Callable[[], ResultT]) -> ResultT:
-    return await asyncio.get_running_loop().run_in_executor(executor, act)
+    with _reasons_kept():
+        return await asyncio.get_running_loop().run_in_executor(executor, act)
+
+
+@contextmanager
+def _reasons_kept() -> Iterator[None]:
+    try:
+        yield
+    except PlugskyError as error:
+        if error.kind in FOR_CLIENTS:
+            raise
+        _log.error("%s: %s. Next: %s", error.what, error.why, error.next)
+        raise PlugskyError(
+            error.kind, "The site cannot keep its books at the moment", retry_after=error.retry_after
+        ) from error

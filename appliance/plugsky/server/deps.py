@@ -47,11 +47,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one request ended: a finish reason or the wire name of a failure, its usage, and what the record shows."""
+    """How one request ended: a finish reason or the wire name of a failure, its usage, and what the record shows.
+
+    ``content`` holds SHA-256 digests of what was said, which the record shows keyed only.
+    """
 
     name: str
     usage: frames.Usage
     fields: AuditFields = field(default_factory=dict)
+    content: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Accounts(Protocol):

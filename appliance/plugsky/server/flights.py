@@ -36,6 +36,7 @@ class Flight:
         self.booked = False
         """Whether tokens are reserved for it, so that its end is the ledger's business."""
         self.failed = False
+        """Whether the site failed it; a request that was refused or cancelled has not failed."""
         self.cancelled_by = ""
         """Who asked for the end: ``client`` (it hung up), ``operator``, ``drain``; empty while nobody did."""
         self._flights = flights
@@ -146,10 +147,10 @@ class Flights:
                     await self._empty.wait()
         return not self._flights
 
-    def turned_away(self) -> None:
-        """Count a request that never took off: no valid key."""
+    def turned_away(self, error: PlugskyError) -> None:
+        """Count a request that never took off, as for want of a valid key."""
         self._requests += 1
-        self._failed += 1
+        self._failed += is_failure(error)
 
     def count_tokens(self, tokens: int, now_us: int) -> None:
         """Add produced tokens to the sums and to the second they came in."""
@@ -195,6 +196,11 @@ class Flights:
             inter_token_p50_us=percentile(self.gaps_us, 50),
             inter_token_p95_us=percentile(self.gaps_us, 95),
         )
+
+
+def is_failure(error: PlugskyError) -> bool:
+    """Whether the site failed a request, rather than refused it or was told to end it."""
+    return error.kind.value.status >= 500 and error.kind is not ErrorKind.NOT_SUPPORTED
 
 
 def percentile(samples: Sequence[int] | deque[int], percent: int) -> int | None:

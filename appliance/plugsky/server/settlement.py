@@ -18,7 +18,7 @@ from typing import Final
 
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.server.deps import AuditFields, Engine, EngineAnswer, Entry, Gateway, Outcome
+from plugsky.server.deps import Engine, EngineAnswer, Entry, Gateway, Outcome
 from plugsky.server.failures import too_late
 from plugsky.server.flights import Flight
 
@@ -40,7 +40,7 @@ class Ask:
     params: frames.Params
     max_tokens: int | None = None
     end_user: str = ""
-    request_sha256: str = ""
+    request_sha256: bytes = b""
 
 
 class Answer:
@@ -179,7 +179,9 @@ class Answer:
             self._flight.state = "ending"
             self._flight.on_cancel(None)
             self._flight.prompt_tokens = usage.prompt_tokens
-            self._settling = asyncio.create_task(self._write(Outcome(outcome, usage, self._fields())))
+            self._settling = asyncio.create_task(
+                self._write(Outcome(outcome, usage, {"endpoint": self._ask.endpoint}, self._content()))
+            )
         await asyncio.shield(self._settling)
 
     async def _write(self, outcome: Outcome) -> None:
@@ -196,12 +198,8 @@ class Answer:
         if self._stream is not None:
             self._stream.acknowledge()
 
-    def _fields(self) -> AuditFields:
-        return {
-            "endpoint": self._ask.endpoint,
-            "request_sha256": self._ask.request_sha256,
-            "answer_sha256": self._text_sha256.hexdigest(),
-        }
+    def _content(self) -> dict[str, bytes]:
+        return {"request": self._ask.request_sha256, "answer": self._text_sha256.digest()}
 
 
 def _fingerprint(hello: frames.EngineHello) -> str:

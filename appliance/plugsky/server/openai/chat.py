@@ -48,7 +48,7 @@ class ChatCompletions:
                 params=request.params,
                 max_tokens=request.max_tokens,
                 end_user=request.end_user,
-                request_sha256=hashlib.sha256(body).hexdigest(),
+                request_sha256=hashlib.sha256(body).digest(),
             )
             async with exchange.watch(limits.keepalive_s, lambda: flight.cancel("client")):
                 answer = await begin(gateway, flight, model, ask)
