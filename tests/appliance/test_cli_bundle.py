@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -335,7 +338,57 @@ def garbage(path):
     path.write_bytes(b"{")
 
 
+def change_a_byte(path):
+    path.chmod(0o600)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def drop_a_table(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE ledgerentry")
+        connection.commit()
+
+
+def point_to(place):
+    def turn(link):
+        link.unlink()
+        link.symlink_to(place)
+
+    return turn
+
+
+def lists_another_file(path):
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes().replace(b'"path":"models/', b'"path":"model5/'))
+
+
 DAMAGED = {
+    "a model, of the same length": ("current/models/tiny/*.gguf", change_a_byte, "files"),
+    "a policy file, gone": ("current/policy/channel.json", Path.unlink, "files"),
+    "a policy file, a directory now": (
+        "current/policy/channel.json",
+        lambda path: (path.unlink(), path.mkdir()),
+        "files",
+    ),
+    "the provenance, with other files": ("current/bundle.json", lists_another_file, "files"),
+    "the mark of a complete generation": ("current/.complete", Path.unlink, "generation"),
+    "the link, to a directory elsewhere": ("current", point_to("/etc"), "generation"),
+    "the link, to a generation elsewhere": ("current", point_to("/srv/generations/1"), "generation"),
+    "the link, to nothing": ("current", point_to("generations/7"), "generation"),
+    "the link, a directory now": ("current", lambda path: (path.unlink(), path.mkdir()), "generation"),
+    "the custody evidence, gone": ("current/evidence/custody.jsonl", Path.unlink, "custody"),
+    "the custody evidence": ("current/evidence/custody.jsonl", change_a_byte, "custody"),
+    "the site's key, gone": ("trust/site-key.pem", Path.unlink, "secrets"),
+    "the pepper, gone": ("state/pepper", Path.unlink, "secrets"),
+    "the pepper, cut": ("state/pepper", lambda path: path.write_bytes(b"p"), "secrets"),
+    "the pepper, a link": ("state/pepper", lambda path: (path.unlink(), path.symlink_to("/etc/hostname")), "secrets"),
+    "state/, open to all": ("state", lambda path: path.chmod(0o777), "secrets"),
+    "trust/, open to its group": ("trust", lambda path: path.chmod(0o750), "secrets"),
+    "the database, gone": ("state/plugsky.db", Path.unlink, "database"),
+    "the database, emptied": ("state/plugsky.db", lambda path: path.write_bytes(b""), "database"),
+    "the database without a table": ("state/plugsky.db", drop_a_table, "database"),
     "the trust state": ("trust/state.json", garbage, "trust"),
     "the trust state, gone": ("trust/state.json", Path.unlink, "trust"),
     "the site's key": ("trust/site-key.pem", garbage, "secrets"),
@@ -364,6 +417,36 @@ def test_every_damaged_file_is_a_finding_beside_all_others(desk, name, harm, che
     assert all(finding["next"] for finding in failed)
     lost = {name.split()[0] for name in before} - {finding["check"].split()[0] for finding in findings}
     assert lost <= {"model", "duties", "trail"}, "nothing else went unlooked at"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("name", ["state", "state/plugsky.db", "trust/site-key.pem"])
+def test_a_file_of_the_site_that_belongs_to_another_user_is_a_finding(desk, name):
+    desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
+    desk.run("key", "create", "--tenant", "demo")
+    os.chown(desk.place / "site" / name, 65534, 65534)
+    failed = [one for one in desk.json("doctor", expect=ExitCode.FAILED)["findings"] if one["state"] == "failed"]
+    assert [(one["check"], "belongs to user 65534" in one["text"]) for one in failed] == [("secrets", True)]
+
+
+def test_a_quick_doctor_compares_sizes_and_says_so(desk):
+    desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
+    findings = {finding["check"]: finding for finding in desk.json("doctor")["findings"]}
+    assert findings["files"]["text"].endswith("every byte as signed")
+    (model,) = (desk.place / "site/current/models/tiny").glob("*.gguf")
+    change_a_byte(model)
+    findings = {finding["check"]: finding for finding in desk.json("doctor", "--quick")["findings"]}
+    assert findings["files"]["text"].endswith("bytes were not compared")
+    told = desk.run("doctor", "--progress", "plain", expect=ExitCode.FAILED)
+    assert "its bytes are not those that were signed" in told.out
+    assert "check" in told.err
+
+
+def test_a_generation_that_is_not_complete_is_not_served(desk):
+    desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
+    (desk.place / "site/current/.complete").unlink()
+    told = desk.run("serve", expect=ExitCode.NOT_FOUND)
+    assert "no generation 1" in told.err
 
 
 def test_a_running_site_that_answers_nonsense_is_a_finding(desk, monkeypatch):

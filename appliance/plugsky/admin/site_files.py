@@ -3,24 +3,28 @@
 Each check stands for itself: a damaged file is the finding of its own check and keeps no other from running.
 """
 
-import sqlite3
+import os
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from plugsky.admin import site_secrets
 from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.health import Finding
 from plugsky.audit.site_key import known_site_keyid
 from plugsky.core.clock import Clock
 from plugsky.core.errors import PlugskyError
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations, site_trust
+from plugsky.fleet import generations
 from plugsky.models import catalogue
-from plugsky.state.secrets import read_secret
+from plugsky.state import RESTORE
+from plugsky_bundles import transfer
 from plugsky_bundles.chain_verify import verify_chain
 from plugsky_bundles.errors import BundleError
+from plugsky_bundles.format import CUSTODY, FileEntry, content_id
+from plugsky_bundles.progress import Progress, ProgressEvent, silent
 
 REPAIR: Final = "plugsky bundle install --repair, from the bundle it came with"
 MAX_CHAIN: Final = 64 << 20
@@ -29,22 +33,26 @@ MAX_CHAIN: Final = 64 << 20
 Check = Callable[[], Iterator[Finding]]
 
 
-def site_findings(paths: SitePaths, clock: Clock) -> Iterator[Finding]:
-    """What the files of the site say."""
-    if not paths.current.is_symlink():
-        advice = f"plugsky bundle install BUNDLE --root {paths.root}"
+def site_findings(
+    paths: SitePaths, clock: Clock, progress: Progress = silent, *, quick: bool = False
+) -> Iterator[Finding]:
+    """What the files of the site say. Installed files are read and hashed, or with ``quick`` compared by size only."""
+    if not os.path.lexists(paths.current):
+        advice = f"plugsky bundle install BUNDLE --root {shlex.quote(str(paths.root))}"
         yield Finding("generation", "failed", "nothing is installed", advice)
         return
     checks: list[tuple[str, Check, str]] = [
         ("generation", partial(_generation, paths), REPAIR),
+        ("files", partial(_files, paths, progress, quick=quick), REPAIR),
         ("models", partial(_models, paths), REPAIR),
+        ("custody", partial(_custody, paths), REPAIR),
         (
             "trust",
-            partial(_trust, paths),
+            partial(site_secrets.trust, paths),
             "restore trust/state.json from the backup; a new one would forget revocations",
         ),
-        ("secrets", partial(_secrets, paths), "restore the file from the backup"),
-        ("database", partial(_database, paths), "restore the database from the backup"),
+        ("secrets", partial(site_secrets.secrets, paths), site_secrets.RESTORE_TRUST),
+        ("database", partial(site_secrets.database, paths), RESTORE),
         ("trail", partial(_trail, paths), "plugsky audit verify"),
         ("duties", partial(_duties, paths, clock), "see the finding above"),
     ]
@@ -56,6 +64,8 @@ def site_findings(paths: SitePaths, clock: Clock) -> Iterator[Finding]:
             yield Finding(name, "failed", f"{error.what}: {error.why}", own or advice)
         except OSError as error:
             yield Finding(name, "failed", f"{error.filename or paths.root}: {error.strerror or error}", advice)
+        except (ValueError, KeyError, TypeError) as error:
+            yield Finding(name, "failed", f"it cannot be read: {type(error).__name__}: {error}", advice)
 
 
 def _generation(paths: SitePaths) -> Iterator[Finding]:
@@ -64,10 +74,51 @@ def _generation(paths: SitePaths) -> Iterator[Finding]:
         yield Finding("generation", "ok", f"{current.number}, {current.channel} version {current.version}")
 
 
+def _files(paths: SitePaths, progress: Progress, *, quick: bool) -> Iterator[Finding]:
+    """The installed files against the provenance, byte by byte unless ``quick``."""
+    current = generations.current(paths)
+    if current is None:
+        return
+    if content_id(current.entries) != current.content_id:
+        text = f"{generations.PROVENANCE} lists other files than those of content {current.content_id[:16]}"
+        yield Finding("files", "failed", text, REPAIR)
+        return
+    entries = [entry for entry in current.entries if generations.is_linked(entry.path, entry)]
+    total, done, wrong = sum(entry.length for entry in entries), 0, 0
+    for entry in entries:
+
+        def moved(count: int, before: int = done, name: str = entry.path) -> None:
+            progress(ProgressEvent("check", before + count, total, name))
+
+        fault = _fault(current.path / entry.path, entry, None if quick else moved)
+        if fault:
+            yield Finding("files", "failed", f"{current.path / entry.path} {fault}", REPAIR)
+            wrong += 1
+        done += entry.length
+    if not wrong:
+        compared = "sizes as signed; bytes were not compared" if quick else "every byte as signed"
+        yield Finding("files", "ok", f"{len(entries)} of generation {current.number}, {compared}")
+
+
+def _fault(path: Path, entry: FileEntry, moved: Callable[[int], None] | None) -> str:
+    """What is wrong with an installed file; empty where nothing is. Its bytes are read where ``moved`` listens."""
+    try:
+        length = path.lstat().st_size
+        if length != entry.length:
+            return f"has {length} bytes instead of {entry.length}"
+        if moved is not None and transfer.hash_file(path, moved) != entry.sha256:
+            return "has the right size, but its bytes are not those that were signed"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return ""
+
+
 def _models(paths: SitePaths) -> Iterator[Finding]:
     current = generations.current(paths)
     signed = set(current.files.values()) if current else set()
-    for entry in catalogue.models(paths):
+    for entry in catalogue.models(paths, current.number if current else None):
         try:
             size = entry.path.stat().st_size
         except FileNotFoundError:
@@ -75,45 +126,19 @@ def _models(paths: SitePaths) -> Iterator[Finding]:
         if size != entry.size or entry.sha256 not in signed:
             yield Finding(f"model {entry.id}", "failed", f"{entry.path} is not what was installed", REPAIR)
         else:
-            yield Finding(f"model {entry.id}", "ok", f"{size} bytes, as installed")
+            yield Finding(f"model {entry.id}", "ok", f"{size} bytes, the size that was signed")
 
 
-def _trust(paths: SitePaths) -> Iterator[Finding]:
-    believed = site_trust.load(paths)
-    if believed is None:
-        advice = "restore it from the backup; without one, plugsky bundle install --pin FINGERPRINT begins anew"
-        yield Finding("trust", "failed", f"{paths.trust_state} is missing", advice)
-    else:
-        yield Finding("trust", "ok", f"{len(believed.floors)} channels, newest bundle sealed {believed.time:%F}")
-
-
-def _secrets(paths: SitePaths) -> Iterator[Finding]:
-    """Secrets of the site are their owner's alone, and can be read by it."""
-    known_site_keyid(paths)
-    read_secret(paths.state / "pepper")
-    for path in (paths.database.with_name(f"{paths.database.name}{end}") for end in ("", "-wal", "-shm")):
-        if path.exists() and (mode := path.stat().st_mode & 0o077):
-            yield Finding("secrets", "failed", f"{path} is open to others ({mode:03o})", f"chmod 600 {path}")
-            return
-    yield Finding("secrets", "ok", "the site's keys and database are its owner's alone")
-
-
-def _database(paths: SitePaths) -> Iterator[Finding]:
-    if not paths.database.exists():
-        yield Finding("database", "ok", "none yet; the first key or request makes it")
+def _custody(paths: SitePaths) -> Iterator[Finding]:
+    current = generations.current(paths)
+    if current is None:
         return
-    try:
-        with closing(sqlite3.connect(f"{paths.database.as_uri()}?mode=ro", uri=True)) as connection:
-            (seen,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                seen = "it holds no tables"
-    except sqlite3.Error as error:
-        seen = str(error)
-    if seen == "ok":
-        yield Finding("database", "ok", "it reads well")
-    else:
-        advice = "stop the site and restore the database from the backup"
-        yield Finding("database", "failed", f"{paths.database}: {seen}", advice)
+    path = current.path / CUSTODY
+    if not path.is_file():
+        yield Finding("custody", "failed", f"{path} is missing: who made the bundle cannot be shown", REPAIR)
+        return
+    report = verify_chain(path)
+    yield Finding("custody", "ok", f"{report.records} records of who made the bundle, each in its place")
 
 
 def _trail(paths: SitePaths) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import platform
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -13,24 +14,32 @@ from plugsky.admin.client import AdminClient
 from plugsky.admin.health import Finding
 from plugsky.cli.administration import is_running
 from plugsky.cli.options import RootOption, site
-from plugsky.cli.output import JsonFlag, say, table, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, table, tell_json
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
+from plugsky_bundles.progress import Progress
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
-def doctor(root: RootOption = None, as_json: JsonFlag = False) -> None:
+def doctor(
+    root: RootOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Compare installed files by size only.")] = False,
+    progress_style: ProgressFlag = ProgressStyle.AUTO,
+    as_json: JsonFlag = False,
+) -> None:
     """Look at the host, the site's files and the running site, and say what is healthy.
 
+    Every installed file is read and compared with what was signed, which takes seconds per GiB; --quick compares
+    sizes only.
     Ends with exit code 1 when something failed; warnings alone end with 0.
 
     Example: plugsky doctor --root /srv/site --json
     """
     paths = site(root)
-    findings = list(_examine(paths))
+    findings = _examine(paths, progress(progress_style), quick=quick)
     state = health.worst(findings)
     if as_json:
         tell_json("plugsky.doctor/1", {"state": state, "findings": [dataclasses.asdict(one) for one in findings]})
@@ -43,10 +52,10 @@ def doctor(root: RootOption = None, as_json: JsonFlag = False) -> None:
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _examine(paths: SitePaths) -> list[Finding]:
+def _examine(paths: SitePaths, shown: Progress, *, quick: bool) -> list[Finding]:
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     findings = health.host_findings(cpuinfo, platform.machine())
-    findings += site_files.site_findings(paths, SystemClock())
+    findings += site_files.site_findings(paths, SystemClock(), shown, quick=quick)
     try:
         findings += health.running_findings(asyncio.run(_home(paths)), paths)
     except PlugskyError as error:

@@ -11,10 +11,11 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -37,11 +38,12 @@ COMPLETE: Final = ".complete"
 PROVENANCE: Final = "bundle.json"
 LINKED_ROLES: Final = ("models", "playbooks", "policy", "debs")
 MAX_PROVENANCE: Final = 32 << 20
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A complete generation and the bundle it came from; ``files`` maps paths to digests."""
+    """A complete generation and the bundle it came from; ``files`` maps paths to digests, ``lengths`` to bytes."""
 
     number: int
     path: Path
@@ -52,6 +54,12 @@ class Generation:
     root_fingerprint: str
     installed_at: str
     files: dict[str, str]
+    lengths: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[FileEntry]:
+        """The files of the bundle as they were installed."""
+        return [FileEntry(path, self.lengths[path], digest) for path, digest in self.files.items()]
 
     @property
     def command(self) -> Path:
@@ -89,7 +97,7 @@ def damaged(paths: SitePaths, number: int, entries: Mapping[str, FileEntry]) -> 
     folder = paths.generations / str(number)
     lacking = []
     for path, entry in entries.items():
-        if not _is_linked(path, entry):
+        if not is_linked(path, entry):
             continue
         try:
             length = (folder / path).lstat().st_size
@@ -174,11 +182,15 @@ def current(paths: SitePaths) -> Generation | None:
 def current_number(paths: SitePaths) -> int | None:
     """Where ``current`` points, whatever lies there; None before the first activation. Raises MalformedMetadata."""
     try:
-        return int(paths.current.readlink().name)
+        link = paths.current.readlink()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
-        raise strict_json.malformed(f"The link {paths.current}", "it does not name a generation") from None
+    except OSError:
+        raise strict_json.malformed(f"{paths.current}", "it is no link to a generation") from None
+    folder, _, number = str(link).rpartition("/")
+    if folder != paths.generations.name or _NUMBER.fullmatch(number) is None:
+        raise strict_json.malformed(f"The link {paths.current}", f"it points to {link}, which is no generation")
+    return int(number)
 
 
 def load(paths: SitePaths, number: int) -> Generation:
@@ -209,6 +221,7 @@ def load(paths: SitePaths, number: int) -> Generation:
             root_fingerprint=values["root_fingerprint"],
             installed_at=values["installed_at"],
             files={file["path"]: file["sha256"] for file in values["files"]},
+            lengths={file["path"]: file["length"] for file in values["files"]},
         )
     except (KeyError, TypeError) as error:
         raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
@@ -221,7 +234,7 @@ def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths,
     wheels: dict[str, Path] = {}
     for path, entry in verified.entries.items():
         stored = paths.store / f"sha256-{entry.sha256}"
-        if _is_linked(path, entry):
+        if is_linked(path, entry):
             linked = folder / path
             linked.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             os.link(stored, linked)
@@ -244,8 +257,8 @@ def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths,
     progress(ProgressEvent("sync", 1, 1, f"generation {plan.generation}"))
 
 
-def _is_linked(path: str, entry: FileEntry) -> bool:
-    """Whether a file of a bundle lies in its generations under its own name."""
+def is_linked(path: str, entry: FileEntry) -> bool:
+    """Whether a file of a bundle lies in its generations under its own name; wheels lie in the store alone."""
     return entry.role in LINKED_ROLES or path == LOCK_PATH
 
 
