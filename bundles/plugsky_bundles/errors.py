@@ -184,7 +184,9 @@ class InstallError(BundleError):
 
 
 class Busy(BundleError):
-    """Another process is working on the same site or output directory."""
+    """Another process is working on the same site or output directory; later the same command may succeed."""
+
+    exit_code = 8
 
 
 class SiteChanged(BundleError):

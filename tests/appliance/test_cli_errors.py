@@ -2,19 +2,25 @@
 
 import errno
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 
+import plugsky.cli
 from plugsky.cli import app as cli
 from plugsky.core.errors import EXIT_CODES, ErrorKind, ExitCode, PlugskyError
 from plugsky_bundles.errors import DigestMismatch
 
 
 def failing(monkeypatch, error):
-    def command(**_options):
+    def command(_arguments):
         raise error
 
-    monkeypatch.setattr(cli, "app", command)
+    monkeypatch.setattr(cli, "_invoke", command)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +98,69 @@ def test_a_directory_that_is_no_site_is_not_found(capsys, tmp_path):
     assert cli.run(["key", "list", "--root", str(tmp_path)]) == ExitCode.NOT_FOUND
     assert "plugsky bundle install" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+PLUGSKY = (sys.executable, "-m", "plugsky")
+
+
+@pytest.mark.integration
+def test_ctrl_c_says_interrupted_and_ends_with_its_code(tmp_path):
+    fifo = tmp_path / "passphrase"
+    os.mkfifo(fifo)
+    words = (*PLUGSKY, "trust", "init", "--out", tmp_path / "trust", "--passphrase-file", fifo)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    with fifo.open("w"):  # waits until the command waits for its passphrase
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[1]
+    assert (process.returncode, told) == (ExitCode.INTERRUPTED, "error: Interrupted.\n")
+
+
+def test_ctrl_c_before_anything_is_imported_shows_no_traceback(monkeypatch, capsys):
+    def interrupted(_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        plugsky.cli.main()
+    assert ended.value.code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "error: Interrupted.\n"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("shell", "code", "words"),
+    [
+        pytest.param("trust init --out t <&-", ExitCode.USAGE, "--passphrase-file", id="stdin closed"),
+        pytest.param("help exit-codes >&-", ExitCode.USAGE, "Standard output is closed", id="stdout closed"),
+        pytest.param("help exit-codes 2>&-", ExitCode.OK, "", id="stderr closed"),
+        pytest.param("help reference | true", ExitCode.READER_GONE, "", id="a reader that leaves"),
+        pytest.param(r"key create --tenant a --name $'\xff'", ExitCode.USAGE, "not UTF-8", id="not UTF-8"),
+        pytest.param("key list --root ''", ExitCode.USAGE, "it is empty", id="an empty root"),
+        pytest.param("key list --root $PWD/file", ExitCode.NOT_FOUND, "bundle install", id="a file as root"),
+        pytest.param(
+            "trust init --out t --passphrase-file $PWD", ExitCode.FAILED, "name a file", id="a directory for a file"
+        ),
+        pytest.param(
+            "trust init --out file/t --passphrase-file file", ExitCode.FAILED, "next: name a directory", id="a file"
+        ),
+        pytest.param(
+            "trust init --out t --passphrase-file binary", ExitCode.USAGE, "is not UTF-8", id="a binary passphrase"
+        ),
+    ],
+)
+def test_a_shell_that_hands_over_something_odd_is_answered_in_words(tmp_path, shell, code, words):
+    (tmp_path / "file").write_text("correct horse\n")
+    (tmp_path / "binary").write_bytes(b"\x7fELF\xff\xfe\n")
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join(PLUGSKY)} {shell}; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PLUGSKY_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "was not foreseen" not in done.stderr

@@ -65,3 +65,8 @@ def test_hyper_threads_of_one_core_count_once(tmp_path, monkeypatch):
 def test_without_a_topology_every_processor_is_a_core(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 2})
     assert settings.physical_cores(tmp_path) == 3
+
+
+def test_localhost_is_the_loopback_address(tmp_path):
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert settings.load({"host": "localhost"}, environ, tmp_path / "none").values.host == "127.0.0.1"

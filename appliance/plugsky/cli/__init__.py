@@ -5,17 +5,16 @@ them. Modules of nouns are imported only when their noun is typed, so that ``plu
 """
 
 import sys
-from typing import NoReturn
-
-from plugsky.core.errors import ExitCode
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line and exit with a documented code, also when Ctrl-C comes before anything is imported."""
     try:
         from plugsky.cli.app import run
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
+        if sys.stderr is not None:
+            sys.stderr.write("error: Interrupted.\n")
+        code = 130  # ExitCode.INTERRUPTED, which may not have been imported yet
     sys.exit(code)

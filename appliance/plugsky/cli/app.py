@@ -1,14 +1,17 @@
 """The ``plugsky`` command: the table of nouns, and the one place where a failure becomes words and an exit code.
 
 A command raises; :func:`run` catches. A PlugskyError or a BundleError prints what happened, why and the next command
-on stderr (as one JSON object under ``--json``) and ends with its exit code. Ctrl-C ends with 130. An exception that
-nobody foresaw is a defect: it prints one line that says so and ends with 1; ``PLUGSKY_TRACEBACK=1`` shows where.
+on stderr (as one JSON object under ``--json``) and ends with its exit code. Ctrl-C ends with 130. A reader that closes
+our output early, as ``| head`` does, ends the command quietly with 141, as the signal would. An exception that nobody
+foresaw is a defect: it prints one line that says so and ends with 1; ``PLUGSKY_TRACEBACK=1`` shows where.
 """
 
+import dataclasses
 import difflib
 import errno
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import typer
@@ -17,6 +20,7 @@ from typer._click.exceptions import ClickException
 from typer.core import TyperGroup
 
 from plugsky import __version__
+from plugsky.cli import next_line, streams
 from plugsky.cli.output import Failure, print_failure
 from plugsky.core import env
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
@@ -92,23 +96,29 @@ def run(arguments: list[str]) -> int:
     """Run one command and give its exit code; everything it has to say is printed."""
     as_json = "--json" in arguments
     try:
-        result: Any = app(args=arguments, prog_name="plugsky", standalone_mode=False)
+        streams.make_whole()
+        result = _invoke(arguments)
+    except typer.Exit as ended:
+        return ended.exit_code
     except ClickException as error:
         if as_json:
             print_failure(Failure("usage", error.format_message(), "", "plugsky --help"), as_json)
         else:
             error.show(sys.stderr)
         return ExitCode.USAGE
-    except typer.Abort:
+    except (typer.Abort, EOFError):
         print_failure(Failure("declined", "Declined; nothing was changed.", "", ""), as_json)
         return ExitCode.DECLINED
     except KeyboardInterrupt:
         print_failure(Failure("interrupted", "Interrupted.", "", ""), as_json)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        return _reader_gone()
+        streams.give_up()
+        return ExitCode.READER_GONE
     except (PlugskyError, BundleError) as error:
-        print_failure(Failure.of(error), as_json)
+        failure = Failure.of(error)
+        advice = next_line.completed(failure.next, arguments, typer.main.get_command(app))
+        print_failure(dataclasses.replace(failure, next=advice), as_json)
         return error.exit_code
     except OSError as error:
         failure, code = _of_os(error)
@@ -123,23 +133,35 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else ExitCode.OK
 
 
+def _invoke(arguments: Sequence[str]) -> Any:
+    """Parse and run. Typer's own ``main`` would end with codes of its own for Ctrl-C and for a reader that has gone."""
+    for word in arguments:
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise typer.BadParameter(f"{word!r} is not UTF-8.")
+    top: Command = typer.main.get_command(app)
+    with top.make_context("plugsky", list(arguments)) as context:
+        return top.invoke(context)
+
+
+_OF_THE_SYSTEM: Final = {
+    errno.ENOSPC: ("", "free space on that file system, then run the same command again"),
+    errno.EDQUOT: ("", "raise the quota or free space, then run the same command again"),
+    errno.EACCES: ("", "run as the owner of that path, or choose another one"),
+    errno.EPERM: ("", "run as the owner of that path, or choose another one"),
+    errno.EROFS: ("the file system is mounted read-only", "choose another path"),
+    errno.ENOENT: ("", "check the path"),
+    errno.EISDIR: ("a file is needed there, and this is a directory", "name a file"),
+    errno.ENOTDIR: ("a directory is needed there, and this is a file", "name a directory, or a path that is free"),
+    errno.EEXIST: ("a directory is needed there, and this is a file", "name a directory, or a path that is free"),
+    errno.ELOOP: ("its symbolic links lead in a circle", "name the directory itself"),
+    errno.ENAMETOOLONG: ("no file system takes such a name", "choose a shorter one"),
+}
+
+
 def _of_os(error: OSError) -> tuple[Failure, int]:
     """An operating-system failure in our words: the path and the reason, and what to do about the common ones."""
     place = f"{error.filename}: " if error.filename else ""
     reason = error.strerror or type(error).__name__
-    advice = {
-        errno.ENOSPC: "free space on that file system, then run the same command again",
-        errno.EDQUOT: "raise the quota or free space, then run the same command again",
-        errno.EACCES: "run as the owner of that path, or choose another one",
-        errno.EPERM: "run as the owner of that path, or choose another one",
-        errno.EROFS: "the file system is mounted read-only; choose another path",
-        errno.ENOENT: "check the path",
-    }.get(error.errno or 0, "")
+    why, advice = _OF_THE_SYSTEM.get(error.errno or 0, ("", ""))
     kind = ErrorKind.NOT_FOUND if error.errno == errno.ENOENT else ErrorKind.INTERNAL
-    return Failure(kind.wire, f"{place}{reason}.", "", advice), kind.value.exit_code
-
-
-def _reader_gone() -> int:
-    """The reader of our output closed it (as ``| head`` does): end quietly, without a second error at exit."""
-    sys.stderr.close()
-    return ExitCode.FAILED
+    return Failure(kind.wire, f"{place}{reason}.", why, advice), kind.value.exit_code

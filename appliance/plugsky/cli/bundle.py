@@ -12,17 +12,27 @@ from typing import Annotated, Any, Final
 import typer
 
 from plugsky.audit import AuditLog
-from plugsky.cli.options import PassphraseFile, RootOption, TrustOption, YesFlag, passphrase, site, trust_directory
+from plugsky.cli.options import (
+    PassphraseFile,
+    RootOption,
+    TrustOption,
+    YesFlag,
+    passphrase,
+    path,
+    site,
+    trust_directory,
+)
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, table, tell, tell_json
 from plugsky.core import settings
 from plugsky.core.clock import SystemClock
+from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths, checkout
 from plugsky.fleet import installation, site_trust
 from plugsky_bundles import sealing
 from plugsky_bundles.entries import read_blob
 from plugsky_bundles.errors import UntrustedRoot
-from plugsky_bundles.format import MAX_ROOT, Chunk
+from plugsky_bundles.format import MAX_ROOT, Chunk, is_sha256
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import Plan
@@ -34,19 +44,43 @@ from plugsky_bundles.walk import Anchor, fingerprint
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build, seal, inspect, verify and install bundles.")
 
-BundleArgument = Annotated[Path, typer.Argument(help="The bundle's directory, plugsky-CHANNEL-VERSION.")]
-PinOption = Annotated[str | None, typer.Option("--pin", help="The root's fingerprint, from the paper.")]
+
+def _pin(text: str) -> str:
+    """A fingerprint as the paper says it, in either case."""
+    if not is_sha256(text.lower()):
+        raise typer.BadParameter(f"{text!r} is no fingerprint: one has 64 hexadecimal digits.")
+    return text.lower()
+
+
+BundleArgument = Annotated[
+    Path, typer.Argument(parser=path, metavar="BUNDLE", help="The bundle's directory, plugsky-CHANNEL-VERSION.")
+]
+PinOption = Annotated[
+    str | None,
+    typer.Option("--pin", parser=_pin, metavar="FINGERPRINT", help="The root's fingerprint, from the paper."),
+]
 WHEELHOUSE: Final = Path(".cache/wheels")
 ROOT_METADATA: Final = "metadata/1.root.json"
 
 
 @app.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(help="The recipe (TOML): what the bundle holds.")],
-    out: Annotated[Path, typer.Option("--out", help="Where the bundle's directory goes, for example a mounted stick.")],
+    recipe: Annotated[
+        Path, typer.Argument(parser=path, metavar="RECIPE", help="The recipe (TOML): what the bundle holds.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", parser=path, metavar="PATH", help="Where the bundle's directory goes, for example a mounted stick."
+        ),
+    ],
     trust: TrustOption = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Where downloads are kept.")] = None,
-    wheelhouse: Annotated[Path | None, typer.Option("--wheelhouse", help="A folder with compiled wheels.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", parser=path, metavar="PATH", help="Where downloads are kept.")
+    ] = None,
+    wheelhouse: Annotated[
+        Path | None, typer.Option("--wheelhouse", parser=path, metavar="PATH", help="A folder with compiled wheels.")
+    ] = None,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
@@ -78,7 +112,7 @@ def build(
     if built.unchanged:
         say("It was there already with the same content; nothing was written.")
     if not built.sealed:
-        say(f"next: plugsky trust sign {built.path}")
+        say(f"next: {command_line('trust', 'sign', built.path, *given(trust=trust))}")
 
 
 @app.command()
@@ -216,7 +250,7 @@ def install(
         tell(f"bundle {verified.bundle_id[:16]} is generation {generation.number} already; nothing was written.")
         return
     tell(f"generation {generation.number} of {paths.root} is now current")
-    say(f"next: {generation.command} serve --root {paths.root}")
+    say(f"next: {shlex.join([str(generation.command), 'serve', '--root', str(paths.root)])}")
 
 
 def _trail(paths: SitePaths) -> AuditLog:
@@ -297,14 +331,13 @@ def _show(plan: Plan, verified: VerifiedBundle, paths: SitePaths) -> None:
 
 
 def _ask(bundle: Path, paths: SitePaths, pin: str | None, *, repair: bool) -> None:
-    command = ["plugsky", "bundle", "install", str(bundle), "--root", str(paths.root), *(["--pin", pin] if pin else [])]
-    command += ["--repair"] if repair else []
+    repairing = ("--repair",) if repair else ()
     if not sys.stdin.isatty():
         raise PlugskyError(
             ErrorKind.BAD_REQUEST,
             "The plan waits for a yes and nobody is there to give it.",
             why="standard input is no terminal",
-            next=shlex.join([*command, "--yes"]),
+            next=command_line("bundle", "install", bundle, "--root", paths.root, *given(pin=pin), *repairing, "--yes"),
         )
     if not typer.confirm("Install it?", err=True):
         raise typer.Exit(ExitCode.DECLINED)

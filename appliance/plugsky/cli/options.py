@@ -1,23 +1,47 @@
 """Options that several nouns share, and how they turn into values."""
 
 import getpass
+import os
+import stat
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from plugsky.cli.output import say
 from plugsky.core import env, settings
+from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 
-RootOption = Annotated[Path | None, typer.Option("--root", help="The site's directory. [env: PLUGSKY_ROOT]")]
+MIN_PASSPHRASE: Final = 12
+"""Characters; a shorter one is taken with a warning. (NIST SP 800-63B: 8 where tries are counted; here none are.)"""
+_MAX_LINE: Final = 1024
+
+
+def path(text: str) -> Path:
+    """A path as it was typed. Nothing at all is refused: a variable that is not set must not mean this directory."""
+    if not text:
+        raise typer.BadParameter("it is empty.")
+    return Path(text)
+
+
+RootOption = Annotated[
+    Path | None, typer.Option("--root", parser=path, metavar="PATH", help="The site's directory. [env: PLUGSKY_ROOT]")
+]
 TrustOption = Annotated[
-    Path | None, typer.Option("--trust", help="The operator's trust directory. [env: PLUGSKY_TRUST]")
+    Path | None,
+    typer.Option("--trust", parser=path, metavar="PATH", help="The operator's trust directory. [env: PLUGSKY_TRUST]"),
 ]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", help="A file whose first line is the passphrase. [env: PLUGSKY_PASSPHRASE_FILE]"),
+    typer.Option(
+        "--passphrase-file",
+        parser=path,
+        metavar="PATH",
+        help="A file whose first line is the passphrase. [env: PLUGSKY_PASSPHRASE_FILE]",
+    ),
 ]
 ParentOption = Annotated[
     int | None,
@@ -47,7 +71,7 @@ def existing_site(root: Path | None) -> SitePaths:
             ErrorKind.NOT_FOUND,
             f"There is no site at {paths.root}.",
             why="nothing is installed there, or the first install did not finish",
-            next=f"plugsky bundle install BUNDLE --root {paths.root}",
+            next=command_line("bundle", "install", "BUNDLE", "--root", paths.root),
         )
     return paths
 
@@ -65,15 +89,18 @@ def trust_directory(trust: Path | None) -> Path:
     return named
 
 
-def passphrase(file: Path | None, *, confirm: bool = False) -> bytes:
-    """The passphrase of the operator's keys: from the file, the environment, or a prompt that does not echo."""
+def passphrase(file: Path | None, *, new: bool = False) -> bytes:
+    """The passphrase of the operator's keys: from the file, the environment, or a prompt that does not echo.
+
+    A ``new`` one is asked for twice, and a short one is taken with a warning; so is a file that others can read.
+    """
     named = file or (Path(text) if (text := env.PASSPHRASE_FILE.read()) else None)
     if named is not None:
-        secret = named.read_text(encoding="utf-8").split("\n", 1)[0]
+        secret = _first_line(named)
     elif (text := env.PASSPHRASE.read()) is not None:
         secret = text
     else:
-        secret = _prompt(confirm)
+        secret = _prompt(new)
     if not secret:
         raise PlugskyError(
             ErrorKind.BAD_REQUEST,
@@ -81,10 +108,32 @@ def passphrase(file: Path | None, *, confirm: bool = False) -> bytes:
             why="keys are encrypted at rest, always",
             next="give a passphrase by prompt, --passphrase-file or PLUGSKY_PASSPHRASE",
         )
+    if new and len(secret) < MIN_PASSPHRASE:
+        say(f"warning: the passphrase has fewer than {MIN_PASSPHRASE} characters; whoever copies the keys can guess it")
     return secret.encode()
 
 
-def _prompt(confirm: bool) -> str:
+def _first_line(file: Path) -> str:
+    with file.open("rb") as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        line = stream.readline(_MAX_LINE + 1)
+    if stat.S_ISREG(mode) and mode & 0o077:
+        say(f"warning: others can read {file}; chmod 600 keeps it to its owner")
+    try:
+        if len(line) <= _MAX_LINE:
+            return line.decode().removesuffix("\n")
+        why = f"its first line has more than {_MAX_LINE} bytes"
+    except UnicodeDecodeError as error:
+        why = f"byte {error.start} of its first line is not UTF-8"
+    raise PlugskyError(
+        ErrorKind.BAD_REQUEST,
+        f"{file} holds no passphrase.",
+        why=why,
+        next="name a text file with it as its first line",
+    )
+
+
+def _prompt(new: bool) -> str:
     if not sys.stdin.isatty():
         raise PlugskyError(
             ErrorKind.BAD_REQUEST,
@@ -93,6 +142,6 @@ def _prompt(confirm: bool) -> str:
             next="add --passphrase-file FILE or set PLUGSKY_PASSPHRASE",
         )
     first = getpass.getpass("Passphrase of the operator's keys: ")
-    if confirm and getpass.getpass("The same again: ") != first:
+    if new and getpass.getpass("The same again: ") != first:
         raise PlugskyError(ErrorKind.BAD_REQUEST, "The two passphrases differ.", next="run the same command again")
     return first

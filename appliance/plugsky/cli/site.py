@@ -26,6 +26,7 @@ from plugsky.admin.server import AdminServer
 from plugsky.audit.events import Fact
 from plugsky.cli.gateway_keeper import GatewayKeeper
 from plugsky.core.clock import SystemClock
+from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.listeners import authority, listen
 from plugsky.core.paths import SitePaths
@@ -128,7 +129,7 @@ class Site:
                 ErrorKind.ENGINE_LOST,
                 "No model of this site can be served.",
                 why="; ".join(f"{model}: {problem}" for model, problem in problems.items()) or "none is installed",
-                next=f"plugsky doctor --root {self._paths.root}",
+                next=command_line("doctor", "--root", self._paths.root),
             )
         await gateway.answered()
         return served

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from plugsky.cli.options import PassphraseFile, TrustOption, passphrase, trust_directory
+from plugsky.cli.options import PassphraseFile, TrustOption, passphrase, path, trust_directory
 from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
+from plugsky.core.commands import command_line, given
 from plugsky_bundles import ceremony, signing
 from plugsky_bundles.trustdir import open_trust
 from plugsky_bundles.walk import fingerprint
@@ -18,7 +19,12 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make and us
 
 @app.command()
 def init(
-    out: Annotated[Path, typer.Option("--out", help="The directory to make; it must not exist or be empty.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", parser=path, metavar="PATH", help="The directory to make; it must not exist or be empty."
+        ),
+    ],
     root_keys: Annotated[int, typer.Option("--root-keys", min=1, max=16, help="How many people hold root keys.")] = 1,
     root_threshold: Annotated[int, typer.Option("--root-threshold", min=1, help="How many of them must sign.")] = 1,
     targets_keys: Annotated[int, typer.Option("--targets-keys", min=1, max=16, help="How many sign releases.")] = 1,
@@ -37,7 +43,7 @@ def init(
             raise typer.BadParameter(f"--{role}-threshold {threshold} is more than --{role}-keys {keys}")
     made = ceremony.init(
         out,
-        passphrase(passphrase_file, confirm=True),
+        passphrase(passphrase_file, new=True),
         root_keys=root_keys,
         root_threshold=root_threshold,
         targets_keys=targets_keys,
@@ -60,7 +66,7 @@ def init(
 
 @app.command()
 def sign(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's directory.")],
+    bundle: Annotated[Path, typer.Argument(parser=path, metavar="BUNDLE", help="The bundle's directory.")],
     key: Annotated[list[str] | None, typer.Option("--key", help="Only this key, for example targets-2.")] = None,
     trust: TrustOption = None,
     passphrase_file: PassphraseFile = None,
@@ -75,11 +81,10 @@ def sign(
         tell_json("plugsky.trust.sign/1", dataclasses.asdict(signed))
         return
     tell(f"{bundle}: signed by {', '.join(signed.signers)}" + ("" if signed.added else " before; nothing to add"))
-    say(
-        f"next: plugsky bundle seal {bundle}"
-        if not signed.missing
-        else f"{signed.missing} more must sign before sealing."
-    )
+    if signed.missing:
+        say(f"{signed.missing} more must sign before sealing.")
+    else:
+        say(f"next: {command_line('bundle', 'seal', bundle, *given(trust=trust, passphrase_file=passphrase_file))}")
 
 
 @app.command()

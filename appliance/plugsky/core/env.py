@@ -28,7 +28,9 @@ def current() -> Mapping[str, str]:
     return os.environ
 
 
-ROOT: Final = Variable("PLUGSKY_ROOT", "The site's directory, as --root. Default: /var/lib/plugsky for root.")
+ROOT: Final = Variable(
+    "PLUGSKY_ROOT", "The site's directory, as --root. Default: /var/lib/plugsky for root, where it is there."
+)
 TRUST: Final = Variable("PLUGSKY_TRUST", "The operator's trust directory, as --trust.")
 PASSPHRASE: Final = Variable("PLUGSKY_PASSPHRASE", "The passphrase of the operator's keys.", secret=True)
 PASSPHRASE_FILE: Final = Variable("PLUGSKY_PASSPHRASE_FILE", "A file whose first line is that passphrase.")

@@ -23,6 +23,7 @@ class ExitCode:
     NOT_FOUND: Final = 7
     UNREACHABLE: Final = 8
     INTERRUPTED: Final = 130
+    READER_GONE: Final = 141
 
 
 EXIT_CODES: Final = {
@@ -34,8 +35,9 @@ EXIT_CODES: Final = {
     ExitCode.VERIFICATION_FAILED: "verification failed: something is not what trusted people signed",
     ExitCode.REFUSED_BY_POLICY: "refused by policy",
     ExitCode.NOT_FOUND: "not found",
-    ExitCode.UNREACHABLE: "unreachable, overloaded or still loading; the same command may succeed later",
+    ExitCode.UNREACHABLE: "unreachable, busy, overloaded or still loading; the same command may succeed later",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+    ExitCode.READER_GONE: "whoever read the output closed it before the end, as `| head` does",
 }
 """What each exit code means, for ``plugsky help exit-codes`` and the generated page."""
 

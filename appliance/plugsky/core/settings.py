@@ -18,6 +18,7 @@ from plugsky.core import env
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SYSTEM_ROOT
 
+LOOPBACK: Final = "127.0.0.1"
 SYSTEM_FILE: Final = Path("/etc/plugsky/plugsky.toml")
 
 
@@ -99,7 +100,7 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         "trust": None,
         "cache": (Path(cache) if cache else Path.home() / ".cache") / "plugsky",
         "wheelhouse": None,
-        "host": "127.0.0.1",
+        "host": LOOPBACK,
         "port": 8080,
         "threads": physical_cores(),
         "context": 4096,
@@ -154,6 +155,8 @@ def _typed(name: str, value: object, origin: str) -> object:
         return value
     if not isinstance(value, str) or not value:
         raise _bad(f"{origin} is {value!r}.", f"{name} is text", f"mend {origin}")
+    if name == "host" and value == "localhost":
+        return LOOPBACK
     return value if _TYPES[name] is str else Path(value)
 
 
