@@ -34,6 +34,7 @@ def doctor(
 
     Every installed file is read and compared with what was signed, which takes seconds per GiB; --quick compares
     sizes only.
+
     Ends with exit code 1 when something failed; warnings alone end with 0.
 
     Example: plugsky doctor --root /srv/site --json
