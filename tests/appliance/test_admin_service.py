@@ -90,6 +90,15 @@ async def test_a_new_key_works_and_its_record_names_who_made_it(site: AdminSite)
     assert made.secret not in "".join(path.read_text() for path in site.past.paths.audit.rglob("*.jsonl"))
 
 
+async def test_a_key_for_a_model_that_is_not_there_is_refused_and_names_those_that_are(site: AdminSite):
+    before = site.past.keys.list()
+    with pytest.raises(PlugskyError, match="'nope' is not on this site") as refused:
+        await site.as_(Role.ADMIN).key_create("treasury", "reports", ("m", "nope"))
+    assert refused.value.kind is ErrorKind.MODEL_NOT_FOUND
+    assert refused.value.why == "its models are m, other"
+    assert site.past.keys.list() == before
+
+
 async def test_a_key_without_a_record_is_never_made(site: AdminSite, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise PlugskyError(ErrorKind.OVERLOADED, "the audit trail cannot be written")

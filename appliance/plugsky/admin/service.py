@@ -117,10 +117,24 @@ class OperatorAdmin:
         self, tenant: str, name: str = "", models: tuple[str, ...] | None = None, days: int | None = None
     ) -> NewKey:
         await self._allow("key_create", tenant)
+        await asyncio.to_thread(self._check_models, models or ())
         create = self._site.keys.create
         issued = await self._witnessed(events.KEY_CREATE, lambda witness: create(tenant, name, models, days, witness))
         key = issued.record
         return NewKey(key.id, key.tenant, key.name, issued.secret, views.stamp(key.expires_us))
+
+    def _check_models(self, wanted: tuple[str, ...]) -> None:
+        """Refuse a key for models that nobody has here: it would be refused everywhere, and only then."""
+        there = {model.id for model in self._site.facts.models()} if wanted else set()
+        for model in wanted:
+            if model not in there:
+                raise PlugskyError(
+                    ErrorKind.MODEL_NOT_FOUND,
+                    f"the model {model!r} is not on this site",
+                    why=f"its models are {', '.join(sorted(there))}" if there else "no model is installed",
+                    next="plugsky model list",
+                    param="models",
+                )
 
     async def key_list(self, tenant: str | None = None) -> tuple[KeyView, ...]:
         await self._allow("key_list")
