@@ -7,7 +7,7 @@ from pathlib import Path
 
 from appliance.fresh_site import fresh_database, fresh_paths
 from appliance.hand_clock import HandClock
-from plugsky.access.keys import Keys
+from plugsky.access.keys import KeyRecord, Keys
 from plugsky.access.ledger import Ledger
 from plugsky.audit import AuditLog, events
 from plugsky.core.frames import Usage
@@ -44,7 +44,7 @@ class ProvenSite:
         self._install()
         self.gateway = AuditLog.open(self.paths, "gateway", self.clock)
         self.ledger = Ledger(self.database, self.clock, self.gateway.name)
-        self.key = self.keys.create("demo")
+        self.key = self.keys.create("demo", witness=lambda key: self._changed(events.KEY_CREATE, key))
         for job in ("job-1", "job-2"):
             self.record_request(job)
         self.clock.pass_(minutes=1)
@@ -55,6 +55,13 @@ class ProvenSite:
         row = self.ledger.settle(job, Usage(10, 20, 5, 4000), "stop")
         if audited:
             self.gateway.record(*events.request_done(row, {"status": 200}))
+
+    def revoke(self, *, recorded: bool = True) -> None:
+        witness = (lambda key: self._changed(events.KEY_REVOKE, key)) if recorded else None
+        self.keys.revoke(self.key.record.id, witness)
+
+    def _changed(self, action: str, key: KeyRecord) -> None:
+        self.gateway.record(*events.key_changed(action, "root(0)", key))
 
     def close(self) -> None:
         self.gateway.close()

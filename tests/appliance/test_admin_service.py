@@ -86,7 +86,9 @@ async def test_a_new_key_works_and_its_record_names_who_made_it(site: AdminSite)
     assert made.expires == "2026-12-22T17:01:00.000000Z"
     record = trail.search(site.past.paths.audit, action="key.create")[0]
     assert (record.actor, record.subject, record.outcome) == ("admin(1003)", made.id, "ok")
-    assert record.fields == {"tenant": "treasury", "name": "reports", "models": "m", "expires": made.expires}
+    (key,) = site.past.keys.list("treasury")
+    times = {"created_us": key.created_us, "expires_us": key.expires_us, "revoked_us": None}
+    assert record.fields == {"tenant": "treasury", "name": "reports", "models": "m", **times}
     assert made.secret not in "".join(path.read_text() for path in site.past.paths.audit.rglob("*.jsonl"))
 
 
@@ -239,7 +241,7 @@ async def test_a_single_command_writes_its_own_chain_beside_a_running_site(site:
         for service in (first, second):
             await service.for_operator(root).key_create("demo")
     created = trail.search(past.paths.audit, action="key.create")
-    assert sorted(record.chain.split(".")[-1] for record in created) == ["cli", "cli-2"]
+    assert sorted(record.chain.split(".")[-1] for record in created) == ["cli", "cli-2", "gateway"]
     assert len(past.keys.list()) == 3
     past.clock.pass_(minutes=1)
     assert (await site.as_(Role.VIEWER).audit_verify()).ok
@@ -269,7 +271,7 @@ async def test_the_trail_is_searched_newest_first(site: AdminSite):
 async def test_the_whole_trail_is_verified(site: AdminSite):
     verdict = await site.as_(Role.VIEWER).audit_verify()
     assert (verdict.ok, verdict.problems) == (True, ())
-    assert len(verdict.links) == 4
+    assert len(verdict.links) == 5
 
 
 async def test_a_site_whose_trust_cannot_be_read_is_a_failed_verification(site: AdminSite):

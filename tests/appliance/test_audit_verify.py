@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from appliance.proven_site import ProvenSite
+from plugsky.access.keys import KeyRecord
 from plugsky.access.ledger import Ledger
 from plugsky.admin.provenance import custodians, verify_trail
 from plugsky.admin.recovery import recover
-from plugsky.audit import AuditLog, log, trail
+from plugsky.audit import AuditLog, events, log, trail
 from plugsky.audit.verify import SiteVerdict
 
 
@@ -24,7 +25,7 @@ def site(tmp_path: Path) -> Iterator[ProvenSite]:
 
 
 def verdict(site: ProvenSite) -> SiteVerdict:
-    return verify_trail(site.paths, site.ledger, site.clock)
+    return verify_trail(site.paths, site.ledger, site.keys, site.clock)
 
 
 def chain(site: ProvenSite, name: str) -> Path:
@@ -35,6 +36,12 @@ INVENT = """
     INSERT INTO ledgerentry SELECT ?, tenant, key_id, end_user, requested_model, model, digest, prompt_tokens,
     cached_tokens, completion_tokens, reasoning_tokens, image_tokens, engine_us, service_class, price_list, state,
     outcome, month, reserved_tokens, created_us, settled_us, writer FROM ledgerentry WHERE job = 'job-1'
+"""
+
+
+INVENT_KEY = """
+    INSERT INTO apikey (id, tenant, name, digest, models, created_us, expires_us, revoked_us, last_used_us)
+    SELECT ?, tenant, name, digest, models, created_us, expires_us, revoked_us, last_used_us FROM apikey
 """
 
 
@@ -50,12 +57,13 @@ def test_an_untouched_site_is_proven_from_trust_init_to_the_last_request(site: P
     names = [finding.chain.split(".")[-1] for finding in found.chains]
     assert names == ["custody of generation 1", "cli", "gateway"]
     assert all(finding.ok for finding in found.chains)
-    custody, installed, heads, ledger = found.links
+    custody, installed, heads, ledger, keys = found.links
     assert "from trust init" in custody
     assert site.fingerprint[:16] in custody
     assert "installed as generation 1" in installed
     assert "noted of each other" in heads
     assert "2 closed ledger entries (60 tokens) and 2 request records" in ledger
+    assert "API keys of the database (1) are as the records" in keys
 
 
 def test_a_running_site_is_proven_as_well(site: ProvenSite):
@@ -129,6 +137,54 @@ FALSIFICATIONS: dict[str, tuple[Callable[[ProvenSite], None], str]] = {
         lambda s: database(s, INVENT, "job-9"),
         "request job-9 has no audit record",
     ),
+    "a request moved to another time": (
+        lambda s: database(s, "UPDATE ledgerentry SET created_us = 7, settled_us = 8 WHERE job = 'job-1'"),
+        "differs from its ledger entry in created_us, settled_us",
+    ),
+    "a request moved to another month": (
+        lambda s: database(s, "UPDATE ledgerentry SET month = '2020-01' WHERE job = 'job-1'"),
+        "differs from its ledger entry in month",
+    ),
+    "another end of a request": (
+        lambda s: database(s, "UPDATE ledgerentry SET outcome = 'length' WHERE job = 'job-1'"),
+        "differs from its ledger entry in outcome",
+    ),
+    "the month's sum set back": (
+        lambda s: database(s, "UPDATE tenantmonth SET used = 0"),
+        "the budget of tenant demo in 2026-11 counts 0 tokens as used, and its ledger entries 60",
+    ),
+    "the month's sum deleted": (
+        lambda s: database(s, "DELETE FROM tenantmonth"),
+        "counts 0 tokens as used, and its ledger entries 60",
+    ),
+    "a sum of a month without entries": (
+        lambda s: database(s, "INSERT INTO tenantmonth VALUES ('demo', '2031-01', 0, -9)"),
+        "in 2031-01 counts -9 tokens as reserved, and its ledger entries 0",
+    ),
+    "a key invented": (
+        lambda s: database(s, INVENT_KEY, "aaaaaaaa"),
+        "key aaaaaaaa is in the database, and no record says that it was made",
+    ),
+    "a key given to another tenant": (
+        lambda s: database(s, "UPDATE apikey SET tenant = 'other'"),
+        "in tenant",
+    ),
+    "a key's scope changed": (
+        lambda s: database(s, "UPDATE apikey SET models = 'm'"),
+        "in models",
+    ),
+    "a key's life changed": (
+        lambda s: database(s, "UPDATE apikey SET expires_us = 9000000000000000000"),
+        "in expires_us",
+    ),
+    "a key revoked behind the trail": (
+        lambda s: s.revoke(recorded=False),
+        "is revoked in the database, and no record says so",
+    ),
+    "a used key deleted": (
+        lambda s: database(s, "DELETE FROM apikey"),
+        "made requests, and is not in the database any more",
+    ),
     "the custody log edited": (
         lambda s: edit(s.paths.generations / "1/evidence/custody.jsonl", b"bundle.seal", b"bundle.seat"),
         "custody of generation 1",
@@ -167,6 +223,39 @@ def test_a_falsified_site_is_found_out(site: ProvenSite, falsify: Callable[[Prov
     found = verdict(site)
     assert not found.ok
     assert any(told in problem for problem in found.problems), found.problems
+
+
+def test_a_revoked_key_that_works_again_is_found_out(site: ProvenSite):
+    site.revoke()
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+    database(site, "UPDATE apikey SET revoked_us = revoked_us - 5")
+    assert "no record says so of that moment" in verdict(site).problems[0]
+    database(site, "UPDATE apikey SET revoked_us = NULL")
+    assert "was revoked, and the database lets it in" in verdict(site).problems[0]
+
+
+def test_a_revocation_that_failed_is_none(site: ProvenSite):
+    def fail(key: KeyRecord) -> None:
+        site.gateway.record(*events.key_changed(events.KEY_REVOKE, "root(0)", key))
+        site.gateway.record(events.KEY_REVOKE, "root(0)", key.id, "failed", {})
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        site.keys.revoke(site.key.record.id, fail)
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+
+
+def test_a_key_whose_making_was_cut_off_is_nobodys_harm(site: ProvenSite):
+    def cut(key: KeyRecord) -> None:
+        site.gateway.record(*events.key_changed(events.KEY_CREATE, "root(0)", key))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        site.keys.create("demo", witness=cut)
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
 
 
 def test_verifying_makes_nothing(site: ProvenSite):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
@@ -54,6 +54,7 @@ class LedgerRow:
     service_class: str
     state: str
     outcome: str
+    month: str
     created_us: int
     settled_us: int
     writer: str
@@ -79,6 +80,18 @@ class UsageSum:
 
     lines: tuple[UsageLine, ...]
     open_reservations: int
+
+
+@dataclass(frozen=True)
+class MonthSums:
+    """A tenant's sums of one UTC month in tokens: as they are kept for its budget, and as its entries make them."""
+
+    tenant: str
+    month: str
+    used: int
+    reserved: int
+    used_by_entries: int
+    reserved_by_entries: int
 
 
 class Ledger:
@@ -203,6 +216,24 @@ class Ledger:
             for entry in session.scalars(query):
                 yield _row(entry)
                 session.expunge(entry)
+
+    def sums(self) -> tuple[MonthSums, ...]:
+        """Every tenant's months, at one moment of the database."""
+        entry, still_open = LedgerEntry, col(LedgerEntry.state) == LedgerState.RESERVED
+        tokens = col(entry.prompt_tokens) + col(entry.completion_tokens)
+        counted = (
+            func.sum(case((still_open, 0), else_=tokens)),
+            func.sum(case((still_open, entry.reserved_tokens), else_=0)),
+        )
+        with self._database.read() as session:
+            made = {
+                (tenant, month): (int(used), int(reserved))
+                for tenant, month, used, reserved in session.execute(
+                    select(col(entry.tenant), col(entry.month), *counted).group_by(col(entry.tenant), col(entry.month))
+                )
+            }
+            kept = {(row.tenant, row.month): (row.used, row.reserved) for row in session.scalars(select(TenantMonth))}
+        return tuple(MonthSums(*of, *kept.get(of, (0, 0)), *made.get(of, (0, 0))) for of in sorted({*made, *kept}))
 
     def _set_aside(self, session: Session, tenant: str, month: str, tokens: int) -> None:
         budget = session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant))

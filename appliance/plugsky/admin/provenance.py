@@ -1,9 +1,10 @@
-"""What ``audit_verify`` compares the trail with: the site's key, its trusted root, its generations and its ledger."""
+"""What ``audit_verify`` compares the trail with: the site's own key, its root, generations, ledger and API keys."""
 
 from typing import Final
 
 from tuf.api.metadata import Metadata, Root
 
+from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
 from plugsky.audit.proof import InstalledBundle
 from plugsky.audit.site_key import known_site_keyid
@@ -18,7 +19,7 @@ GRACE_US: Final = 10_000_000
 """How long after its settlement a request may be without its record: the group commit and a short stall of the disk."""
 
 
-def verify_trail(paths: SitePaths, ledger: Ledger, clock: Clock) -> SiteVerdict:
+def verify_trail(paths: SitePaths, ledger: Ledger, keys: Keys, clock: Clock) -> SiteVerdict:
     """The verdict on the whole trail. Reads every chain: call it in a thread. Raises BundleError for a broken site."""
     started = unix_us(clock.now())
     known = [
@@ -33,7 +34,8 @@ def verify_trail(paths: SitePaths, ledger: Ledger, clock: Clock) -> SiteVerdict:
         known_site_keyid(paths),
         custodians(paths),
         known,
-        ledger.closed,
+        ledger,
+        keys.list(),
         settled_before_us=started - GRACE_US,
     )
 

@@ -167,7 +167,7 @@ class OperatorAdmin:
         await self._allow("audit_verify")
         site = self._site
         try:
-            verdict = await asyncio.to_thread(verify_trail, site.paths, site.ledger, site.clock)
+            verdict = await asyncio.to_thread(verify_trail, site.paths, site.ledger, site.keys, site.clock)
         except BundleError as error:
             raise PlugskyError(ErrorKind.TAMPERED, error.what, why=error.why, next=error.next) from error
         return views.audit_verdict(verdict)
@@ -271,13 +271,7 @@ class _Witness:
     recorded: str = ""
 
     def __call__(self, key: KeyRecord) -> None:
-        fields: dict[str, Fact] = {
-            "tenant": key.tenant,
-            "name": key.name,
-            "models": None if key.models is None else ",".join(key.models),
-            "expires": views.stamp(key.expires_us),
-        }
-        self.audit.record(self.action, self.actor, key.id, "ok", fields)
+        self.audit.record(*events.key_changed(self.action, self.actor, key))
         self.recorded = key.id
 
     def undone(self) -> None:

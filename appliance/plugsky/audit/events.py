@@ -28,6 +28,7 @@ KEY_CREATE: Final = "key.create"
 KEY_REVOKE: Final = "key.revoke"
 MAX_FACTS: Final = 64
 HEAD_PREFIX: Final = "head:"
+TIMES: Final = ("created_us", "settled_us", "month")
 COUNTS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "engine_us")
 
 
@@ -71,7 +72,47 @@ class ClosedEntry(Protocol):
     @property
     def outcome(self) -> str: ...
     @property
+    def month(self) -> str: ...
+    @property
+    def created_us(self) -> int: ...
+    @property
     def settled_us(self) -> int: ...
+
+
+class StoredKey(Protocol):
+    """An API key, as ``access.keys`` gives it. Times in microseconds since the Unix epoch."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def models(self) -> tuple[str, ...] | None: ...
+    @property
+    def created_us(self) -> int: ...
+    @property
+    def expires_us(self) -> int | None: ...
+    @property
+    def revoked_us(self) -> int | None: ...
+
+
+def key_changed(action: str, actor: str, key: StoredKey) -> Event:
+    """A key was made or revoked; ``key`` is as it stands with that."""
+    return Event(action, actor, key.id, "ok", key_facts(key))
+
+
+def key_facts(key: StoredKey) -> dict[str, Fact]:
+    """What the record of a change says of a key."""
+    return {
+        "tenant": key.tenant,
+        "name": key.name,
+        "models": None if key.models is None else ",".join(key.models),
+        "created_us": key.created_us,
+        "expires_us": key.expires_us,
+        "revoked_us": key.revoked_us,
+    }
 
 
 def request_done(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) -> Event:
@@ -80,7 +121,7 @@ def request_done(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) ->
     ``extra`` may add facts of the edge (endpoint, status, content digests).
     """
     fields: dict[str, Fact] = dict(extra or {})
-    for name in ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state"):
+    for name in ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state", *TIMES):
         fields[name] = getattr(entry, name)
     return Event(REQUEST, f"key:{entry.key_id}", entry.job, entry.outcome, fields)
 

@@ -7,20 +7,23 @@ The proof runs from ``trust init`` to the last request, in this order:
 2. A chain of the site recorded that installation: the same bundle id, and the head of that custody log.
 3. Every head that a chain noted of another when it was opened is still in that other chain: none was removed, cut back
    or begun anew.
-4. Every closed ledger entry has its record with the same counts, and every such record its entry.
+4. Every closed ledger entry has its record with the same counts and times, and every such record its entry.
+5. The sums that budgets are checked against are those of the entries, and every key of the database is as its records
+   say: :mod:`plugsky.audit.key_proof`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from plugsky.audit.events import COUNTS, ClosedEntry
+from plugsky.audit.events import COUNTS, TIMES, ClosedEntry, StoredKey
+from plugsky.audit.key_proof import keys_speak
 from plugsky.audit.trail import Record
 from plugsky_bundles.chain_lines import Position
 from plugsky_bundles.errors import printable
 
 MAX_TOLD: Final = 20
-_COMPARED: Final = ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "state")
+_COMPARED: Final = ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state", *TIMES)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,23 @@ class Mention:
     position: Position
 
 
+class MonthSums(Protocol):
+    """A tenant's sums of one month in tokens, as ``access.ledger`` gives them."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def month(self) -> str: ...
+    @property
+    def used(self) -> int: ...
+    @property
+    def reserved(self) -> int: ...
+    @property
+    def used_by_entries(self) -> int: ...
+    @property
+    def reserved_by_entries(self) -> int: ...
+
+
 @dataclass
 class Evidence:
     """All that was read. ``positions`` holds, by chain and number, the hashes of the lines that mentions ask for."""
@@ -66,6 +86,9 @@ class Evidence:
     mentions: list[Mention] = field(default_factory=list)
     positions: dict[str, dict[int, str]] = field(default_factory=dict)
     entries: dict[str, ClosedEntry] = field(default_factory=dict)
+    sums: tuple[MonthSums, ...] = ()
+    keys: tuple[StoredKey, ...] = ()
+    key_changes: list[Record] = field(default_factory=list)
 
     def wanted(self, chain: str) -> frozenset[int]:
         """The numbers of the lines of ``chain`` that other chains noted."""
@@ -81,6 +104,13 @@ def prove(evidence: Evidence) -> tuple[list[str], list[str]]:
         _installation(custody, evidence.installs, links, problems)
     _mentions(evidence, links, problems)
     _ledger(evidence, links, problems)
+    problems.extend(_some([sentence for sums in evidence.sums for sentence in _wrong_sums(sums)]))
+    wrong = keys_speak(evidence.keys, evidence.key_changes, evidence.requests, evidence.settled_before_us)
+    problems.extend(_some(wrong))
+    if not wrong:
+        links.append(
+            f"the API keys of the database ({len(evidence.keys)}) are as the records of their making and end say"
+        )
     return links, problems
 
 
@@ -147,6 +177,7 @@ def _ledger(evidence: Evidence, links: list[str], problems: list[str]) -> None:
             wrong.append(f"{where} is recorded a second time")
         recorded.add(record.subject)
         differing = [name for name in _COMPARED if record.fields.get(name) != _told(getattr(entry, name))]
+        differing += ["outcome"] if record.outcome != _told(entry.outcome) else []
         if differing:
             wrong.append(f"{where} differs from its ledger entry in {', '.join(differing)}")
     missing = [
@@ -161,8 +192,20 @@ def _ledger(evidence: Evidence, links: list[str], problems: list[str]) -> None:
         tokens = sum(entry.prompt_tokens + entry.completion_tokens for entry in evidence.entries.values())
         links.append(
             f"{len(recorded)} closed ledger entries ({tokens} tokens) and {len(evidence.requests)} request records: "
-            "each has the other, with equal counts"
+            "each has the other, with equal counts and times"
         )
+
+
+def _wrong_sums(sums: MonthSums) -> Iterator[str]:
+    for name, kept, made in (
+        ("used", sums.used, sums.used_by_entries),
+        ("reserved", sums.reserved, sums.reserved_by_entries),
+    ):
+        if kept != made:
+            yield (
+                f"the budget of tenant {printable(sums.tenant)} in {printable(sums.month)} counts {kept} tokens as "
+                f"{name}, and its ledger entries {made}"
+            )
 
 
 def _told(value: object) -> object:

@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from plugsky.audit.events import HEAD_PREFIX, INSTALL, OPEN, REQUEST, ClosedEntry
-from plugsky.audit.proof import Custody, Evidence, InstalledBundle, Mention, prove
+from plugsky.audit.events import HEAD_PREFIX, INSTALL, KEY_CREATE, KEY_REVOKE, OPEN, REQUEST, ClosedEntry, StoredKey
+from plugsky.audit.proof import Custody, Evidence, InstalledBundle, Mention, MonthSums, prove
 from plugsky.audit.trail import CHAIN_FILE, Record, as_record, chain_names
 from plugsky_bundles.chain_lines import Line, Position
 from plugsky_bundles.chain_verify import verify_chain
@@ -46,21 +46,30 @@ class SiteVerdict:
         return not self.problems
 
 
+class Books(Protocol):
+    """The site's ledger."""
+
+    def closed(self) -> Iterable[ClosedEntry]: ...
+
+    def sums(self) -> Iterable[MonthSums]: ...
+
+
 def verify_site(
     audit: Path,
     site_keyid: str | None,
     custodians: Collection[str],
     generations: Sequence[tuple[InstalledBundle, Path]],
-    entries: Callable[[], Iterable[ClosedEntry]],
+    books: Books,
+    keys: Iterable[StoredKey],
     settled_before_us: int,
 ) -> SiteVerdict:
     """The verdict on the site whose chains lie under ``audit``.
 
     ``custodians`` are the keyids that the trusted root lets sign custody; ``generations`` come with the path of their
-    custody log, oldest first. ``entries`` reads the ledger's closed entries; it is called after the chains were read.
-    Of those, the ones settled before ``settled_before_us`` must have their record by now.
+    custody log, oldest first. ``keys`` were read before this was called, and ``books`` are read after the chains were.
+    Entries settled before ``settled_before_us`` must have their record by now.
     """
-    evidence = Evidence(settled_before_us=settled_before_us)
+    evidence = Evidence(settled_before_us=settled_before_us, keys=tuple(keys))
     findings = []
     for generation, log in generations:
         finding, custody = _custody(generation, log, custodians)
@@ -69,7 +78,8 @@ def verify_site(
     names = chain_names(audit)
     findings.extend(_chain(audit, name, site_keyid, evidence) for name in names)
     evidence.positions = {name: _lines(audit / name / CHAIN_FILE, evidence.wanted(name)) for name in names}
-    evidence.entries = {entry.job: entry for entry in entries()}
+    evidence.entries = {entry.job: entry for entry in books.closed()}
+    evidence.sums = tuple(books.sums())
     links, problems = prove(evidence)
     if site_keyid is None:
         problems = ["the site has no key, so nothing says that its chains are its own", *problems]
@@ -94,6 +104,8 @@ def _chain(audit: Path, name: str, site_keyid: str | None, evidence: Evidence) -
             evidence.requests.append(record)
         elif record.action == INSTALL:
             evidence.installs.append(record)
+        elif record.action in (KEY_CREATE, KEY_REVOKE):
+            evidence.key_changes.append(record)
         elif record.action == OPEN:
             evidence.mentions.extend(_mentions(record))
 
