@@ -12,7 +12,7 @@ from appliance.proven_site import ProvenSite
 from plugsky.access.keys import KeyRecord
 from plugsky.access.ledger import Ledger
 from plugsky.admin.provenance import custodians, verify_trail
-from plugsky.admin.recovery import recover
+from plugsky.admin.recovery import recover, say_damage
 from plugsky.audit import AuditLog, events, log, trail
 from plugsky.audit.verify import SiteVerdict
 
@@ -293,6 +293,36 @@ def test_after_a_kill_the_next_start_completes_ledger_and_trail(site: ProvenSite
     assert site.ledger.report().open_reservations == 0
     again = recover(site.paths, site.ledger, site.gateway)
     assert (again.reservations, again.records) == (0, 0)
+
+
+DAMAGES: dict[str, tuple[Callable[[ProvenSite], None], str]] = {
+    "a line changed": (
+        lambda s: edit(chain(s, "gateway"), b'"completion_tokens":20', b'"completion_tokens":2'),
+        "the line before it, or its link to that line, was changed",
+    ),
+    "the chain removed": (
+        lambda s: shutil.rmtree(chain(s, "gateway").parent),
+        "stood at line",
+    ),
+    "nothing": (lambda _s: None, ""),
+}
+
+
+@pytest.mark.parametrize(("damage", "told"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_gateway_says_at_its_start_what_is_wrong_with_its_chain(
+    site: ProvenSite, caplog: pytest.LogCaptureFixture, damage: Callable[[ProvenSite], None], told: str
+):
+    with AuditLog.open(site.paths, "cli", site.clock):
+        site.gateway.close()
+    damage(site)
+    site.gateway = AuditLog.open(site.paths, "gateway", site.clock)
+    say_damage(site.paths, site.gateway.name)
+    if told:
+        (said,) = caplog.messages
+        assert f"the audit chain {site.gateway.name} is damaged" in said
+        assert told in said
+    else:
+        assert caplog.messages == []
 
 
 def test_a_clock_that_steps_back_doubles_no_record(site: ProvenSite):

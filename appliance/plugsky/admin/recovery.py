@@ -8,6 +8,7 @@ Clocks may step back, so no time decides whether an entry has its record: the wh
 entries are asked about, and generously.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,9 +17,14 @@ from plugsky.access.ledger import Ledger, LedgerRow
 from plugsky.admin.views import moment
 from plugsky.audit import events, trail
 from plugsky.audit.log import AuditLog
+from plugsky.audit.site_key import known_site_keyid
+from plugsky.audit.verify import verify_continued
 from plugsky.core.paths import SitePaths
 from plugsky_bundles.chain import being_written
 
+MAX_CHAIN: Final = 64 << 20
+"""Bytes of a chain that are verified before the first request; a longer one would hold up the start."""
+_log: Final = logging.getLogger(__name__)
 MARGIN_US: Final = 600_000_000
 """How much older than its chain's newest request an entry without a record may be; far above what the queue allows."""
 
@@ -39,6 +45,17 @@ def recover(paths: SitePaths, ledger: Ledger, audit: AuditLog) -> Recovered:
     for future in [audit.append(*events.request_done(row)) for row in late]:
         future.result()
     return Recovered(len(reservations), len(late))
+
+
+def say_damage(paths: SitePaths, name: str) -> None:
+    """Logs what speaks against the chain that this process continues. It serves all the same: a damaged chain stays
+    damaged, and whoever damages one must not decide whether the site works.
+    """
+    if (paths.audit / name / trail.CHAIN_FILE).stat().st_size > MAX_CHAIN:
+        _log.warning("the audit chain %s is longer than %d MiB, not verified at start", name, MAX_CHAIN >> 20)
+        return
+    for problem in verify_continued(paths.audit, name, known_site_keyid(paths)):
+        _log.error("the audit chain %s is damaged: %s. Next: plugsky audit verify", name, problem)
 
 
 def _orphans(paths: SitePaths, own: str) -> list[str]:

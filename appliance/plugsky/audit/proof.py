@@ -152,13 +152,18 @@ def _installation(custody: Custody, installs: Iterable[Record], links: list[str]
     )
 
 
-def _mentions(evidence: Evidence, links: list[str], problems: list[str]) -> None:
-    broken = [
+def broken_mentions(evidence: Evidence) -> list[str]:
+    """The heads that chains noted of each other and that are not where they were."""
+    return [
         f"{mention.chain} stood at line {mention.position.seq} when {mention.by} was opened (line {mention.seq}), and "
         f"that line is {'gone: the chain was removed, cut or replaced' if found is None else 'another now'}"
         for mention in evidence.mentions
         if (found := evidence.positions.get(mention.chain, {}).get(mention.position.seq)) != mention.position.hash
     ]
+
+
+def _mentions(evidence: Evidence, links: list[str], problems: list[str]) -> None:
+    broken = broken_mentions(evidence)
     problems.extend(_some(broken))
     if evidence.mentions and not broken:
         links.append(f"{len(evidence.mentions)} heads that chains noted of each other are all in place")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from plugsky.audit.events import HEAD_PREFIX, INSTALL, KEY_CREATE, KEY_REVOKE, OPEN, REQUEST, ClosedEntry, StoredKey
-from plugsky.audit.proof import Custody, Evidence, InstalledBundle, Mention, MonthSums, prove
-from plugsky.audit.trail import CHAIN_FILE, Record, as_record, chain_names
+from plugsky.audit.proof import Custody, Evidence, InstalledBundle, Mention, MonthSums, broken_mentions, prove
+from plugsky.audit.trail import CHAIN_FILE, Record, as_record, chain_names, records
+from plugsky.core.errors import PlugskyError
 from plugsky_bundles.chain_lines import Line, Position
 from plugsky_bundles.chain_verify import verify_chain
 from plugsky_bundles.errors import BundleError
@@ -92,6 +93,30 @@ def verify_site(
         if finding.unsigned
     ]
     return SiteVerdict(tuple(findings), (*links, *late), (*broken, *problems))
+
+
+def verify_continued(audit: Path, name: str, site_keyid: str | None) -> tuple[str, ...]:
+    """What speaks against a chain that its process has just opened again: a place where it is damaged, or that another
+    chain saw it stand where it does not. Of the other chains only the newest notes are read.
+    """
+    evidence = Evidence(settled_before_us=0)
+    finding = _chain(audit, name, site_keyid, evidence)
+    evidence.mentions = [
+        mention for other in chain_names(audit) if other != name for mention in _newest_mention(audit, other, name)
+    ]
+    evidence.positions = {name: _lines(audit / name / CHAIN_FILE, evidence.wanted(name))}
+    return (*([] if finding.ok else [finding.problem]), *broken_mentions(evidence))
+
+
+def _newest_mention(audit: Path, by: str, of: str) -> list[Mention]:
+    try:
+        for record in records(audit, by):
+            found = [mention for mention in _mentions(record) if mention.chain == of] if record.action == OPEN else []
+            if found:
+                return found
+    except PlugskyError:
+        return []  # that chain is damaged: its own process says so
+    return []
 
 
 def _chain(audit: Path, name: str, site_keyid: str | None, evidence: Evidence) -> ChainFinding:

@@ -18,7 +18,7 @@ import uvicorn
 from plugsky.access.ledger import Ledger
 from plugsky.admin.call_server import CallServer
 from plugsky.admin.first_use import opened_state
-from plugsky.admin.recovery import recover
+from plugsky.admin.recovery import recover, say_damage
 from plugsky.audit import AuditLog
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -86,6 +86,7 @@ async def _run(
             AuditLog.open, paths, PROCESS, clock, serve_without_audit=policy.serve_without_audit
         )
         stack.push_async_callback(asyncio.to_thread, audit.close)
+        await asyncio.to_thread(say_damage, paths, audit.name)
         state = opened_state(paths, clock)
         database, keys = await asyncio.to_thread(stack.enter_context, state)
         ledger = Ledger(database, clock, audit.name)
