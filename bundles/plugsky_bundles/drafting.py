@@ -19,7 +19,7 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetF
 
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.entries import collect_entries
-from plugsky_bundles.errors import BlobMissing, ExistsError, MetadataMissing
+from plugsky_bundles.errors import BlobMissing, ExistsError, KeyUnusable, MetadataMissing
 from plugsky_bundles.format import (
     CUSTODY,
     MAX_TARGETS_METADATA,
@@ -132,7 +132,11 @@ def write_draft(
 
 
 def read_draft(bundle: Bundle, root: Root) -> Draft:
-    """Read a draft, signed or not, and check all but signatures, so that nobody signs what a site would refuse."""
+    """Read a draft, signed or not, and check all but signatures, so that nobody signs what a site would refuse.
+
+    Raises KeyUnusable for one that waits for the keys of another root than ``root``, and the VerificationError of what
+    is wrong otherwise.
+    """
     version = _version(bundle)
     name = f"{METADATA}/{version}.targets.json"
     metadata: dict[str, Metadata[Targets]] = {}
@@ -145,6 +149,13 @@ def read_draft(bundle: Bundle, root: Root) -> Draft:
             raise malformed(what, f"it says that it is version {signed.version}")
         channel = check_common(signed, channel, what)
     top = metadata["targets"].signed
+    wanted = set() if top.delegations is None else set(top.delegations.keys)
+    if wanted and wanted.isdisjoint(root.roles["targets"].keyids):
+        raise KeyUnusable(
+            f"{bundle.path} was built with another trust directory",
+            "its releases are to be signed by other keys than those of this one",
+            "Name the trust directory that it was built with, by --trust, or build it again",
+        )
     check_delegations(root, top, name)
     entries, lists = collect_entries(bundle, {role: metadata[role].signed for role in ROLES})
     built = stamp(parse_stamp(top.unrecognized_fields.get(BUILT), name))

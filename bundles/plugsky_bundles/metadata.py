@@ -126,7 +126,7 @@ def count_signatures(delegators: Collection[Root], role: str, metadata: Metadata
     SignatureUnknown, SignatureInvalid or ThresholdNotMet.
     """
     if not metadata.signatures:
-        raise SignatureMissing(f"{what} is not signed", "it carries no signature", "Run `plugsky trust sign` on it")
+        raise SignatureMissing(f"{what} is not signed", "it carries no signature", _more_signatures(role))
     known = {keyid for delegator in delegators for keyid in delegator.roles[role].keyids}
     for keyid in metadata.signatures:
         if keyid not in known:
@@ -149,9 +149,16 @@ def count_signatures(delegators: Collection[Root], role: str, metadata: Metadata
             raise ThresholdNotMet(
                 f"{what} is signed by too few",
                 f"{len(result.signed)} of the {result.threshold} signatures that {role} needs",
-                "Have more of its signers run `plugsky trust sign`",
+                _more_signatures(role),
             )
     return tuple(sorted(good))
+
+
+def _more_signatures(role: str) -> str:
+    """What to do about a missing signature: people sign releases only; the rest was signed before it travelled."""
+    if role in (Root.type, Snapshot.type, Timestamp.type):
+        return "Copy the bundle again from its source"
+    return "Have more of its signers run `plugsky trust sign`, where it is built"
 
 
 def check_root(root: Root, what: str) -> None:

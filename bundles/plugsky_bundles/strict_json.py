@@ -75,7 +75,7 @@ def nesting(data: bytes) -> int:
 
 
 def malformed(what: str, why: str) -> MalformedMetadata:
-    return MalformedMetadata(f"{what} is malformed", why, "Do not use it; ask its builder for another copy")
+    return MalformedMetadata(f"{what} is malformed", why, "Do not use it; get another copy from where it came from")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """The next line of a failure or of a success: a command that works when it is typed, or words that are none."""
 
 import shlex
+from types import SimpleNamespace
 
 import pytest
 import typer
 
+from plugsky.admin import health
+from plugsky.admin.api import ModelView
 from plugsky.cli import app as cli
 from plugsky.cli import bundle, next_line
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
+from plugsky.core.paths import SitePaths
 from plugsky_bundles.errors import Busy
 
 TOP = typer.main.get_command(cli.app)
@@ -76,3 +80,15 @@ def test_a_weak_passphrase_is_taken_with_a_warning(tmp_path, capsys, secret, mod
     told = capsys.readouterr().err
     assert ("warning:" in told) is warned
     assert secret not in told
+
+
+def test_an_engine_that_came_back_serves_and_is_no_failure(tmp_path):
+    def state_of(state):
+        model = ModelView("m", "generate", 1, 1, "MIT", (), "a" * 64, state)
+        home = SimpleNamespace(
+            uptime_s=1.0, models=(model,), traffic=None, isolation=SimpleNamespace(proven=True, findings=())
+        )
+        findings = {one.check: one for one in health.running_findings(home, SitePaths.at(tmp_path))}
+        return findings["engine m"].state
+
+    assert [state_of(state) for state in ("ready", "suspect", "crashed")] == ["ok", "ok", "failed"]

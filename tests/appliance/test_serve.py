@@ -239,6 +239,6 @@ def test_it_ends_in_good_order_when_asked(tmp_path, chat_model, number, code):
     with served(site, expect=code) as (process, _):
         process.send_signal(number)
         process.wait(60)
-    assert not site.admin_socket.exists()
-    assert not site.gateway_socket.exists()
+    assert not site.run.exists()
+    assert not site.run_link.is_symlink()
     assert ask(site, "audit", "verify")["ok"]

@@ -31,6 +31,7 @@ from plugsky_bundles.format import MAX_CHUNK, FileEntry, blob_path
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.state import Revocations
+from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
 from plugsky_bundles.verify import verify_metadata
 
@@ -112,6 +113,23 @@ def test_custody_signed_by_a_stranger_is_refused_by_the_full_read(forge, tmp_pat
     with pytest.raises(KeyUnusable, match="belongs to someone else"):
         seal(forge, bundle)
     assert not (bundle / "metadata/timestamp.json").exists()
+
+
+def test_another_trust_directory_is_said_to_be_one(forge, tmp_path):
+    bundle = forge.draft()
+    other = Forge(tmp_path / "other")
+    for attempt in (sign, seal):
+        with pytest.raises(KeyUnusable, match="another trust directory"):
+            attempt(other, bundle)
+
+
+def test_nobody_is_asked_to_sign_what_the_build_machine_signs(forge):
+    bundle = forge.sealed()
+    timestamp = bundle / "metadata/timestamp.json"
+    timestamp.write_bytes(encode({**json.loads(timestamp.read_text()), "signatures": []}))
+    with pytest.raises(SignatureMissing) as refused:
+        verify(forge, bundle)
+    assert refused.value.next == "Copy the bundle again from its source"
 
 
 def test_an_unsigned_draft_is_not_sealed(forge):

@@ -24,6 +24,7 @@ from plugsky.admin.api import (
     UsageReport,
 )
 from plugsky.admin.call_client import CallClient
+from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 
@@ -39,7 +40,7 @@ class AdminClient:
                 ErrorKind.UNREACHABLE,
                 f"the site at {root} is not running",
                 why=f"{socket}: {why}",
-                next=f"plugsky serve --root {root}",
+                next=command_line("serve", "--root", root),
             )
 
         try:

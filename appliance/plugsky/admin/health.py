@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from plugsky.admin.api import Home
+from plugsky.core.commands import command_line
 from plugsky.core.paths import SitePaths
 
 State = Literal["ok", "warning", "failed"]
@@ -56,15 +57,20 @@ def _loads(library: str) -> bool:
 def running_findings(home: Home | None, paths: SitePaths) -> Iterator[Finding]:
     """What the running site says of itself; ``home`` is None when nobody answers."""
     if home is None:
-        yield Finding("running", "warning", "the site is not running", f"plugsky serve --root {paths.root}")
+        yield Finding("running", "warning", "the site is not running", command_line("serve", "--root", paths.root))
         return
     yield Finding("running", "ok", f"for {home.uptime_s:.0f} s")
     for model in home.models:
-        good = model.state in ("ready", "loading")
+        good = model.state in ("ready", "loading", "suspect")  # suspect: it serves, and crashed a short while ago
         detail = f"{model.state}{f': {model.problem}' if model.problem else ''}"
-        yield Finding(f"engine {model.id}", "ok" if good else "failed", detail, "" if good else "see the site's log")
+        yield Finding(
+            f"engine {model.id}",
+            "ok" if good else "failed",
+            detail,
+            "" if good else f"read {paths.logs / f'engine-{model.id}.log'}",
+        )
     if home.traffic is None:
-        yield Finding("gateway", "failed", "it does not answer", "see the site's log")
+        yield Finding("gateway", "failed", "it does not answer", f"read {paths.logs / 'gateway.log'}")
     else:
         yield Finding("gateway", "ok", f"{home.traffic.requests} requests, {home.traffic.failed} failed")
     if home.isolation.proven:

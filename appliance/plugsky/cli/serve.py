@@ -12,7 +12,7 @@ from plugsky.cli.process_log import log_to_stderr
 from plugsky.cli.site import Site
 from plugsky.core import settings
 from plugsky.core.errors import ExitCode
-from plugsky.core.listeners import announce, private_directory
+from plugsky.core.listeners import announce, private_directory, withdraw
 from plugsky.core.locks import only_one
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.processes import die_with_parent
@@ -58,7 +58,10 @@ def serve(
         private_directory(paths.run)
         announce(paths)
         log_to_stderr()
-        interrupted = asyncio.run(Site(paths, chosen, EffectivePolicy()).run(ready))
+        try:
+            interrupted = asyncio.run(Site(paths, chosen, EffectivePolicy()).run(ready))
+        finally:
+            withdraw(paths)
     if interrupted:
         say("Interrupted; everything has ended in good order.")
         raise typer.Exit(ExitCode.INTERRUPTED)

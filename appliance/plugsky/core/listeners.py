@@ -10,6 +10,7 @@ that nobody listens on any more, and never takes the place of a living one or of
 
 import errno
 import os
+import shlex
 import socket
 import stat
 from pathlib import Path
@@ -126,7 +127,7 @@ def private_directory(path: Path) -> None:
             ErrorKind.FORBIDDEN,
             f"The socket directory {path} is not safe.",
             why="it belongs to another user, or others may write in it",
-            next=f"look at who made it, then: rm -r {path}",
+            next=f"look at who made it, then: {shlex.join(['rm', '-r', str(path)])}",
         )
 
 
@@ -138,6 +139,22 @@ def announce(paths: SitePaths) -> None:
     new.replace(paths.run_link)
 
 
+def withdraw(paths: SitePaths) -> None:
+    """Take back what :func:`announce` and the sockets of a site that has ended leave behind: nothing is to stay.
+
+    A directory that somebody else made, or that holds what is not ours, is left.
+    """
+    paths.run_link.unlink(missing_ok=True)
+    for directory in (paths.run / "engines", paths.run):
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS):
+                raise
+
+
 def _make_way(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
@@ -147,7 +164,10 @@ def _make_way(path: Path) -> None:
         except ConnectionRefusedError as error:
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise PlugskyError(
-                    ErrorKind.CONFLICT, f"{path} is no socket.", why="something else was put there", next=f"rm {path}"
+                    ErrorKind.CONFLICT,
+                    f"{path} is no socket.",
+                    why="something else was put there",
+                    next=shlex.join(["rm", str(path)]),
                 ) from error
             path.unlink(missing_ok=True)
             return
