@@ -25,7 +25,7 @@ from plugsky_builder.pack import Material, Packer
 from plugsky_builder.recipe import Recipe
 from plugsky_bundles.atomic import out_of_space, sync_directory
 from plugsky_bundles.drafting import SIGNED_ROLES, read_draft, write_draft
-from plugsky_bundles.errors import DigestMismatch, ExistsError, NoSpace, NotFound, VerificationError
+from plugsky_bundles.errors import DigestMismatch, ExistsError, KeyUnusable, NoSpace, NotFound, VerificationError
 from plugsky_bundles.format import METADATA, MIB, REVOCATIONS, blob_path, bundle_dirname, check_target_paths, content_id
 from plugsky_bundles.locks import locked
 from plugsky_bundles.media import open_bundle
@@ -137,7 +137,7 @@ def _is_whole(path: Path, trust: TrustDir, found: str, now: datetime) -> bool:
     try:
         bundle = open_bundle(path)
         draft = read_draft(bundle, trust.root)
-    except (NotFound, VerificationError):
+    except (NotFound, KeyUnusable, VerificationError):
         return False
     blobs = (blob for entry in draft.entries.values() for blob in entry.blobs)
     return (
