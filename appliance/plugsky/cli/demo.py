@@ -21,9 +21,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from plugsky.cli.demo_place import LOCK, STEPS_LOCK, check_whole, claim, clear
+from plugsky.cli.options import path
 from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
 from plugsky.core import env, settings
 from plugsky.core.clock import SystemClock, rfc3339
+from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.locks import one_after_another, only_one
 from plugsky.core.paths import data_directory
@@ -38,8 +41,12 @@ READY_TIMEOUT_S: Final = 120
 
 @app.command()
 def demo(
-    directory: Annotated[Path | None, typer.Option("--dir", help="Where everything goes. Default: the cache.")] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", parser=path, metavar="PATH", help="Where everything goes. Default: the cache."),
+    ] = None,
     question: Annotated[str, typer.Option("--question", help="What to ask the model.")] = QUESTION,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove what an earlier demo made there, and begin.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Walk the main job: trust, build, sign, seal, verify, install, serve, ask, report, verify the trail.
@@ -47,11 +54,14 @@ def demo(
     Example: plugsky demo --dir /tmp/plugsky-demo
     """
     place = (directory or settings.load().values.cache / "demo").absolute()
-    place.mkdir(parents=True, exist_ok=True)
+    claim(place)
     with (
-        only_one(place / "lock", f"A demo runs in {place}", next="wait for it, or choose another --dir"),
-        one_after_another(place / "steps.lock", _say_what_is_waited_for) as held,
+        only_one(place / LOCK, f"A demo runs in {place}", next="wait for it, or choose another --dir"),
+        one_after_another(place / STEPS_LOCK, _say_what_is_waited_for) as held,
     ):
+        if fresh:
+            clear(place)
+        check_whole(place)
         walk = Walk(place, held)
         told = _steps(walk, question)
     if as_json:
@@ -114,7 +124,7 @@ class Walk:
             pass_fds=(self.held,),
         )
         if done.returncode:
-            raise StepError(shown, done.returncode)
+            raise StepError(self.place, shown, done.returncode)
         return done.stdout
 
     def json(self, *command: str | Path, program: tuple[str | Path, ...] = ()) -> dict[str, Any]:
@@ -126,9 +136,12 @@ class Walk:
 class StepError(PlugskyError):
     """A command of the demo failed; it has said why itself."""
 
-    def __init__(self, command: str, code: int) -> None:
+    def __init__(self, place: Path, command: str, code: int) -> None:
         super().__init__(
-            ErrorKind.INTERNAL, f"`{command}` ended with {code}.", next="mend that, then run the demo again"
+            ErrorKind.INTERNAL,
+            f"`{command}` ended with {code}.",
+            why="it has said why above; what was made before it is kept, unless --fresh is given",
+            next=command_line("demo", "--dir", place),
         )
         self._code = code
 
@@ -196,7 +209,7 @@ def _ask(walk: Walk, plugsky: tuple[Path, ...], base_url: str, question: str) ->
             words, env=environment, stdout=subprocess.PIPE, text=True, check=False, pass_fds=(walk.held,)
         )
         if done.returncode:
-            raise StepError(f"python {client.name}", done.returncode)
+            raise StepError(walk.place, f"python {client.name}", done.returncode)
     return done.stdout.strip()
 
 
@@ -233,7 +246,7 @@ def _served(walk: Walk, plugsky: tuple[Path, ...]) -> Iterator[str]:
         if not ready:
             code = process.wait() or 1
             say(log.read_text().rstrip())
-            raise StepError("plugsky serve", code)
+            raise StepError(walk.place, "plugsky serve", code)
         base_url: str = json.loads(ready)["base_url"]
         say(f"    {base_url}")
     try:
@@ -242,17 +255,17 @@ def _served(walk: Walk, plugsky: tuple[Path, ...]) -> Iterator[str]:
         process.terminate()
         code = process.wait(READY_TIMEOUT_S)
     if code:
-        raise StepError("plugsky serve", code)
+        raise StepError(walk.place, "plugsky serve", code)
 
 
 def _say_what_is_waited_for() -> None:
     say("Waiting for the last command of a demo that was killed here.")
 
 
-def _throwaway_passphrase(path: Path) -> None:
+def _throwaway_passphrase(file: Path) -> None:
     """A random passphrase for keys that guard nothing: the demo's bundle never leaves this machine."""
-    if not path.exists():
-        write_file(path, secrets.token_urlsafe(24).encode() + b"\n", mode=0o600)
+    if not file.exists():
+        write_file(file, secrets.token_urlsafe(24).encode() + b"\n", mode=0o600)
 
 
 def _short(part: str | Path, place: Path) -> str:
