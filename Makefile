@@ -15,7 +15,7 @@ setup: ## Make .venv complete: packages by hash, llama.cpp compiled once, the pl
 	@$(PYTHON) appliance/setup
 
 demo: setup ## Build, sign, verify, install and serve a bundle, then ask its model a question
-	@PLUGSKY_WHEELHOUSE="$(WHEELS)" $(BIN)/plugsky demo
+	@PLUGSKY_WHEELHOUSE="$(WHEELS)" $(BIN)/plugsky demo --dir .demo
 
 test: check ## All checks and all tests that this machine can run; says what was skipped and why
 	$(BIN)/pytest --cov --cov-report=term
