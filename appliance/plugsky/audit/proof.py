@@ -3,7 +3,7 @@
 The proof runs from ``trust init`` to the last request, in this order:
 
 1. The custody log of a generation begins with ``trust.init``, names the root by which this generation was verified,
-   and the content that the generation consists of.
+   and the content that the generation was installed from.
 2. A chain of the site recorded that installation: the same bundle id, and the head of that custody log.
 3. Every head that a chain noted of another when it was opened is still in that other chain: none was removed, cut back
    or begun anew.
@@ -129,7 +129,7 @@ def _origin(custody: Custody, links: list[str], problems: list[str]) -> None:
         return
     links.append(
         f"the custody log from trust init ({first.get('at', '')}) on names root {generation.root_fingerprint[:16]} and "
-        f"content {generation.content_id[:16]}, which {name} was verified by and consists of"
+        f"content {generation.content_id[:16]}, which {name} was verified by and installed from"
     )
 
 

@@ -36,7 +36,7 @@ EXIT_CODES: Final = {
     ExitCode.REFUSED_BY_POLICY: "refused by policy",
     ExitCode.NOT_FOUND: "not found",
     ExitCode.UNREACHABLE: "unreachable, busy, overloaded or still loading; the same command may succeed later",
-    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C, or by SIGTERM while installing",
     ExitCode.READER_GONE: "whoever read the output closed it before the end, as `| head` does",
 }
 """What each exit code means, for ``plugsky help exit-codes`` and the generated page."""
