@@ -89,6 +89,15 @@ def test_it_answers_and_every_command_sees_the_same_site(paths, client):
     assert findings[f"engine {MODEL}"]["state"] == "ok"
 
 
+def test_a_client_is_told_the_context_that_is_served_also_before_the_first_request(tmp_path, chat_model):
+    site = install_site(tmp_path, chat_model)
+    with served(site, "--context", 512) as (_, base_url):
+        key = ask(site, "key", "create", "--tenant", "lab")["secret"]
+        with OpenAI(base_url=base_url, api_key=key) as client:
+            assert client.models.retrieve(MODEL).context_length == 512
+        assert ask(site, "model", "list")["models"][0]["context"] == 512
+
+
 def test_people_read_the_same_in_words(paths, client):
     say_hello(client)
     for words, expected in (

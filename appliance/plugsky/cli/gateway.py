@@ -27,6 +27,7 @@ def run(
         int | None,
         typer.Option("--generation", min=1, help="Serve this generation's models. Default: the current one's."),
     ] = None,
+    context: Annotated[int | None, typer.Option("--context", min=256, help="KV cells an engine is given.")] = None,
     exit_with_parent: ParentOption = None,
 ) -> None:
     """Serve the site's API on the socket handed over as descriptor 3.
@@ -36,4 +37,4 @@ def run(
     if exit_with_parent is not None and not die_with_parent(exit_with_parent):
         raise typer.Exit(ExitCode.FAILED)
     log_to_stderr()
-    gateway.run(existing_site(root), inherited_listener(), EffectivePolicy(), generation)
+    gateway.run(existing_site(root), inherited_listener(), EffectivePolicy(), generation, context)

@@ -160,7 +160,11 @@ class Site:
         )
 
     def _gateway_command(self) -> tuple[str, ...]:
-        options = {"--root": str(self._paths.root), "--exit-with-parent": str(os.getpid())}
+        options = {
+            "--root": str(self._paths.root),
+            "--exit-with-parent": str(os.getpid()),
+            "--context": str(self._settings.context),
+        }
         if self._generation is not None:
             options["--generation"] = str(self._generation.number)
         return (sys.executable, "-m", "plugsky", "gateway", "run", *(word for pair in options.items() for word in pair))

@@ -42,21 +42,28 @@ MAX_HEADERS: Final = 32 << 10
 _log: Final = logging.getLogger(__name__)
 
 
-def run(paths: SitePaths, listener: socket.socket, policy: EffectivePolicy, generation: int | None = None) -> None:
+def run(
+    paths: SitePaths,
+    listener: socket.socket,
+    policy: EffectivePolicy,
+    generation: int | None = None,
+    context: int | None = None,
+) -> None:
     """Serve the site's API on ``listener`` until told to stop, with the models of ``generation`` or the current one.
 
+    ``context`` is how many tokens an engine is given at most; until an engine says so itself, clients are told that.
     Raises :class:`PlugskyError` when it cannot begin.
     """
     check_listener(listener, policy)
-    models = {entry.id: _served(entry) for entry in catalogue.models(paths, generation)}
+    models = {entry.id: _served(entry, context) for entry in catalogue.models(paths, generation)}
     asyncio.run(_run(paths, listener, policy, models))
 
 
-def _served(entry: ModelEntry) -> ServedModel:
+def _served(entry: ModelEntry, context: int | None) -> ServedModel:
     return ServedModel(
         id=entry.id,
         digest=entry.sha256,
-        context=entry.context,
+        context=entry.context if context is None else min(entry.context, context),
         mode=entry.mode,
         licence=entry.licence,
         languages=entry.languages,
