@@ -33,7 +33,17 @@ _UV: Final = (
 )
 SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime.txt": ("pyproject.toml",),
-    "dev.txt": ("pyproject.toml", "--group", "dev", "--constraints", "bundles/locks/runtime.txt"),
+    "dev.txt": (
+        "pyproject.toml",
+        "--extra",
+        "build",
+        "--extra",
+        "hsm",
+        "--group",
+        "dev",
+        "--constraints",
+        "bundles/locks/runtime.txt",
+    ),
     "build.txt": ("bundles/locks/build.in",),
 }
 """Each lock and the arguments of ``uv pip compile`` that make it, in the order in which they depend on each other."""

@@ -19,24 +19,20 @@ from typing import Final
 
 from tuf.api.metadata import Targets
 
-from plugsky_builder import assets, model_parts, wheels
 from plugsky_builder.cache import Cache
+from plugsky_builder.gather import gather
 from plugsky_builder.pack import Material, Packer
 from plugsky_builder.recipe import Recipe
 from plugsky_bundles.atomic import out_of_space, sync_directory
 from plugsky_bundles.drafting import SIGNED_ROLES, read_draft, write_draft
 from plugsky_bundles.errors import DigestMismatch, ExistsError, KeyUnusable, NoSpace, NotFound, VerificationError
-from plugsky_bundles.format import METADATA, MIB, REVOCATIONS, blob_path, bundle_dirname, check_target_paths, content_id
+from plugsky_bundles.format import METADATA, MIB, blob_path, bundle_dirname, content_id
 from plugsky_bundles.locks import locked
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
-from plugsky_bundles.state import Revocations
-from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import TrustDir, open_trust
 
-CHANNEL_POLICY: Final = "policy/channel.json"
-CHANNEL_POLICY_SCHEMA: Final = "plugsky.channel-policy/1"
 METADATA_ROOM: Final = 16 * MIB
 
 
@@ -80,7 +76,7 @@ def build(
         locked(cache, f"The builder's cache {cache} is in use", "another build is running"),
         locked(out, f"The output directory {out} is in use", "another build is running"),
     ):
-        materials = _gather(recipe, wheelhouse, store, progress)
+        materials = gather(recipe, wheelhouse, store, progress)
         found = content_id(material.entry for material in materials)
         size = sum(material.length for material in materials)
         version, sealed = _already(out, trust, recipe.channel, found, now)
@@ -90,36 +86,6 @@ def build(
             _write(recipe, materials, out, version, trust.root_bytes, store, now, progress)
         path = out / bundle_dirname(recipe.channel, version)
         return Built(path, recipe.channel, version, found, len(materials), size, unchanged, sealed)
-
-
-def _gather(recipe: Recipe, wheelhouse: Path, cache: Cache, progress: Progress) -> list[Material]:
-    """Every file of the bundle, in the order of their paths."""
-    materials: list[Material] = []
-    for model in recipe.models:
-        materials += model_parts.gather(model, cache, progress)
-    if recipe.python is not None:
-        found = wheels.gather(recipe.python, wheelhouse, cache, progress)
-        materials += [
-            Material(
-                f"python/{wheel.file}",
-                wheel.path,
-                wheel.length,
-                wheel.sha256,
-                None,
-                {"unpacked": wheel.unpacked, "members": wheel.members},
-            )
-            for wheel in found
-        ]
-        lock = wheels.travelling_lock(found)
-        materials.append(Material.of_bytes(wheels.LOCK_NAME, lock, wheels.target_facts()))
-    materials += [
-        Material.of_bytes(f"playbooks/{name}", content) for name, content in assets.playbooks(recipe.playbooks)
-    ]
-    policy = {"schema": CHANNEL_POLICY_SCHEMA, "channel": recipe.channel, "title": recipe.title}
-    materials.append(Material.of_bytes(CHANNEL_POLICY, encode(policy)))
-    materials.append(Material.of_bytes(REVOCATIONS, Revocations().to_json()))
-    check_target_paths(material.path for material in materials)
-    return sorted(materials, key=lambda material: material.path)
 
 
 def _already(out: Path, trust: TrustDir, channel: str, found: str, now: datetime) -> tuple[int | None, bool]:

@@ -9,7 +9,7 @@ import typer
 from plugsky.admin import health
 from plugsky.admin.api import ModelView
 from plugsky.cli import app as cli
-from plugsky.cli import bundle, next_line
+from plugsky.cli import bundle_options, next_line
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
@@ -57,7 +57,7 @@ def test_a_pin_that_is_no_fingerprint_is_said_to_be_none(tmp_path, capsys, pin):
 
 
 def test_a_pin_in_capitals_is_the_same_fingerprint():
-    assert bundle._pin("AB" * 32) == "ab" * 32
+    assert bundle_options._pin("AB" * 32) == "ab" * 32
 
 
 def test_a_busy_directory_is_one_to_come_back_to():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plugsky.cli.bundle import WHEELHOUSE
+from plugsky.cli.bundle_build import WHEELHOUSE
 from plugsky.core import settings
 from plugsky.core.paths import SitePaths, checkout
 from plugsky.fleet import generations

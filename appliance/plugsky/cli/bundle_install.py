@@ -1,0 +1,108 @@
+"""``plugsky bundle install``: verified -> plan -> generation."""
+
+import getpass
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plugsky.audit import AuditLog
+from plugsky.cli.bundle_options import BundleArgument, PinOption, identity
+from plugsky.cli.options import RootOption, YesFlag, site
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
+from plugsky.core.clock import SystemClock
+from plugsky.core.commands import command_line, given
+from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
+from plugsky.core.paths import SitePaths
+from plugsky.fleet import installation
+from plugsky_bundles.plan import Plan
+from plugsky_bundles.verified import VerifiedBundle
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def install(
+    bundle: BundleArgument,
+    pin: PinOption = None,
+    root: RootOption = None,
+    yes: YesFlag = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Compare every byte, and make the generation anew.")] = False,
+    progress_style: ProgressFlag = ProgressStyle.AUTO,
+    as_json: JsonFlag = False,
+) -> None:
+    """Install a bundle on this site: verify, show the plan, copy in one read, switch over.
+
+    The first installation needs --pin, the fingerprint on paper; later ones trust what the site trusts. A bundle that
+    is installed already is made anew when files of its generation are missing or have another length; --repair
+    compares every byte and makes it anew in any case.
+
+    Example: plugsky bundle install /media/usb/plugsky-demo-1 --root /srv/plugsky --pin 3f2a…
+    """
+    paths = site(root)
+    verified = installation.verify_for(paths, bundle, pin)
+    shown = progress(progress_style)
+    plan = installation.plan_for(verified, paths, repair=repair, progress=shown)
+    if dry_run and as_json:
+        tell_json("plugsky.bundle.plan/1", {"plan": plan.to_json()})
+        return
+    _show(plan, verified, paths)
+    if dry_run:
+        return
+    if not yes and plan.activates:
+        _ask(bundle, paths, pin, repair=repair)
+    generation = installation.install(
+        verified, plan, paths, lambda: _trail(paths), f"user:{getpass.getuser()}", progress=shown
+    )
+    if as_json:
+        done = {"installed": not plan.installed, "activated": plan.activates, "repaired": plan.repairs}
+        tell_json("plugsky.bundle.install/1", {"generation": generation.number, **done, **identity(verified)})
+        return
+    if not plan.activates:
+        tell(f"bundle {verified.bundle_id[:16]} is generation {generation.number} already; nothing was written.")
+        return
+    tell(f"generation {generation.number} of {paths.root} is now current")
+    say(f"next: {shlex.join([str(generation.command), 'serve', '--root', str(paths.root)])}")
+
+
+def _trail(paths: SitePaths) -> AuditLog:
+    return AuditLog.open(paths, "cli", SystemClock(), spare=True)
+
+
+def _show(plan: Plan, verified: VerifiedBundle, paths: SitePaths) -> None:
+    """The plan, on stderr: what would change, before anyone is asked."""
+    if not plan.activates:
+        return
+    verb = "is" if plan.installed else "becomes"
+    say(
+        f"plan {plan.digest[:16]}: {verified.channel} version {verified.version}"
+        f" {verb} generation {plan.generation} of {paths.root}"
+    )
+    if plan.repairs is not None:
+        say(f"  generation {plan.repairs} of the same bundle is made anew; its good files are used again")
+    if plan.replaces not in (None, plan.generation):
+        say(f"  generation {plan.replaces} is current until then, and is kept")
+    if plan.installed:
+        say("  nothing is copied: it was installed before")
+        return
+    held = len(plan.files) - len(plan.copied)
+    say(f"  copy {len(plan.copied)} files, {size(plan.read_bytes)}; {held} are in the store, every byte compared")
+    if spoiled := [file.path for file in plan.copied if file.spoiled]:
+        say(f"  of these the store holds damaged ones, which are replaced: {', '.join(spoiled)}")
+    say(f"  unpack the environment, about {size(plan.venv_bytes)}; {size(plan.need_bytes)} of free space needed in all")
+
+
+def _ask(bundle: Path, paths: SitePaths, pin: str | None, *, repair: bool) -> None:
+    repairing = ("--repair",) if repair else ()
+    if not sys.stdin.isatty():
+        raise PlugskyError(
+            ErrorKind.BAD_REQUEST,
+            "The plan waits for a yes and nobody is there to give it.",
+            why="standard input is no terminal",
+            next=command_line("bundle", "install", bundle, "--root", paths.root, *given(pin=pin), *repairing, "--yes"),
+        )
+    if not typer.confirm("Install it?", err=True):
+        raise typer.Exit(ExitCode.DECLINED)
