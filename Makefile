@@ -6,7 +6,7 @@ WHEELS := $(CURDIR)/.cache/wheels
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint unit lock lock-check clean distclean
+.PHONY: help setup portable demo test check lint unit lock lock-check clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ setup: ## Make .venv complete: packages by hash, llama.cpp compiled once, the pl
 
 demo: setup ## Build, sign, verify, install and serve a bundle, then ask its model a question
 	@PLUGSKY_WHEELHOUSE="$(WHEELS)" $(BIN)/plugsky demo --dir .demo
+
+portable: ## Compile the llama.cpp wheel that uses the best kernels of any x86-64 host, for bundles that travel
+	@$(PYTHON) appliance/setup portable
 
 test: check ## All checks and all tests that this machine can run; says what was skipped and why
 	$(BIN)/pytest --cov --cov-report=term

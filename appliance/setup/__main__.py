@@ -1,5 +1,5 @@
 """``python3 appliance/setup``: make ``.venv`` of this checkout complete. Other verbs: ``lock``, ``lock --check``,
-``clean``."""
+``portable``, ``clean``."""
 
 import argparse
 import os
@@ -42,6 +42,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", metavar="verb")
     lock = verbs.add_parser("lock", help="compile bundles/locks from pyproject.toml (needs uv)")
     lock.add_argument("--check", action="store_true", help="change nothing; fail if a lock is out of date")
+    verbs.add_parser("portable", help="compile the wheel that uses the best kernels of any x86-64 host")
     clean = verbs.add_parser("clean", help="remove what the checks and the compile left")
     clean.add_argument("--everything", action="store_true", help="also .venv, .cache and .demo")
     return parser.parse_args(arguments)
@@ -64,6 +65,8 @@ def _run(options: argparse.Namespace) -> int:
         return 1 if stale else 0
     if options.verb == "lock":
         locks.refresh(root, root / "bundles/locks")
+    elif options.verb == "portable":
+        flow.make_portable(root, os.environ, reporter)
     elif options.verb == "clean":
         for name in flow.clean(root, everything=options.everything):
             reporter.note(f"removed {name}")

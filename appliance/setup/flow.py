@@ -38,6 +38,30 @@ def set_up(root: Path, environ: Mapping[str, str], reporter: Reporter) -> None:
         _Flow(root, environ, reporter, lock).run()
 
 
+def make_portable(root: Path, environ: Mapping[str, str], reporter: Reporter) -> Path:
+    """The wheel of llama-cpp-python that uses the best kernels of any x86-64 host, in ``.cache/portable``.
+
+    Raises:
+        SetupError: it cannot be compiled.
+    """
+    with exclusive(root / ".cache/setup.lock", lambda: reporter.note("Waiting for another set-up to end.")) as lock:
+        cache = root / ".cache"
+        pins = locks.read(root / _LOCK)
+        source = index.source_of(environ, index.pip_configurations(environ))
+        pip_wheel = _pip_wheel(cache, pins, source, reporter)
+        shop = native.Workshop(root, cache, pip_wheel, source, environ, reporter, (lock,), "portable")
+        wheel = native.provide_portable(shop, locks.pin_of(pins, native.PACKAGE), root / _BUILD_LOCK)
+    reporter.note(f"Build bundles with it: plugsky bundle build RECIPE --wheelhouse {wheel.parent}")
+    return wheel
+
+
+def _pip_wheel(cache: Path, pins: list[locks.Pin], source: index.Source, reporter: Reporter) -> Path:
+    pin = locks.pin_of(pins, "pip")
+    name = f"pip-{pin.version}-py3-none-any.whl"
+    with reporter.step(f"Fetching pip {pin.version}") as step:
+        return index.fetch(source, "pip", name, pin.sha256, cache / "downloads", step.update)
+
+
 class _Flow:
     def __init__(self, root: Path, environ: Mapping[str, str], reporter: Reporter, lock: int) -> None:
         self._root = root
@@ -71,7 +95,7 @@ class _Flow:
         source = index.source_of(self._environ, index.pip_configurations(self._environ))
         if self._native_pending():
             self._check_compiler_early()
-        environment = self._environment(self._pip_wheel(source))
+        environment = self._environment(_pip_wheel(self._cache, self._pins, source, self._reporter))
         self._make_environment(environment, usable)
         self._install_packages(environment)
         self._provide_native(environment, source)
@@ -91,12 +115,6 @@ class _Flow:
         """Say that the compiler is missing now, and not after minutes of downloading."""
         if not self._environ.get("PLUGSKY_WHEELHOUSE") and not any((self._cache / "wheels").glob("*.whl")):
             toolchain.compilers(self._environ, self._cache / "native")
-
-    def _pip_wheel(self, source: index.Source) -> Path:
-        pin = locks.pin_of(self._pins, "pip")
-        name = f"pip-{pin.version}-py3-none-any.whl"
-        with self._reporter.step(f"Fetching pip {pin.version}") as step:
-            return index.fetch(source, "pip", name, pin.sha256, self._cache / "downloads", step.update)
 
     def _environment(self, pip_wheel: Path) -> Environment:
         logs = self._cache / "logs"

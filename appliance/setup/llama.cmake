@@ -6,9 +6,20 @@
 set(LLAMA_BUILD_COMMON OFF)
 
 function(plugsky_narrow_llama)
+    # The CPU kernels: one library linked in, or with GGML_BACKEND_DL one module per CPU family, of which the fastest that
+    # runs is loaded when a process starts. Upstream's wheel leaves the modules out.
+    set(kernels ggml-cpu)
+    if(GGML_BACKEND_DL)
+        get_property(kernels CACHE GGML_AVAILABLE_BACKENDS PROPERTY VALUE)
+        foreach(module ${kernels})
+            install(TARGETS ${module} LIBRARY DESTINATION ${SKBUILD_PLATLIB_DIR}/llama_cpp/lib)
+            set_target_properties(${module} PROPERTIES INSTALL_RPATH "$ORIGIN" BUILD_WITH_INSTALL_RPATH TRUE)
+        endforeach()
+    endif()
+
     # One file per library: with a version each is installed three times, since a wheel turns links into copies.
-    set_property(TARGET llama ggml ggml-base ggml-cpu PROPERTY VERSION)
-    set_property(TARGET llama ggml ggml-base ggml-cpu PROPERTY SOVERSION)
+    set_property(TARGET llama ggml ggml-base ${kernels} PROPERTY VERSION)
+    set_property(TARGET llama ggml ggml-base ${kernels} PROPERTY SOVERSION)
 
     # Upstream compiles the model files as unity sources; its core files hold as well, and parse their headers once per eight.
     get_target_property(sources llama SOURCES)

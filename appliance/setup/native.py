@@ -52,7 +52,11 @@ _SETTINGS: Final[Mapping[str, str]] = {
 
 
 def cmake_options(baseline: toolchain.Baseline) -> dict[str, str]:
-    """CMake's definitions for a build at ``baseline``; every SIMD switch is given, on or off."""
+    """CMake's definitions for a build at ``baseline``; every SIMD switch is given, on or off.
+
+    A portable build gives none: each of its modules has its own."""
+    if baseline is toolchain.PORTABLE:
+        return {**_OPTIONS, **dict.fromkeys(baseline.options, "ON")}
     switches = {name: "ON" if name in baseline.options else "OFF" for name in toolchain.SWITCHES}
     return {**_OPTIONS, **switches} if baseline is not toolchain.GENERIC else dict(_OPTIONS)
 
@@ -75,11 +79,12 @@ class Workshop:
     environ: Mapping[str, str]
     reporter: Reporter
     held: tuple[int, ...]
+    shelf: str = "wheels"
 
     @property
     def wheelhouse(self) -> Path:
         """Where the wheel in use lies, alone of its version."""
-        return self.cache / "wheels"
+        return self.cache / self.shelf
 
 
 def provide(shop: Workshop, pin: Pin, build_lock: Path) -> Path:
@@ -100,15 +105,37 @@ def provide(shop: Workshop, pin: Pin, build_lock: Path) -> Path:
     facts = read_facts(kept) if kept else {}
     if kept is not None and facts.get("origin") == "supplied":
         return kept
+    return _compiled(shop, pin, build_lock, baseline, job_count)
+
+
+def provide_portable(shop: Workshop, pin: Pin, build_lock: Path) -> Path:
+    """The wheel for every x86-64 machine, on a shelf of its own: kept from before, or compiled now.
+
+    Raises:
+        SetupError: this is no x86-64 machine, or as for :func:`provide`.
+    """
+    if os.uname().machine != "x86_64":
+        raise SetupError(
+            "The portable wheel is for x86-64.", f"this machine is {os.uname().machine}", "use `make setup`"
+        )
+    _baseline, job_count = toolchain.this_machine()
+    return _compiled(shop, pin, build_lock, toolchain.PORTABLE, job_count)
+
+
+def _compiled(shop: Workshop, pin: Pin, build_lock: Path, baseline: toolchain.Baseline, job_count: int) -> Path:
+    """The wheel on the shelf when it was compiled from all that decides its content, else one compiled now."""
+    goal = wanted(pin, build_lock.read_text(encoding="utf-8"), baseline)
     compilers = toolchain.compilers(shop.environ, shop.cache / "native")
     key = locks.digest(goal, compilers.version)
-    if kept is not None and facts.get("key") == key:
+    kept = _find(shop.wheelhouse, pin)
+    if kept is not None and read_facts(kept).get("key") == key:
         return kept
+    minutes = "seven" if baseline is toolchain.PORTABLE else "three"
     shop.reporter.note(
         f"Compiling {PACKAGE} {pin.version} for {baseline.name} with {compilers.version}, {job_count} at a time:"
-        " about three CPU minutes, once. The wheel is kept in .cache/wheels."
+        f" about {minutes} CPU minutes, once. The wheel is kept in {shop.wheelhouse}."
     )
-    if os.uname().machine == "x86_64" and baseline is not toolchain.X86_64_V3:
+    if baseline in (toolchain.X86_64_V2, toolchain.X86_64):
         shop.reporter.note(
             f"This CPU has no AVX2, FMA, F16C or BMI2, so the wheel is built for {baseline.name}: it runs on newer CPUs"
             " too, but several times slower than one compiled on such a CPU."
@@ -116,7 +143,7 @@ def provide(shop: Workshop, pin: Pin, build_lock: Path) -> Path:
     built = _compile(shop, pin, build_lock, _Plan(baseline, compilers, job_count, key))
     facts = {"origin": "compiled", "goal": goal, "key": key, "baseline": baseline.name, "compiler": compilers.version}
     wheel = _keep(shop, built, facts)
-    shutil.rmtree(shop.cache / "native", ignore_errors=True)
+    shutil.rmtree(shop.cache / "native" / key[:16], ignore_errors=True)
     return wheel
 
 
@@ -215,7 +242,7 @@ def _compile(shop: Workshop, pin: Pin, build_lock: Path, plan: _Plan) -> Path:
         raise SetupError(
             f"The build of {PACKAGE} left no wheel.", f"{output} has none for this Python", "report this with its log"
         )
-    verify.check_content(wheel)
+    verify.check_content(wheel, portable=plan.baseline is toolchain.PORTABLE)
     return wheel
 
 

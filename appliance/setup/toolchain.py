@@ -45,6 +45,9 @@ X86_64_V2: Final = Baseline("x86-64-v2", frozenset({"sse4_2"}), ("GGML_SSE42",),
 X86_64: Final = Baseline("x86-64", frozenset(), (), ())
 GENERIC: Final = Baseline("generic", frozenset(), (), ())
 
+PORTABLE: Final = Baseline("any x86-64", frozenset(), ("GGML_BACKEND_DL", "GGML_CPU_ALL_VARIANTS"), ())
+"""No level but all of them: one module of kernels per CPU family, of which a process loads the fastest that runs."""
+
 LEVELS: Final = (X86_64_V3, X86_64_V2, X86_64, GENERIC)
 """All baselines, the highest first."""
 

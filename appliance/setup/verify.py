@@ -15,7 +15,10 @@ from setup import process, toolchain
 from setup.environment import Environment
 from setup.errors import SetupError
 
-LIBRARIES: Final = frozenset({"libllama.so", "libggml.so", "libggml-base.so", "libggml-cpu.so"})
+CORE: Final = frozenset({"libllama.so", "libggml.so", "libggml-base.so"})
+FAMILIES: Final = frozenset({"x64", "sse42", "sandybridge", "haswell", "skylakex", "icelake", "alderlake", "zen4"})
+"""CPU families whose kernels a portable wheel must hold; it may hold more."""
+LIBRARIES: Final = CORE | {"libggml-cpu.so"}
 _SMOKE: Final = Path(__file__).with_name("smoke.py")
 _REPORTED: Final = re.compile(r"(\w+) = 1\b")
 _DOES_NOT_RUN: Final = (
@@ -24,15 +27,20 @@ _DOES_NOT_RUN: Final = (
 )
 
 
-def check_content(wheel: Path) -> None:
-    """The wheel holds each library once and no other.
+def check_content(wheel: Path, *, portable: bool = False) -> None:
+    """The wheel holds each library once and no other; a ``portable`` one holds the kernels of each CPU family instead
+    of those for one level.
 
     Raises:
         SetupError: it does not; the build's options no longer mean what they meant.
     """
     with zipfile.ZipFile(wheel) as archive:
         shared = [PurePosixPath(name) for name in archive.namelist() if ".so" in PurePosixPath(name).name]
-    expected = sorted(PurePosixPath("llama_cpp/lib", name) for name in LIBRARIES)
+    libraries = LIBRARIES
+    if portable:
+        kernels = {name.name for name in shared if name.name.startswith("libggml-cpu-")}
+        libraries = CORE | {f"libggml-cpu-{family}.so" for family in FAMILIES} | kernels
+    expected = sorted(PurePosixPath("llama_cpp/lib", name) for name in libraries)
     if sorted(shared) != expected:
         why = f"libraries in it: {', '.join(map(str, sorted(shared)))}"
         raise SetupError(f"{wheel.name} is not as it should be.", why, "compare appliance/setup/llama.cmake")

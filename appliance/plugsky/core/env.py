@@ -63,6 +63,7 @@ def for_child(listeners: int = 0, environ: Mapping[str, str] | None = None) -> d
     """The environment of a process we start: ours without secrets, with ``listeners`` sockets from descriptor 3 on."""
     source = os.environ if environ is None else environ
     kept_back = {variable.name for variable in ALL if variable.secret} | {LISTEN_FDS.name, LISTEN_PID.name}
+    kept_back.add("GGML_BACKEND_PATH")  # ggml would load code from anywhere
     child = {name: value for name, value in source.items() if name not in kept_back}
     if listeners:
         child[LISTEN_FDS.name] = str(listeners)

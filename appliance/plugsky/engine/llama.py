@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import sampling
+from plugsky.engine import kernels, sampling
 from plugsky.engine.errors import DoesNotFitError, EngineError
 from plugsky.engine.markers import spelt_like_control
 from plugsky.engine.scheduler import Chunk
@@ -57,8 +57,14 @@ class ContextBrokenError(Exception):
     """A decode failed half way: the context must not be used again."""
 
 
+def load_kernels() -> str:
+    """Load the fastest CPU kernels that travel with llama.cpp; returns their CPU family. Raises ``not_supported``."""
+    return kernels.load(Path(llama_cpp.__file__).parent / "lib")
+
+
 def build() -> str:
     """The build of llama.cpp and the CPU features it uses: answers are comparable within one such value only."""
+    load_kernels()
     features = llama_cpp.llama_print_system_info()
     return f"llama-cpp-python-{llama_cpp.__version__}-{hashlib.sha256(features).hexdigest()[:8]}"
 
@@ -72,6 +78,7 @@ class Model:
         Raises ``tampered`` when llama.cpp cannot read the file.
         """
         llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+        load_kernels()
         llama_cpp.llama_backend_init()
         _errors.clear()
 
