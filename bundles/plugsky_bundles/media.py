@@ -1,143 +1,84 @@
-"""A bundle's directory as it lies on the media: what is there, and how to read it without being led astray.
+"""The media seam: a bundle as it was carried here, whatever it was carried on.
 
-Listing follows no link and opens no file. Anything but directories and regular files is refused at once; so is a
-listing beyond its bounds. Opening walks from the bundle's directory one name at a time, each with O_NOFOLLOW, so a
-directory swapped for a link is an error and never a detour. The media is only ever read.
+`open_media` gives a `Bundle`. Verification, planning and copying know nothing else of media. What holds for every form:
+
+* opening reads no payload and believes nothing;
+* `read` gives a small file whole: any of the metadata, the evidence and the early blobs, at any time;
+* once the metadata is verified, `check_set` is told what must be there, and refuses what is not;
+* after that `open` gives each payload blob, at most once each, in the order of `media_order.payload_order`; those that
+  are not needed are left out. A reader takes bytes with `read` and `readinto` only: not every form has a file
+  descriptor, or a length to ask for;
+* `check_end`, when all that is needed was read, refuses what follows unlisted. Media that can be listed whole have
+  nothing left to check then.
+
+The media is only ever read.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Protocol
 
-from plugsky_bundles.errors import BlobMissing, DigestMismatch, MediaUnreadable, MetadataMissing, NotFound, UnlistedFile
-from plugsky_bundles.format import METADATA
+from plugsky_bundles.media_directory import Directory, missing, open_bundle, unreadable
+from plugsky_bundles.media_order import Contents
 
-MAX_FILES: Final = 2_000_000
-MAX_DEPTH: Final = 10
+__all__ = ["Ask", "Bundle", "Directory", "Wanted", "missing", "nobody", "open_bundle", "open_media", "unreadable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """The files of a bundle by path relative to `path`, with their sizes in bytes; and its directories."""
+class Bundle(Protocol):
+    """`path`: where it is, for people. `files`: paths and sizes in bytes of what is known to be there so far."""
 
-    path: Path
-    files: Mapping[str, int] = field(repr=False)
-    directories: frozenset[str] = field(repr=False)
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def files(self) -> Mapping[str, int]: ...
 
     @property
     def sealed(self) -> bool:
-        """Whether sealing came to its end: the timestamp is written last."""
-        return f"{METADATA}/timestamp.json" in self.files
+        """Whether it has a timestamp, which sealing writes last."""
+        ...
 
     def open(self, name: str) -> BinaryIO:
-        """Open one file for reading. Raises MetadataMissing, BlobMissing or UnlistedFile."""
-        *parents, last = name.split("/")
-        here = -1
-        try:
-            here = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            for parent in parents:
-                below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
-                os.close(here)
-                here = below
-            file = os.fdopen(
-                os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here), "rb"
-            )
-        except FileNotFoundError:
-            raise missing(name) from None
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
-                raise unreadable(name, error) from None
-            raise UnlistedFile(
-                f"{name} cannot be opened", f"it changed while it was read ({error.strerror})", _RECOPY
-            ) from None
-        finally:
-            if here >= 0:
-                os.close(here)
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
-            raise UnlistedFile(f"{name} is not a file", "it changed while it was read", _RECOPY)
-        return file
+        """Open one file for reading. Raises MetadataMissing, BlobMissing, UnlistedFile or MediaUnreadable."""
+        ...
 
     def read(self, name: str, *, limit: int) -> bytes:
-        """The whole of a small file; one longer than `limit` bytes is a DigestMismatch, and no more is read."""
-        with self.open(name) as file:
-            try:
-                data = file.read(limit + 1)
-            except OSError as error:
-                raise unreadable(name, error) from None
-        if len(data) > limit:
-            raise DigestMismatch(f"{name} is too long", f"it has more than {limit} bytes", _RECOPY)
-        return data
+        """The whole of a small file; one longer than `limit` bytes is a DigestMismatch."""
+        ...
+
+    def check_set(self, contents: Contents) -> None:
+        """Refuse media that hold less or more than `contents`, as far as that can be seen without reading on."""
+        ...
+
+    def check_end(self) -> None:
+        """Refuse media on which something follows that was not listed."""
+        ...
 
 
-def open_bundle(path: Path) -> Bundle:
-    """List a bundle; nothing is read and nothing is believed. Raises NotFound or UnlistedFile."""
-    files: dict[str, int] = {}
-    directories: set[str] = set()
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A volume that is needed next, `number` of `of`. `looked`: where it is not; `problem`: why one there is not it."""
 
-    def listing(prefix: str, handle: int, depth: int) -> None:
-        with os.scandir(handle) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                mode = entry.stat(follow_symlinks=False)
-                if len(files) + len(directories) >= MAX_FILES:
-                    raise UnlistedFile(f"{path} holds too many files", f"more than {MAX_FILES}", _CLEAN)
-                if stat.S_ISREG(mode.st_mode):
-                    files[name] = mode.st_size
-                elif stat.S_ISDIR(mode.st_mode) and depth < MAX_DEPTH:
-                    directories.add(name)
-                    below = os.open(
-                        entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle
-                    )
-                    try:
-                        listing(name + "/", below, depth + 1)
-                    finally:
-                        os.close(below)
-                else:
-                    raise UnlistedFile(f"{name} does not belong in a bundle", f"it is {_kind(mode.st_mode)}", _CLEAN)
-
-    try:
-        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(
-            f"There is no bundle at {path}", "it is not a directory", "Check the path of the media"
-        ) from None
-    try:
-        listing("", top, 0)
-    except OSError as error:
-        raise unreadable(str(path), error) from None
-    finally:
-        os.close(top)
-    if not any(name.startswith(f"{METADATA}/") for name in files):
-        raise NotFound(
-            f"{path} is not a bundle", "it has no metadata", "Give the directory named plugsky-CHANNEL-VERSION"
-        )
-    return Bundle(path, files, frozenset(directories))
+    bundle_id: str
+    number: int
+    of: int
+    looked: tuple[Path, ...]
+    problem: str = ""
 
 
-def missing(name: str) -> BlobMissing | MetadataMissing:
-    """The error for a listed file that is not there."""
-    kind = MetadataMissing if name.startswith(f"{METADATA}/") else BlobMissing
-    return kind(f"{name} is missing", "the bundle lists it, the media does not have it", _RECOPY)
+Ask = Callable[[Wanted], Path | None]
+"""Has somebody bring a volume and say where it is; None when nobody can."""
 
 
-def unreadable(name: str, error: OSError) -> MediaUnreadable:
-    return MediaUnreadable(
-        f"{name} cannot be read", f"the media reports: {error.strerror}", "Try another reader, port or copy"
-    )
+def nobody(_wanted: Wanted) -> None:
+    """The `Ask` where nobody can be asked."""
+    return
 
 
-def _kind(mode: int) -> str:
-    if stat.S_ISLNK(mode):
-        return "a symbolic link"
-    return "nested too deep" if stat.S_ISDIR(mode) else "neither a file nor a directory"
-
-
-_RECOPY: Final = "Copy the bundle again from its source"
-_CLEAN: Final = "Remove it, or copy the bundle again from its source"
+def open_media(path: Path, ask: Ask = nobody) -> Bundle:
+    """The bundle at `path`: its directory. `ask` is for volumes. Raises NotFound or UnlistedFile."""
+    del ask
+    return open_bundle(path)

@@ -19,7 +19,7 @@ from plugsky_bundles.errors import (
 )
 from plugsky_bundles.format import blob_path
 from plugsky_bundles.full_read import verify_payload
-from plugsky_bundles.media import Bundle, open_bundle
+from plugsky_bundles.media import Directory, open_bundle
 from plugsky_bundles.progress import ProgressEvent
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.verified import VerifiedBundle
@@ -204,7 +204,7 @@ class Broken(io.BytesIO):
 
 def test_media_that_cannot_be_read_says_so(forge, bundle, monkeypatch):
     verified = verify_metadata(open_bundle(bundle), forge.fingerprint, now=NOW)
-    monkeypatch.setattr(Bundle, "open", lambda *_: Broken())
+    monkeypatch.setattr(Directory, "open", lambda *_: Broken())
     for read in (verify_payload, lambda v: verify_metadata(v.bundle, forge.fingerprint, now=NOW)):
         with pytest.raises(MediaUnreadable, match="Input/output error") as caught:
             read(verified)
@@ -215,7 +215,7 @@ def test_media_that_cannot_be_listed_says_so(bundle, monkeypatch):
     def broken(_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("plugsky_bundles.media.os.scandir", broken)
+    monkeypatch.setattr("plugsky_bundles.media_directory.os.scandir", broken)
     with pytest.raises(MediaUnreadable):
         open_bundle(bundle)
 

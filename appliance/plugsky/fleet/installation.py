@@ -26,7 +26,7 @@ from plugsky.fleet.lock import site_lock
 from plugsky_bundles import transfer
 from plugsky_bundles.errors import SiteChanged, UntrustedRoot
 from plugsky_bundles.format import CUSTODY
-from plugsky_bundles.media import open_bundle
+from plugsky_bundles.media import Bundle, open_media
 from plugsky_bundles.plan import Plan, plan_install
 from plugsky_bundles.progress import Progress, silent
 from plugsky_bundles.state import TrustState
@@ -38,13 +38,14 @@ Trail = Callable[[], AuditLog]
 """Opens the chain where the installation is recorded: late, because a new site has no directories before the copy."""
 
 
-def verify_for(paths: SitePaths, media: Path, pin: str | None, now: datetime | None = None) -> VerifiedBundle:
+def verify_for(paths: SitePaths, media: Bundle | Path, pin: str | None, now: datetime | None = None) -> VerifiedBundle:
     """The bundle at ``media``, verified against what the site believes, or on first use against the pinned root.
 
     Raises UntrustedRoot when the site is new and nothing is pinned (the error says what to compare with the paper), and
     when a given pin is none of the roots that lead to the bundle's.
     """
-    verified = verify_metadata(open_bundle(media), anchor(paths, pin), now=now or datetime.now(UTC))
+    bundle = open_media(media) if isinstance(media, Path) else media
+    verified = verify_metadata(bundle, anchor(paths, pin), now=now or datetime.now(UTC))
     if pin is not None and pin not in verified.roots:
         raise UntrustedRoot(
             "The paper names another root than this site trusts",
