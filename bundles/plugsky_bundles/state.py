@@ -1,7 +1,7 @@
 """What a site believes: one root, the newest versions it accepted, the newest time it can prove, what is revoked.
 
 A `TrustState` is a value; accepting a bundle makes a new one, and whoever keeps it stores it. Floors are per channel
-and never fall; time never goes back; revocations only grow.
+and never fall, but for those that a new root makes void (`recovery`); time never goes back; revocations only grow.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from plugsky_bundles.errors import Revoked
 from plugsky_bundles.format import MAX_VERSION, check_channel, is_sha256
+from plugsky_bundles.recovery import remaining, voided
 from plugsky_bundles.strict_json import encode, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
 
@@ -76,6 +77,14 @@ class TrustState:
     time: datetime = EPOCH
     revocations: Revocations = Revocations()
 
+    def under(self, root: bytes) -> TrustState:
+        """This state with the floors that still count under `root`, which replaces its own. Its root stays."""
+        void = voided(self.root, root)
+        if not void:
+            return self
+        floors = {channel: Floor(remaining(f.versions, void), f.bundle_id) for channel, f in self.floors.items()}
+        return replace(self, floors={channel: floor for channel, floor in floors.items() if floor.versions})
+
     def accept(
         self, *, root: bytes, channel: str, floor: Floor, time: datetime, revocations: Revocations
     ) -> TrustState:
@@ -83,7 +92,7 @@ class TrustState:
         return replace(
             self,
             root=root,
-            floors={**self.floors, channel: floor},
+            floors={**self.under(root).floors, channel: floor},
             time=max(self.time, time),
             revocations=self.revocations | revocations,
         )

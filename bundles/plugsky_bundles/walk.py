@@ -3,7 +3,8 @@
 No file is opened here: bytes come from a `Reader`. In order:
 
 1. the chain of roots on the media is whole; each root is signed by its own keys and by those of the one before;
-2. the anchor (a site's state, or a fingerprint) is one of them, or the one right before the first of them;
+2. the anchor (a site's state, or a fingerprint) is one of them, or the one right before the first of them; floors that
+   the newest root makes void are forgotten (section 5.3.11);
 3. timestamp: signed, not older than the floor; it names the snapshot by length and SHA-256;
 4. snapshot: those bytes, signed, no role dropped, none older than its floor; it names every role file the same way;
 5. targets: those bytes, signed, and delegating to the same keys and threshold; then each delegated role;
@@ -117,6 +118,7 @@ def walk(reader: Reader, anchor: Anchor, now: datetime) -> Walk:
     """Verify all metadata of a bundle. Raises a VerificationError that says what is wrong; never returns in doubt."""
     floor_time = anchor.time if isinstance(anchor, TrustState) else EPOCH
     root, root_bytes, used, signers, roots = _roots(reader, anchor)
+    anchor = anchor.under(root_bytes) if isinstance(anchor, TrustState) else anchor
     time = max(whole_seconds(now), floor_time)
     found = Walk(reader, root, root_bytes, time, used=used, signers={"root": signers}, roots=roots)
     found.dated["root"] = root
