@@ -1,19 +1,22 @@
-"""The files of a bundle from its role files and chunk lists, and the exact set that must lie on the media.
+"""The files of a bundle from its role files and chunk lists, and what of them a delta leaves out.
 
 Names are checked across all roles together; a role lists only what is under its own prefix; a chunk list is a blob
 named by signed metadata, so reading it here is reading metadata. No other blob is opened.
+
+What lies on the media are the blobs of the roles whose files lie there, without those on the list of absent blobs. That
+list names nothing else: neither what no role lists nor what only a role does whose file is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tuf.api.metadata import Targets
 
-from plugsky_bundles.errors import DigestMismatch, UnlistedFile
+from plugsky_bundles.errors import DigestMismatch
 from plugsky_bundles.format import (
     MAX_CHUNK_LIST,
     ROLES,
@@ -25,15 +28,56 @@ from plugsky_bundles.format import (
     decode_chunk_list,
     is_sha256,
 )
-from plugsky_bundles.media import Bundle, missing
-from plugsky_bundles.metadata import Listed, file_entry
+from plugsky_bundles.media import Bundle
+from plugsky_bundles.metadata import file_entry
+from plugsky_bundles.since import Since, base_missing, decode_absent
 from plugsky_bundles.strict_json import malformed
+from plugsky_bundles.trusted_copies import NO_COPIES, TrustedCopies
 
 _RECOPY: Final = "Copy the bundle again from its source"
 
 
-def collect_entries(bundle: Bundle, roles: Mapping[str, Targets]) -> tuple[dict[str, FileEntry], dict[str, Chunk]]:
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """What a delta leaves out: roles whose files are not on the media, digests of blobs that are not, and for whom."""
+
+    since: Since | None = None
+    listed: frozenset[str] = frozenset()
+    copies: TrustedCopies = field(default=NO_COPIES)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset() if self.since is None else frozenset(self.since.roles)
+
+    @property
+    def blob(self) -> tuple[Chunk, ...]:
+        """The blob on the media that holds the list, if there is one."""
+        return () if self.since is None or self.since.absent is None else (self.since.absent,)
+
+    def holds(self, blob: Chunk, role: str) -> bool:
+        """Whether a blob of `role` is one that this leaves out; another role may still need it on the media."""
+        return role in self.roles or blob.sha256 in self.listed
+
+    def copy(self, blob: Chunk, what: str) -> bytes:
+        """A blob that is left out and needed for verification, as it was accepted before. Raises BaseMissing."""
+        data = self.copies.read(blob.sha256, blob.length)
+        if data is None:
+            raise base_missing(what, self.since)
+        return data
+
+
+def absence(bundle: Bundle, since: Since | None, copies: TrustedCopies) -> Absence:
+    """Read the list of absent blobs that a verified snapshot names."""
+    if since is None or since.absent is None:
+        return Absence(since, frozenset(), copies)
+    return Absence(since, decode_absent(read_blob(bundle, since.absent)), copies)
+
+
+def collect_entries(
+    bundle: Bundle, roles: Mapping[str, Targets], left_out: Absence | None = None
+) -> tuple[dict[str, FileEntry], dict[str, Chunk]]:
     """Every file by path, and the chunk lists by the path of their file. `roles` holds each delegated role."""
+    left_out = left_out or Absence()
     entries: dict[str, FileEntry] = {}
     lists: dict[str, Chunk] = {}
     check_target_paths(path for role in ROLES for path in roles[role].targets)
@@ -45,10 +89,32 @@ def collect_entries(bundle: Bundle, roles: Mapping[str, Targets]) -> tuple[dict[
                 raise malformed(what, f"it lists {path!r}, which is not its own")
             if (chunk_list := _chunk_list(entry.custom, path)) is not None:
                 lists[path] = chunk_list
-                entry = replace(entry, chunks=decode_chunk_list(read_blob(bundle, chunk_list)))
+                absent = left_out.holds(chunk_list, role)
+                data = (
+                    left_out.copy(chunk_list, f"The chunk list of {path}") if absent else read_blob(bundle, chunk_list)
+                )
+                entry = replace(entry, chunks=decode_chunk_list(data))
             check_entry(entry)
             entries[path] = entry
     return entries, lists
+
+
+def absent_blobs(entries: Mapping[str, FileEntry], lists: Mapping[str, Chunk], left_out: Absence) -> frozenset[str]:
+    """The digests of the blobs (chunks and chunk lists) that these files need and the media does not hold.
+
+    Raises MalformedMetadata for a list of absent blobs that names anything but blobs of roles on the media.
+    """
+    here: set[str] = set()
+    elsewhere: set[str] = set()
+    known: set[str] = set()
+    for path, entry in entries.items():
+        for blob in (*entry.blobs, *((lists[path],) if path in lists else ())):
+            if entry.role not in left_out.roles:
+                known.add(blob.sha256)
+            (elsewhere if left_out.holds(blob, entry.role) else here).add(blob.sha256)
+    for digest in sorted(left_out.listed - known):
+        raise malformed("The list of absent blobs", f"it names {digest}, which no role on the media lists")
+    return frozenset(elsewhere - here)
 
 
 def read_blob(bundle: Bundle, blob: Chunk) -> bytes:
@@ -58,30 +124,6 @@ def read_blob(bundle: Bundle, blob: Chunk) -> bytes:
     if len(data) != blob.length or hashlib.sha256(data).hexdigest() != blob.sha256:
         raise DigestMismatch(f"{name} was changed", "its bytes do not give the digest in its name", _RECOPY)
     return data
-
-
-def check_exact_set(
-    bundle: Bundle, metadata: Iterable[str], blobs: Iterable[Chunk], evidence: Mapping[str, Listed]
-) -> None:
-    """Every listed file is there with its size, and nothing else is. `metadata`: paths of files already read."""
-    expected = {name: listed.length for name, listed in evidence.items()}
-    for blob in blobs:
-        name = blob_path(blob.sha256)
-        if expected.setdefault(name, blob.length) != blob.length:
-            raise malformed(name, "two files list it with different lengths")
-    for name, length in expected.items():
-        if name not in bundle.files:
-            raise missing(name)
-        if bundle.files[name] != length:
-            raise DigestMismatch(
-                f"{name} has the wrong size", f"{bundle.files[name]} bytes instead of {length}", _RECOPY
-            )
-    names = {*expected, *metadata}
-    for name in bundle.files.keys() - names:
-        raise UnlistedFile(f"{name} does not belong in the bundle", "no signed list names it", _RECOPY)
-    parents = {name[:cut] for name in names for cut, char in enumerate(name) if char == "/"}
-    for name in bundle.directories - parents:
-        raise UnlistedFile(f"{name} does not belong in the bundle", "it is an empty directory", _RECOPY)
 
 
 def _chunk_list(custom: Mapping[str, Any], path: str) -> Chunk | None:

@@ -114,6 +114,10 @@ class MetadataMissing(VerificationError):
     """A metadata file that is not on the media."""
 
 
+class BaseMissing(VerificationError):
+    """A delta without what it builds on: metadata or blobs that are neither on the media nor held here."""
+
+
 class UnlistedFile(VerificationError):
     """A file, link or device on the media that no signed list names."""
 

@@ -4,40 +4,59 @@
 (`entries`); the exact set: every listed file lies on the media with its listed size, and nothing else does;
 revocations, those of the site and those in the bundle. Then, and only then, a `VerifiedBundle`.
 
+A delta (`since`) is judged in the same order with the copies that a site kept; what it leaves out and those copies do
+not hold is BaseMissing.
+
 The full read of the payload is `full_read.verify_payload`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from plugsky_bundles.entries import check_exact_set, collect_entries, read_blob
+from plugsky_bundles.entries import Absence, absence, absent_blobs, collect_entries, read_blob
 from plugsky_bundles.errors import Revoked
 from plugsky_bundles.format import METADATA, REVOCATIONS, Chunk, FileEntry, content_id
 from plugsky_bundles.media import Bundle
-from plugsky_bundles.metadata import key_names
+from plugsky_bundles.media_order import contents
+from plugsky_bundles.metadata import Listed, key_names
 from plugsky_bundles.state import MAX_REVOCATIONS, Revocations, TrustState, check_revoked
 from plugsky_bundles.strict_json import malformed
+from plugsky_bundles.trusted_copies import NO_COPIES, TrustedCopies
 from plugsky_bundles.verified import Signer, VerifiedBundle
 from plugsky_bundles.walk import Anchor, Walk, fingerprint, walk
 
 
-def verify_metadata(bundle: Bundle, anchor: Anchor, *, now: datetime) -> VerifiedBundle:
+def verify_metadata(
+    bundle: Bundle, anchor: Anchor, *, now: datetime, copies: TrustedCopies = NO_COPIES
+) -> VerifiedBundle:
     """Verify everything but the payload.
 
     `anchor`: the site's TrustState, or on first use the fingerprint of a root (`sha256sum metadata/1.root.json`).
-    `now`: the system clock, aware. Raises a VerificationError (exit code 5) naming the first thing that is wrong.
+    `now`: the system clock, aware. `copies`: the role files and chunk lists of the channel that were accepted before;
+    a delta that leaves out others is BaseMissing. Raises a VerificationError (exit code 5) naming the first thing that
+    is wrong.
     """
-    found = walk(_Metadata(bundle), anchor, now)
-    entries, lists = collect_entries(bundle, found.roles)
+    reader = _Metadata(bundle)
+    found = walk(reader, anchor, now, copies)
+    left_out = absence(bundle, found.since, copies)
+    entries, lists = collect_entries(bundle, found.roles, left_out)
+    absent = absent_blobs(entries, lists, left_out)
     found.checks.append(f"{len(entries)} file names are safe and their chunk lists add up")
-    blobs = [*lists.values(), *(blob for entry in entries.values() for blob in entry.blobs)]
-    check_exact_set(bundle, (f"{METADATA}/{name}" for name in found.used), blobs, found.evidence)
+    on_media = contents(reader.seen, found.evidence, entries, lists, absent=absent, also=left_out.blob)
+    bundle.check_set(on_media)
     found.checks.append("every listed file is there with its size, and nothing else is")
+    if found.since is not None:
+        found.checks.append(
+            f"it builds on bundle {found.since.bundle_id}: {len(absent)} blobs are not on the media and must be held"
+            " by the site"
+        )
     before = anchor if isinstance(anchor, TrustState) else TrustState(found.root_bytes)
-    revoked = _revocations(bundle, entries)
+    revocations = _revocations(bundle, entries, absent, left_out)
+    revoked = Revocations() if revocations is None else Revocations.from_json(revocations)
     _check_revocations(found, entries, before.revocations | revoked)
     found.checks.append("no bundle, key or digest in it has been revoked")
     names = key_names(found.root, "The root")
@@ -55,6 +74,7 @@ def verify_metadata(bundle: Bundle, anchor: Anchor, *, now: datetime) -> Verifie
         entries=entries,
         evidence=found.evidence,
         lists=lists,
+        contents=on_media,
         custodians=frozenset(found.root.roles["snapshot"].keyids),
         roots=found.roots,
         anchor=anchor,
@@ -66,14 +86,18 @@ def verify_metadata(bundle: Bundle, anchor: Anchor, *, now: datetime) -> Verifie
             time=found.sealed_at,
             revocations=revoked,
         ),
+        metadata=found.files if revocations is None else {**found.files, REVOCATIONS: revocations},
+        since=found.since,
+        absent=absent,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Metadata:
-    """`metadata/` of a bundle as the walk wants it."""
+    """`metadata/` of a bundle as the walk wants it, and what was `seen` there by bare name."""
 
     bundle: Bundle
+    seen: dict[str, Listed] = field(default_factory=dict)
 
     @property
     def names(self) -> Collection[str]:
@@ -81,20 +105,26 @@ class _Metadata:
         return [name.removeprefix(prefix) for name in self.bundle.files if name.startswith(prefix)]
 
     def read(self, name: str, limit: int) -> bytes:
-        return self.bundle.read(f"{METADATA}/{name}", limit=limit)
+        data = self.bundle.read(f"{METADATA}/{name}", limit=limit)
+        self.seen[name] = Listed(len(data), hashlib.sha256(data).hexdigest())
+        return data
 
 
 def _by_name(keyids: Collection[str], names: Mapping[str, str]) -> tuple[Signer, ...]:
     return tuple(sorted((Signer(k, names.get(k, "")) for k in keyids), key=lambda signer: (signer.name, signer.keyid)))
 
 
-def _revocations(bundle: Bundle, entries: Mapping[str, FileEntry]) -> Revocations:
+def _revocations(
+    bundle: Bundle, entries: Mapping[str, FileEntry], absent: frozenset[str], left_out: Absence
+) -> bytes | None:
+    """The list of revocations, from the media or as it was accepted before."""
     entry = entries.get(REVOCATIONS)
     if entry is None:
-        return Revocations()
+        return None
     if entry.length > MAX_REVOCATIONS or entry.chunks:
         raise malformed(REVOCATIONS, f"it must be one blob of at most {MAX_REVOCATIONS} bytes")
-    return Revocations.from_json(read_blob(bundle, Chunk(entry.sha256, entry.length)))
+    blob = Chunk(entry.sha256, entry.length)
+    return left_out.copy(blob, "The list of revocations") if blob.sha256 in absent else read_blob(bundle, blob)
 
 
 def _check_revocations(found: Walk, entries: Mapping[str, FileEntry], revocations: Revocations) -> None:

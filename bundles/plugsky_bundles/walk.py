@@ -7,7 +7,8 @@ No file is opened here: bytes come from a `Reader`. In order:
    the newest root makes void are forgotten (section 5.3.11);
 3. timestamp: signed, not older than the floor; it names the snapshot by length and SHA-256;
 4. snapshot: those bytes, signed, no role dropped, none older than its floor; it names every role file the same way;
-5. targets: those bytes, signed, and delegating to the same keys and threshold; then each delegated role;
+5. targets: those bytes, signed, and delegating to the same keys and threshold; then each delegated role; a role file
+   that a delta leaves out comes from trusted copies, by the same length and SHA-256;
 6. all of one channel; nothing past its date at the newest time that can be proved; no other file in `metadata/`.
 
 The newest time is the latest of the clock, the site's state and the timestamp itself; a timestamp more than two days
@@ -57,9 +58,11 @@ from plugsky_bundles.metadata import (
     listed,
     read_metadata,
 )
+from plugsky_bundles.since import SINCE, Since, base_missing, since_of
 from plugsky_bundles.state import EPOCH, Floor, TrustState
 from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.times import parse_stamp, stamp, whole_seconds
+from plugsky_bundles.trusted_copies import NO_COPIES, TrustedCopies
 
 MAX_ROOTS: Final = 256
 CLOCKS_APART: Final = timedelta(days=2)
@@ -82,9 +85,13 @@ class Reader(Protocol):
 
 @dataclass(slots=True)
 class Walk:
-    """What the walk found; each step fills its part. `roots` are the fingerprints that lead to the root that counts."""
+    """What the walk found; each step fills its part.
+
+    `roots` are the fingerprints that lead to the root that counts; `files` the bytes of snapshot, targets and roles.
+    """
 
     reader: Reader
+    copies: TrustedCopies
     root: Root
     root_bytes: bytes
     time: datetime
@@ -99,6 +106,8 @@ class Walk:
     used: set[str] = field(default_factory=set)
     checks: list[str] = field(default_factory=list)
     roots: frozenset[str] = frozenset()
+    since: Since | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def expires(self) -> datetime:
@@ -114,13 +123,13 @@ def fingerprint(root: bytes) -> str:
     return hashlib.sha256(root).hexdigest()
 
 
-def walk(reader: Reader, anchor: Anchor, now: datetime) -> Walk:
+def walk(reader: Reader, anchor: Anchor, now: datetime, copies: TrustedCopies = NO_COPIES) -> Walk:
     """Verify all metadata of a bundle. Raises a VerificationError that says what is wrong; never returns in doubt."""
     floor_time = anchor.time if isinstance(anchor, TrustState) else EPOCH
     root, root_bytes, used, signers, roots = _roots(reader, anchor)
     anchor = anchor.under(root_bytes) if isinstance(anchor, TrustState) else anchor
     time = max(whole_seconds(now), floor_time)
-    found = Walk(reader, root, root_bytes, time, used=used, signers={"root": signers}, roots=roots)
+    found = Walk(reader, copies, root, root_bytes, time, used=used, signers={"root": signers}, roots=roots)
     found.dated["root"] = root
     found.checks.append(f"root version {root.version} leads back to the trusted root")
     snapshot_file, snapshot_version = _timestamp(found, anchor)
@@ -219,6 +228,7 @@ def _snapshot(found: Walk, file: Listed, version: int, anchor: Anchor) -> Snapsh
         raise malformed(f"metadata/{name}", f"it must list exactly {', '.join(ROLE_FILES)}")
     found.bundle_id = hashlib.sha256(data).hexdigest()
     found.evidence = evidence_of(snapshot.unrecognized_fields.get(EVIDENCE), f"metadata/{name}")
+    found.since = since_of(snapshot.unrecognized_fields.get(SINCE), f"metadata/{name}")
     _note(found, "snapshot", snapshot, anchor)
     for role in ("targets", *ROLES):
         _above_floor(found, role, snapshot.meta[f"{role}.json"].version, anchor)
@@ -256,7 +266,8 @@ def _listed_file(
 ) -> tuple[S, bytes]:
     """Read a metadata file that another one lists, and check bytes, signatures, version and channel."""
     what = f"metadata/{name}"
-    data = _read(found, name, min(limit, file.length))
+    left_out = found.since is not None and role in found.since.roles
+    data = _copy(found, role, file, limit) if left_out else _read(found, name, min(limit, file.length))
     if len(data) != file.length or hashlib.sha256(data).hexdigest() != file.sha256:
         raise DigestMismatch(f"{what} was changed", "its bytes are not the ones that were sealed", _RECOPY)
     metadata: Metadata[Any] = read_metadata(data, kind, what)
@@ -266,7 +277,16 @@ def _listed_file(
     if signed.version != version:
         raise malformed(what, f"it says that it is version {signed.version}")
     check_common(signed, found.channel, what)
+    found.files[role] = data
     return signed, data
+
+
+def _copy(found: Walk, role: str, file: Listed, limit: int) -> bytes:
+    """A role file that a delta leaves out, as it was accepted before."""
+    data = found.copies.read(file.sha256, file.length) if file.length <= limit else None
+    if data is None:
+        raise base_missing(f"The {role} metadata", found.since)
+    return data
 
 
 def _read(found: Walk, name: str, limit: int) -> bytes:
