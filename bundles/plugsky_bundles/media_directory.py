@@ -78,19 +78,21 @@ class Directory:
 
     def check_set(self, contents: Contents) -> None:
         """Every listed file is there with its size, and nothing else is."""
-        check_names(contents.names(), self.files, self.directories)
+        check_names({part.name: part.length for part in contents.parts}, self.files, self.directories)
 
     def check_end(self) -> None:
         """Nothing follows: all that is there was listed when it was opened."""
 
 
-def check_names(listed: Mapping[str, int | None], files: Mapping[str, int], directories: frozenset[str]) -> None:
-    """Compare names and sizes with those listed (None: already read). Raises MetadataMissing, BlobMissing,
-    DigestMismatch or UnlistedFile."""
+def check_names(listed: Mapping[str, int], files: Mapping[str, int], directories: frozenset[str]) -> None:
+    """Compare names and sizes with those listed.
+
+    Raises MetadataMissing, BlobMissing, DigestMismatch or UnlistedFile.
+    """
     for name, length in listed.items():
         if name not in files:
             raise missing(name)
-        if length is not None and files[name] != length:
+        if files[name] != length:
             raise DigestMismatch(f"{name} has the wrong size", f"{files[name]} bytes instead of {length}", _RECOPY)
     for name in files.keys() - listed.keys():
         raise UnlistedFile(f"{name} does not belong in the bundle", "no signed list names it", _RECOPY)

@@ -15,7 +15,7 @@ Blobs that signed metadata declares absent from the media lie nowhere and have n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,14 +30,23 @@ _TAIL: Final = ("timestamp", "snapshot", "targets", *ROLES)
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One file on the media: its path there, its length in bytes, and its SHA-256."""
+
+    name: str
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """The exact set of a bundle on media, by the four parts above, each in its order.
 
-    `metadata` holds paths; `evidence` paths with length and digest; `files` says which file a blob is (the first) part
-    of, by digest, for people who must be told.
+    `metadata` and `evidence` by path on the media; `files` says which file a blob is (the first) part of, by digest,
+    for people who must be told.
     """
 
-    metadata: tuple[str, ...]
+    metadata: Mapping[str, Listed]
     evidence: Mapping[str, Listed]
     early: tuple[Chunk, ...]
     payload: tuple[Chunk, ...]
@@ -48,12 +57,18 @@ class Contents:
         """All blobs on the media, each once."""
         return self.early + self.payload
 
-    def names(self) -> dict[str, int | None]:
-        """Every path on the media in order, with its length in bytes; that of a metadata file is not repeated here."""
-        listed: dict[str, int | None] = dict.fromkeys(self.metadata)
-        listed.update((path, file.length) for path, file in self.evidence.items())
-        listed.update((blob_path(blob.sha256), blob.length) for blob in self.blobs)
-        return listed
+    @property
+    def before_payload(self) -> Iterator[Part]:
+        """What is read before any payload: metadata, evidence, early blobs."""
+        for name, file in (*self.metadata.items(), *self.evidence.items()):
+            yield Part(name, file.length, file.sha256)
+        yield from map(_part, self.early)
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """Everything on the media, in order."""
+        yield from self.before_payload
+        yield from map(_part, self.payload)
 
     def whose(self, name: str) -> str:
         """`name`, and of a blob the file that it is part of."""
@@ -71,7 +86,7 @@ def payload_order(entries: Iterable[FileEntry]) -> list[Chunk]:
 
 
 def contents(
-    metadata: Collection[str],
+    metadata: Mapping[str, Listed],
     evidence: Mapping[str, Listed],
     entries: Mapping[str, FileEntry],
     lists: Mapping[str, Chunk],
@@ -79,7 +94,7 @@ def contents(
     absent: Collection[str] = (),
     also: Iterable[Chunk] = (),
 ) -> Contents:
-    """The contents of a bundle. `metadata`: bare names in `metadata/`; `absent`: digests that are not on the media.
+    """The contents of a bundle. `metadata`: what was read in `metadata/`, by bare name; `absent`: digests not on media.
 
     `also` are further early blobs that signed metadata names. Raises MalformedMetadata when two entries list one digest
     with different lengths.
@@ -97,7 +112,7 @@ def contents(
             early[blob.sha256] = blob
     payload = [b for b in payload_order(entries.values()) if b.sha256 not in early and b.sha256 not in absent]
     return Contents(
-        metadata=tuple(f"{METADATA}/{name}" for name in sorted(metadata, key=metadata_place)),
+        metadata={f"{METADATA}/{name}": metadata[name] for name in sorted(metadata, key=metadata_place)},
         evidence=dict(sorted(evidence.items())),
         early=tuple(early.values()),
         payload=tuple(payload),
@@ -112,6 +127,10 @@ def metadata_place(name: str) -> tuple[int, int]:
     if role == "root":
         return 0, int(version)
     return 1 + _TAIL.index(role), 0
+
+
+def _part(blob: Chunk) -> Part:
+    return Part(blob_path(blob.sha256), blob.length, blob.sha256)
 
 
 def _is_early(entry: FileEntry) -> bool:
