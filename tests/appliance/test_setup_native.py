@@ -112,6 +112,7 @@ PIN = Pin("llama-cpp-python", "0.3.36", "", frozenset({"a" * 64}), "")
         pytest.param(dataclasses.replace(PIN, sha256=frozenset({"b" * 64})), "tools", toolchain.X86_64_V3, id="source"),
         pytest.param(PIN, "newer tools", toolchain.X86_64_V3, id="build tools"),
         pytest.param(PIN, "tools", toolchain.X86_64_V2, id="baseline"),
+        pytest.param(PIN, "tools", toolchain.PORTABLE, id="kernels for every family"),
     ],
 )
 def test_a_wheel_is_out_of_date_when_anything_it_was_made_from_changes(pin, build_lock, baseline):
@@ -187,3 +188,31 @@ def test_the_build_script_names_only_targets_and_options_of_one_place():
     text = Path(native.__file__).with_name("llama.cmake").read_text(encoding="utf-8")
     for library in verify.LIBRARIES:
         assert library.removeprefix("lib").removesuffix(".so") in text
+
+
+def test_a_portable_build_has_a_module_per_cpu_family_and_sets_no_level_itself():
+    options = native.cmake_options(toolchain.PORTABLE)
+    assert options["GGML_BACKEND_DL"] == options["GGML_CPU_ALL_VARIANTS"] == "ON"
+    assert options["GGML_NATIVE"] == "OFF"
+    assert not set(toolchain.SWITCHES) & set(options)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "good"),
+    [
+        pytest.param(verify.FAMILIES, True, id="every family"),
+        pytest.param(verify.FAMILIES | {"sapphirerapids"}, True, id="one more"),
+        pytest.param(verify.FAMILIES - {"haswell"}, False, id="a family is missing"),
+        pytest.param(frozenset(), False, id="none"),
+    ],
+)
+def test_a_portable_wheel_must_hold_the_kernels_of_every_family(tmp_path, kernels, good):
+    wheel = tmp_path / "portable.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in (*verify.CORE, *(f"libggml-cpu-{family}.so" for family in kernels)):
+            archive.writestr(f"llama_cpp/lib/{name}", b"")
+    if good:
+        verify.check_content(wheel, portable=True)
+    else:
+        with pytest.raises(SetupError):
+            verify.check_content(wheel, portable=True)

@@ -59,6 +59,7 @@ class ContextBrokenError(Exception):
 
 def load_kernels() -> str:
     """Load the fastest CPU kernels that travel with llama.cpp; returns their CPU family. Raises ``not_supported``."""
+    llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
     return kernels.load(Path(llama_cpp.__file__).parent / "lib")
 
 
@@ -77,7 +78,6 @@ class Model:
 
         Raises ``tampered`` when llama.cpp cannot read the file.
         """
-        llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
         load_kernels()
         llama_cpp.llama_backend_init()
         _errors.clear()
