@@ -2,7 +2,8 @@
 
 `files/sha256-<hex>` holds bytes that had that digest when they were put in; `notes/<name>.json` holds answers of an
 index for one exact question. Nothing here is trusted: whoever packs a cached file hashes it again and calls `discard`
-when it differs. Work in progress lies in `work/` and can be resumed or deleted at any time.
+when it differs. Work in progress lies in `work/` and can be resumed or deleted at any time. An `offline` cache is all
+that a build may use: whoever would open a connection asks `going_out` first, and is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from plugsky_bundles.atomic import out_of_space, write_file
-from plugsky_bundles.errors import DigestMismatch
+from plugsky_bundles.errors import DigestMismatch, NotCached
 
 BLOCK: Final = 1024 * 1024
 
@@ -23,8 +24,9 @@ BLOCK: Final = 1024 * 1024
 class Cache:
     """The cache below `root`, made on first use."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, offline: bool = False) -> None:
         self.root = root
+        self.offline = offline
         with out_of_space(root):
             for name in ("files", "notes", "work"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -36,6 +38,11 @@ class Cache:
     def has(self, sha256: str) -> bool:
         return self.file(sha256).is_file()
 
+    def going_out(self, what: str) -> None:
+        """To be called before any connection is opened to get `what`. Raises NotCached when none may be."""
+        if self.offline:
+            raise NotCached(f"{what} is not in the cache", "the build is offline", "Run the build once with a network")
+
     def discard(self, sha256: str) -> None:
         """Forget a file that turned out to be damaged."""
         self.file(sha256).unlink(missing_ok=True)
@@ -46,6 +53,11 @@ class Cache:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         path.replace(self.file(digest))
         return digest
+
+    def keep(self, path: Path, sha256: str) -> Path:
+        """Move a file of the work directory in whose digest its writer has just found to be that."""
+        path.replace(self.file(sha256))
+        return self.file(sha256)
 
     def receive(self, stream: IO[bytes], sha256: str, limit: int, what: str, moved: Callable[[int], None]) -> Path:
         """Copy at most `limit` bytes of `stream` in and refuse any digest but `sha256`; `moved` hears of each block."""

@@ -1,8 +1,9 @@
 """A recipe: what a bundle holds, as data that a reviewer can read. TOML in, frozen values out.
 
 Guarantees of `load`: every key is known, every value has its type, every byte that comes from elsewhere is pinned by
-SHA-256, names are ones that the bundle format allows, and no two models share an id. Paths in a recipe are relative
-to the recipe's own directory. Nothing is fetched here.
+SHA-256, names are ones that the bundle format allows, no two models share an id and no two targets a folder; the parts
+of a split model are named as one set, in order. Paths in a recipe are relative to the recipe's own directory. Nothing
+is fetched here. docs/recipes.md explains every key.
 """
 
 from __future__ import annotations
@@ -14,58 +15,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from plugsky_builder import file_sources
+from plugsky_builder.file_sources import FileSource, HttpsFile, HuggingFaceFile, LocalFile, PypiFile
 from plugsky_builder.tables import Table
+from plugsky_builder.targets import ACCELERATORS, MACHINES, RELEASES, Target
 from plugsky_bundles.errors import BundleError, NotFound, RecipeError
 from plugsky_bundles.format import check_channel, check_target_path
+
+__all__ = [
+    "DebsRecipe",
+    "FileSource",
+    "HttpsFile",
+    "HuggingFaceFile",
+    "LocalFile",
+    "ModelRecipe",
+    "PypiFile",
+    "PythonRecipe",
+    "Recipe",
+    "load",
+]
 
 MAX_RECIPE: Final = 1024 * 1024
 MODES: Final = ("generate", "embed", "rerank")
 MODEL_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-REQUIREMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+", re.ASCII)
+PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
+"""A part of a split model, as llama.cpp names it; the numbers count from 1."""
+DEB: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 DEFAULT_DAYS: Final = 365
 
 
 @dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A file on the build machine."""
-
-    path: Path
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def origin(self) -> str:
-        """Where the bytes come from, for people and provenance; holds no path of the build machine."""
-        return f"file:{self.path.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class PypiFile:
-    """The file `member` inside the wheel of `requirement` (`name==version`) on the Python package index."""
-
-    requirement: str
-    wheel_sha256: str
-    member: str
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return self.member.rsplit("/", 1)[-1]
-
-    @property
-    def origin(self) -> str:
-        return f"pypi:{self.requirement}#{self.member}"
-
-
-FileSource = LocalFile | PypiFile
-
-
-@dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """One model; `context` in tokens is what the model was trained for."""
+    """One model; `context` in tokens is as trained. `file` is the first of its parts, `parts` the others."""
 
     id: str
     title: str
@@ -76,20 +57,41 @@ class ModelRecipe:
     homepage: str
     file: FileSource
     licence_text: FileSource
+    parts: tuple[FileSource, ...] = ()
+
+    @property
+    def files(self) -> tuple[FileSource, ...]:
+        """Every file of the model, in order."""
+        return (self.file, *self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class PythonRecipe:
-    """The Python parts: a lock with hashes; `compiled` are its packages that come as wheels from the wheelhouse."""
+    """The Python parts: a lock with hashes, and files of further requirements that have a lock for each target.
+
+    `compiled` are packages that come as wheels from the wheelhouse, `sdists` ones that are compiled from the index.
+    """
 
     lock: Path
     compiled: tuple[str, ...]
     appliance: bool
+    requirements: tuple[Path, ...] = ()
+    sdists: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DebsRecipe:
+    """The Debian packages that each target gets, with everything they depend on."""
+
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole recipe; `valid_days` counts from the build to the expiry of its metadata."""
+    """A whole recipe; `valid_days` counts from the build to the expiry of its metadata.
+
+    Without `targets` the bundle is for hosts like the build machine.
+    """
 
     source: Path
     channel: str
@@ -98,6 +100,8 @@ class Recipe:
     models: tuple[ModelRecipe, ...]
     python: PythonRecipe | None
     playbooks: tuple[str, ...]
+    targets: tuple[Target, ...] = ()
+    debs: DebsRecipe | None = None
 
 
 def load(path: Path) -> Recipe:
@@ -126,7 +130,15 @@ def load(path: Path) -> Recipe:
     for model_id in ids:
         if ids.count(model_id) > 1:
             raise table.wrong("model", f"has the id {model_id!r} twice")
-    python = _python(table.table("python"), path.parent) if table.has("python") else None
+    targets = tuple(_target(entry) for entry in table.tables("target"))
+    folders = [target.folder for target in targets]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise table.wrong("target", f"has {folder} twice; make two recipes for two accelerators")
+    python = _python(table.table("python"), path.parent, targets) if table.has("python") else None
+    debs = _debs(table.table("debs")) if table.has("debs") else None
+    if debs is not None and not targets:
+        raise table.wrong("debs", "needs at least one [[target]]: packages are for one release of an operating system")
     playbooks: tuple[str, ...] = ()
     if table.has("playbooks"):
         section = table.table("playbooks")
@@ -135,13 +147,19 @@ def load(path: Path) -> Recipe:
             raise section.wrong("include", "must stay inside the playbooks")
         section.end()
     table.end()
-    return Recipe(path, channel, title, valid_days, models, python, playbooks)
+    return Recipe(path, channel, title, valid_days, models, python, playbooks, targets, debs)
 
 
 def _model(table: Table, base: Path) -> ModelRecipe:
     model_id = table.text("id")
     if MODEL_ID.fullmatch(model_id) is None:
         raise table.wrong("id", "must be 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit")
+    if table.has("file") and table.has("files"):
+        raise table.wrong("files", "cannot stand beside file; a split model has only files")
+    tables = table.tables("files") if table.has("files") else [table.table("file")]
+    files = tuple(file_sources.read(entry, base) for entry in tables)
+    if not files:
+        raise table.wrong("files", "must name every part of the model")
     model = ModelRecipe(
         id=model_id,
         title=table.text("title", model_id),
@@ -150,34 +168,64 @@ def _model(table: Table, base: Path) -> ModelRecipe:
         licence=table.text("licence"),
         languages=table.texts("languages"),
         homepage=table.text("homepage", "-"),
-        file=_source(table.table("file"), base),
-        licence_text=_source(table.table("licence-text"), base),
+        file=files[0],
+        licence_text=file_sources.read(table.table("licence-text"), base),
+        parts=files[1:],
     )
     table.end()
-    _named(table, "file", check_target_path, f"models/{model_id}/{model.file.name}")
-    if not model.file.name.endswith(".gguf"):
-        raise table.wrong("file", f"{model.file.name!r} must be a .gguf file")
+    for file in files:
+        _named(table, "file", check_target_path, f"models/{model_id}/{file.name}")
+        if not file.name.endswith(".gguf"):
+            raise table.wrong("file", f"{file.name!r} must be a .gguf file")
+    if table.has("files"):
+        _check_parts(table, [file.name for file in files])
     return model
 
 
-def _source(table: Table, base: Path) -> FileSource:
-    kind = table.choice("source", ("file", "pypi-file"))
-    source: FileSource
-    if kind == "file":
-        source = LocalFile(base / table.text("path"), table.sha256("sha256"))
-    else:
-        requirement = table.text("requirement")
-        if REQUIREMENT.fullmatch(requirement) is None:
-            raise table.wrong("requirement", "must be name==version")
-        source = PypiFile(requirement, table.sha256("wheel-sha256"), table.text("member"), table.sha256("sha256"))
+def _check_parts(table: Table, names: list[str]) -> None:
+    """Refuse names that are not those of one complete split, in order: llama.cpp finds the parts by them."""
+    first = PART.fullmatch(names[0])
+    stem = first["stem"] if first else names[0].removesuffix(".gguf")
+    expected = [f"{stem}-{number:05}-of-{len(names):05}.gguf" for number in range(1, len(names) + 1)]
+    for name, right in zip(names, expected, strict=True):
+        if name != right:
+            raise table.wrong("files", f"has {name!r} where {right!r} belongs: name all parts of one model, in order")
+
+
+def _target(table: Table) -> Target:
+    system = table.choice("os", tuple(RELEASES))
+    own = ".".join(RELEASES[system].python.split(".")[:2])
+    python = table.text("python", own)
+    if python != own:
+        raise table.wrong("python", f"is {python!r}, but {system} comes with Python {own}")
+    arch = table.choice("arch", tuple(MACHINES), "amd64")
+    target = Target(system, arch, python, table.choice("accelerator", ACCELERATORS, "cpu"))
     table.end()
-    return source
+    return target
 
 
-def _python(table: Table, base: Path) -> PythonRecipe:
-    python = PythonRecipe(base / table.text("lock"), table.texts("compiled", []), table.flag("appliance", True))
+def _python(table: Table, base: Path, targets: tuple[Target, ...]) -> PythonRecipe:
+    requirements = tuple(base / name for name in table.texts("requirements", []))
+    if requirements and not targets:
+        raise table.wrong("requirements", "needs at least one [[target]] to be locked for")
+    python = PythonRecipe(
+        base / table.text("lock"),
+        table.texts("compiled", []),
+        table.flag("appliance", True),
+        requirements,
+        table.texts("sdists", []),
+    )
     table.end()
     return python
+
+
+def _debs(table: Table) -> DebsRecipe:
+    packages = table.texts("packages", [])
+    for package in packages:
+        if DEB.fullmatch(package) is None:
+            raise table.wrong("packages", f"names {package!r}, which is no package of Debian")
+    table.end()
+    return DebsRecipe(packages)
 
 
 def _named(table: Table, key: str, check: Callable[[str], object], name: str) -> None:

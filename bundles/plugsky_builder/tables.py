@@ -7,6 +7,7 @@ the place in it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,13 @@ class Table:
         value = self.text(key, default)
         if value not in choices:
             raise self.wrong(key, f"is {value!r}, not one of {', '.join(choices)}{_suggestion(value, choices)}")
+        return value
+
+    def matching(self, key: str, pattern: re.Pattern[str], rule: str) -> str:
+        """A text that `pattern` matches as a whole; `rule` says so in words."""
+        value = self.text(key)
+        if pattern.fullmatch(value) is None:
+            raise self.wrong(key, rule)
         return value
 
     def sha256(self, key: str) -> str:

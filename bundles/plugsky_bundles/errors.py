@@ -165,6 +165,24 @@ class SourceUnreachable(SourceError):
     exit_code = 8
 
 
+class SourceForbidden(SourceError):
+    """A server wants to know who asks, or does not let us have the file."""
+
+    exit_code = 4
+
+
+class SourceMissing(SourceError):
+    """A server does not have what the recipe names."""
+
+    exit_code = 7
+
+
+class NotCached(SourceError):
+    """A build without a network lacks something in its cache; says everything that it lacks."""
+
+    exit_code = 7
+
+
 class BadThreshold(BundleError):
     """A threshold that its number of keys can never meet."""
 

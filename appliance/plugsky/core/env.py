@@ -36,6 +36,15 @@ PASSPHRASE: Final = Variable("PLUGSKY_PASSPHRASE", "The passphrase of the operat
 PASSPHRASE_FILE: Final = Variable("PLUGSKY_PASSPHRASE_FILE", "A file whose first line is that passphrase.")
 WHEELHOUSE: Final = Variable("PLUGSKY_WHEELHOUSE", "A folder with llama-cpp-python's compiled wheel.")
 CACHE: Final = Variable("PLUGSKY_CACHE", "Where the builder keeps downloads. Default: $XDG_CACHE_HOME/plugsky.")
+MIRRORS: Final = Variable(
+    "PLUGSKY_MIRRORS", "PREFIX=MIRROR pairs of addresses: where a build fetches https files instead."
+)
+DEBIAN_MIRROR: Final = Variable(
+    "PLUGSKY_DEBIAN_MIRROR", "Where the builder fetches Debian packages. Default: the recipe's, http://deb.debian.org/debian."
+)
+DEBIAN_SECURITY_MIRROR: Final = Variable(
+    "PLUGSKY_DEBIAN_SECURITY_MIRROR", "The same for security updates. Default: http://deb.debian.org/debian-security."
+)
 HOST: Final = Variable("PLUGSKY_HOST", "The address the gateway listens on, as --host. Default: 127.0.0.1.")
 PORT: Final = Variable("PLUGSKY_PORT", "The port the gateway listens on, as --port. Default: 8080.")
 THREADS: Final = Variable(
@@ -44,6 +53,17 @@ THREADS: Final = Variable(
 CONTEXT: Final = Variable("PLUGSKY_CONTEXT", "KV cells of an engine, as --context. Default: 4096.")
 CONFIG: Final = Variable("PLUGSKY_CONFIG", "The user's settings file. Default: $XDG_CONFIG_HOME/plugsky/plugsky.toml.")
 TRACEBACK: Final = Variable("PLUGSKY_TRACEBACK", "Set to anything: unforeseen errors show where they happened.")
+HTTPS_PROXY: Final = Variable("HTTPS_PROXY", "The proxy for a build's downloads.")
+HTTP_PROXY: Final = Variable("HTTP_PROXY", "The same for addresses without TLS.")
+ALL_PROXY: Final = Variable("ALL_PROXY", "The same for every address.")
+NO_PROXY: Final = Variable("NO_PROXY", "Hosts that a build asks without a proxy.")
+SSL_CERT_FILE: Final = Variable("SSL_CERT_FILE", "The authorities that a build trusts. Default: the system's.")
+SSL_CERT_DIR: Final = Variable("SSL_CERT_DIR", "The same as a directory.")
+REQUESTS_CA_BUNDLE: Final = Variable("REQUESTS_CA_BUNDLE", "The same as SSL_CERT_FILE, which beats it.")
+NETRC: Final = Variable("NETRC", "The file with a build's passwords by host. Default: ~/.netrc.")
+HF_ENDPOINT: Final = Variable("HF_ENDPOINT", "The Hugging Face mirror of a build. Default: https://huggingface.co.")
+HF_TOKEN: Final = Variable("HF_TOKEN", "The token for gated models. Default: that of `hf auth login`.", secret=True)
+HF_HUB_DISABLE_TELEMETRY: Final = Variable("HF_HUB_DISABLE_TELEMETRY", "Always on: a build tells nobody what it does.")
 XDG_RUNTIME_DIR: Final = Variable("XDG_RUNTIME_DIR", "Where an unprivileged site keeps its sockets.")
 XDG_CACHE_HOME: Final = Variable("XDG_CACHE_HOME", "The user's cache directory. Default: ~/.cache.")
 XDG_CONFIG_HOME: Final = Variable("XDG_CONFIG_HOME", "The user's settings directory. Default: ~/.config.")
