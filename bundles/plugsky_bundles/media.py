@@ -49,8 +49,11 @@ class Bundle(Protocol):
         """The whole of a small file; one longer than `limit` bytes is a DigestMismatch."""
         ...
 
-    def check_set(self, contents: Contents) -> None:
-        """Refuse media that hold less or more than `contents`, as far as that can be seen without reading on."""
+    def check_set(self, contents: Contents) -> str:
+        """Refuse media that hold less or more than `contents`, as far as that can be seen without reading on.
+
+        Returns what was checked, in words.
+        """
         ...
 
     def check_end(self) -> None:

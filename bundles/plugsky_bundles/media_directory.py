@@ -76,9 +76,10 @@ class Directory:
             raise DigestMismatch(f"{name} is too long", f"it has more than {limit} bytes", _RECOPY)
         return data
 
-    def check_set(self, contents: Contents) -> None:
-        """Every listed file is there with its size, and nothing else is."""
+    def check_set(self, contents: Contents) -> str:
+        """Refuse more or less than `contents`; says what was checked."""
         check_names({part.name: part.length for part in contents.parts}, self.files, self.directories)
+        return "every listed file is there with its size, and nothing else is"
 
     def check_end(self) -> None:
         """Nothing follows: all that is there was listed when it was opened."""

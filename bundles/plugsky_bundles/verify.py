@@ -47,8 +47,7 @@ def verify_metadata(
     absent = absent_blobs(entries, lists, left_out)
     found.checks.append(f"{len(entries)} file names are safe and their chunk lists add up")
     on_media = contents(reader.seen, found.evidence, entries, lists, absent=absent, also=left_out.blob)
-    bundle.check_set(on_media)
-    found.checks.append("every listed file is there with its size, and nothing else is")
+    found.checks.append(bundle.check_set(on_media))
     if found.since is not None:
         found.checks.append(
             f"it builds on bundle {found.since.bundle_id}: {len(absent)} blobs are not on the media and must be held"
