@@ -39,12 +39,6 @@ CACHE: Final = Variable("PLUGSKY_CACHE", "Where the builder keeps downloads. Def
 MIRRORS: Final = Variable(
     "PLUGSKY_MIRRORS", "PREFIX=MIRROR pairs of addresses: where a build fetches https files instead."
 )
-DEBIAN_MIRROR: Final = Variable(
-    "PLUGSKY_DEBIAN_MIRROR", "Where the builder fetches Debian packages. Default: the recipe's, http://deb.debian.org/debian."
-)
-DEBIAN_SECURITY_MIRROR: Final = Variable(
-    "PLUGSKY_DEBIAN_SECURITY_MIRROR", "The same for security updates. Default: http://deb.debian.org/debian-security."
-)
 HOST: Final = Variable("PLUGSKY_HOST", "The address the gateway listens on, as --host. Default: 127.0.0.1.")
 PORT: Final = Variable("PLUGSKY_PORT", "The port the gateway listens on, as --port. Default: 8080.")
 THREADS: Final = Variable(
