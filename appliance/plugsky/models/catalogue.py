@@ -7,17 +7,30 @@ generation itself and not ``current``, so an entry keeps meaning the same file w
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky_bundles import strict_json
+from plugsky_bundles.format import is_sha256
 
 SCHEMA: Final = "plugsky.model/1"
 ENTRY: Final = "model.json"
 MAX_ENTRY: Final = 256 * 1024
 Mode = Literal["generate", "embed", "rerank"]
 MODES: Final = ("generate", "embed", "rerank")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHealth:
+    """What the model made of the fixed text where it was built: the mean NLL over ``tokens`` tokens of it.
+
+    In millionths of a nat per token. ``text_sha256`` says which text, see :mod:`plugsky.engine.measure`.
+    """
+
+    text_sha256: str
+    tokens: int
+    nll_micronats: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,8 @@ class ModelEntry:
     architecture: str
     quantisation: str
     parameters: int
+    health: SignedHealth | None = None
+    """What its builder measured; None where nobody did."""
 
 
 _TEXTS: Final = ("id", "title", "sha256", "mode", "licence", "homepage", "origin", "architecture", "quantisation")
@@ -77,7 +92,8 @@ def _read(path: Path) -> ModelEntry:
     if values.pop("schema", None) != SCHEMA:
         raise _damaged(path, f"its schema is not {SCHEMA}")
     name = values.pop("file", None)
-    expected = {field.name for field in fields(ModelEntry)} - {"path"}
+    health = _health(values.pop("health"), path) if "health" in values else None
+    expected = {field.name for field in fields(ModelEntry)} - {"path", "health"}
     if values.keys() != expected:
         raise _damaged(path, f"its fields are not those of {SCHEMA}: {', '.join(sorted(values.keys() ^ expected))}")
     languages = values.pop("languages")
@@ -92,7 +108,15 @@ def _read(path: Path) -> ModelEntry:
         or Path(name).name != name
     ):
         raise _damaged(path, "a field has a wrong type or value")
-    return ModelEntry(path=path.parent / name, languages=tuple(languages), **values)
+    return ModelEntry(path=path.parent / name, languages=tuple(languages), health=health, **values)
+
+
+def _health(values: Any, path: Path) -> SignedHealth:
+    match values:
+        case {"text_sha256": text, "tokens": int(tokens), "nll_micronats": int(nll), **others}:
+            if is_sha256(text) and tokens > 0 and nll >= 0 and not others:
+                return SignedHealth(text, tokens, nll)
+    raise _damaged(path, "its health is no measurement")
 
 
 def _damaged(path: Path, why: str) -> PlugskyError:

@@ -1,0 +1,134 @@
+"""What a model makes of a fixed text, and whether it answers: the engine's part of a health check.
+
+The file is loaded the way an engine loads it, except that it is not hashed: whoever asks has just compared its bytes.
+For a model that generates there is the **NLL**: the mean negative log-likelihood, in nats per token, of the first
+:data:`TOKENS` tokens of ``measure.txt`` (C. Darwin, *The Voyage of the Beagle*, 1845; public domain), each predicted
+from all before it. The number depends on the weights, and in its fourth digit on CPU and batch (docs/benchmarks.md);
+text that is generated may differ from its first word on, so it is no measure.
+A model of a mode that there is no engine for (``embed``, ``rerank``) is loaded and nothing more.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from plugsky.core.frames import Message, Prepare
+from plugsky.engine import llama, loading
+from plugsky.engine.prompts import Prompts
+from plugsky.engine.renderer import Renderer
+from plugsky.engine.scheduler import Chunk
+
+TOKENS: Final = 128
+BATCH: Final = 64
+"""Tokens per decode. Each asks for its logits, so a batch takes 64 x vocabulary x 4 bytes: 67 MB for 262,144 tokens."""
+CELLS: Final = 512
+ANSWER: Final = 16
+"""Tokens within which an answer must show a character that is not a space."""
+QUESTION: Final = "Say hello."
+MICRO: Final = 1_000_000
+
+_LOADED: Final = 40
+_READ: Final = 95
+"""Per cent of the work that are done when the model is loaded, and when the text is read."""
+
+Told = Callable[[int], None]
+
+
+def fixed_text() -> str:
+    """The text that is predicted."""
+    return Path(__file__).with_name("measure.txt").read_text(encoding="utf-8")
+
+
+def measure(file: Path, mode: str, threads: int, told: Told) -> dict[str, Any]:
+    """Measure the model in ``file``; ``told`` hears how many per cent are done.
+
+    The members are those of ``plugsky.models.measuring.Measured``. Raises :class:`~plugsky.engine.errors.EngineError`
+    as :func:`plugsky.engine.loading.load` does.
+    """
+
+    def loaded(fraction: float) -> bool:
+        told(int(_LOADED * fraction))
+        return True
+
+    loading.check_file(file)
+    model = llama.Model(file, loaded)
+    try:
+        if mode != "generate":
+            return {"text_sha256": "", "tokens": 0, "nll_micronats": None, "answered": True, "build": llama.build()}
+        free = loading.free_memory()
+        context = llama.Context(model, cells=CELLS, places=1, batch=BATCH, threads=threads, free_memory=free)
+        try:
+            return _generates(model, context, told)
+        finally:
+            context.close()
+    finally:
+        model.close()
+
+
+def _generates(model: llama.Model, context: llama.Context, told: Told) -> dict[str, Any]:
+    text = fixed_text()
+    tokens = model.tokens(text, add_special=True, parse_special=False)[: min(TOKENS, model.n_ctx_train)]
+    loss = nll(context, tokens, lambda done: told(_LOADED + (_READ - _LOADED) * done // len(tokens)))
+    context.clear(0)
+    return {
+        "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "tokens": max(0, len(tokens) - 1),
+        "nll_micronats": round(loss * MICRO) if math.isfinite(loss) else None,
+        "answered": answers(model, context),
+        "build": llama.build(),
+    }
+
+
+def nll(context: llama.Context, tokens: Sequence[int], told: Told, batch: int = BATCH) -> float:
+    """The mean NLL of all ``tokens`` but the first, in nats per token; NaN or infinite where the weights are broken.
+
+    Fewer than two tokens have none: NaN. Place 0 of ``context`` must be empty; it holds ``tokens`` afterwards.
+    """
+    total = 0.0
+    for start in range(0, len(tokens), batch):
+        part = tokens[start : start + batch]
+        rows = context.decode([Chunk(0, 0, start + at, (token,), last=True) for at, token in enumerate(part)])
+        for row, following in zip(rows, tokens[start + 1 : start + 1 + len(part)], strict=False):
+            logits = row.astype(np.float64)
+            peak = logits.max()
+            total += float(peak + np.log(np.exp(logits - peak).sum()) - logits[following])
+        told(start + len(part))
+    return total / (len(tokens) - 1) if len(tokens) > 1 else math.nan
+
+
+def answers(model: llama.Model, context: llama.Context) -> bool:
+    """Whether the likeliest answer to a short question shows a visible character within :data:`ANSWER` tokens.
+
+    Place 0 of ``context`` must be empty.
+    """
+    pending, done, said = _question(model, context), 0, b""
+    for _ in range(ANSWER):
+        rows: list[llama.Logits] = []
+        while pending:
+            part, pending = pending[:BATCH], pending[BATCH:]
+            rows = context.decode([Chunk(0, 0, done, part, last=True)])
+            done += len(part)
+        token = int(np.argmax(rows[-1]))
+        if model.ends(token):
+            return False
+        said += model.piece(token)
+        if said.decode("utf-8", "ignore").strip():
+            return True
+        pending = (token,)
+    return False
+
+
+def _question(model: llama.Model, context: llama.Context) -> tuple[int, ...]:
+    renderer = Renderer(model.template, bos=model.bos, eos=model.eos) if model.template else None
+    try:
+        prompts = Prompts(model, renderer, min(context.cells, model.n_ctx_train) - ANSWER)
+        if renderer is None:
+            return prompts.prepare(Prepare(rid=0, tenant="", text=QUESTION)).tokens
+        return prompts.prepare(Prepare(rid=0, tenant="", messages=(Message("user", QUESTION),))).tokens
+    finally:
+        if renderer is not None:
+            renderer.close()
