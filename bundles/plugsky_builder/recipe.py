@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from plugsky_builder import file_sources
+from plugsky_builder.debs import recipe_part
+from plugsky_builder.debs.recipe_part import DebsRecipe
 from plugsky_builder.file_sources import FileSource, HttpsFile, HuggingFaceFile, LocalFile, PypiFile
 from plugsky_builder.tables import Table
 from plugsky_builder.targets import ACCELERATORS, MACHINES, RELEASES, Target
@@ -40,7 +42,6 @@ MODES: Final = ("generate", "embed", "rerank")
 MODEL_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
 """A part of a split model, as llama.cpp names it; the numbers count from 1."""
-DEB: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 DEFAULT_DAYS: Final = 365
 
 
@@ -77,13 +78,6 @@ class PythonRecipe:
     appliance: bool
     requirements: tuple[Path, ...] = ()
     sdists: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DebsRecipe:
-    """The Debian packages that each target gets, with everything they depend on."""
-
-    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +130,7 @@ def load(path: Path) -> Recipe:
         if folders.count(folder) > 1:
             raise table.wrong("target", f"has {folder} twice; make two recipes for two accelerators")
     python = _python(table.table("python"), path.parent, targets) if table.has("python") else None
-    debs = _debs(table.table("debs")) if table.has("debs") else None
+    debs = recipe_part.read(table.table("debs"), path.parent) if table.has("debs") else None
     if debs is not None and not targets:
         raise table.wrong("debs", "needs at least one [[target]]: packages are for one release of an operating system")
     playbooks: tuple[str, ...] = ()
@@ -217,15 +211,6 @@ def _python(table: Table, base: Path, targets: tuple[Target, ...]) -> PythonReci
     )
     table.end()
     return python
-
-
-def _debs(table: Table) -> DebsRecipe:
-    packages = table.texts("packages", [])
-    for package in packages:
-        if DEB.fullmatch(package) is None:
-            raise table.wrong("packages", f"names {package!r}, which is no package of Debian")
-    table.end()
-    return DebsRecipe(packages)
 
 
 def _named(table: Table, key: str, check: Callable[[str], object], name: str) -> None:

@@ -1,4 +1,4 @@
-"""Debian packages for a host that is not the build machine: resolved, fetched, proven, examined and put in a repository.
+"""Debian packages for a host that is not the build machine: resolved, fetched, proven, examined, signed anew.
 
 In this order, one module each: `recipe_part` (what a recipe asks), `releases` (what is known of a release), `upstream`
 (Debian's signed indexes, verified), `closure` (apt resolves in a private root), `lock` (the answer, for review),

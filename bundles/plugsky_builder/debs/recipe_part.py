@@ -24,7 +24,7 @@ from plugsky_builder.tables import Table
 PLACE: Final = "{target}"
 DEFAULT_LOCK: Final = "debs-{target}.txt"
 ALWAYS: Final = ("libgomp1", "python3")
-"""What every bundle with Debian parts carries: llama.cpp's OpenMP runtime and the interpreter that a bare host lacks."""
+"""What always travels: llama.cpp's OpenMP runtime, and the interpreter that a bare host lacks."""
 _PACKAGE: Final = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}", re.ASCII)
 _MIRROR: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~+-]+)*", re.ASCII)
 
