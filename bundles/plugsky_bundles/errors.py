@@ -82,6 +82,14 @@ class ThresholdNotMet(VerificationError):
     """Fewer good signatures than the role asks for."""
 
 
+class OtherContent(VerificationError):
+    """A copy, to be merged or counted, that is of something else than what lies here."""
+
+
+class FingerprintDiffers(VerificationError):
+    """A key card, or a root, that is not the one whose fingerprint was told."""
+
+
 class MetadataExpired(VerificationError):
     """Metadata past its date, by the newest time that this site can prove."""
 
@@ -124,6 +132,38 @@ class UnlistedFile(VerificationError):
 
 class MediaUnreadable(VerificationError):
     """The medium did not give back its bytes: an input/output error."""
+
+
+class ReadBackMismatch(VerificationError):
+    """A medium that gives back other bytes than were written to it: worn out, or smaller than it says."""
+
+
+class MalformedStream(VerificationError):
+    """A tar stream that is not the one way in which a bundle is written as one."""
+
+
+class VolumeMissing(VerificationError):
+    """A volume of a split bundle that nobody has brought."""
+
+
+class VolumeForeign(VerificationError):
+    """A volume of another bundle."""
+
+
+class VolumeStale(VerificationError):
+    """A volume of the same channel in another version."""
+
+
+class VolumeMixed(VerificationError):
+    """A volume whose label does not fit its bundle, or one that was split for another size."""
+
+
+class VolumeDuplicated(VerificationError):
+    """Two directories that both say they are the same volume."""
+
+
+class NotRepaired(VerificationError):
+    """A copy that is still damaged: the other copy does not have what it lacks."""
 
 
 class NotSealed(VerificationError):
@@ -193,6 +233,16 @@ class NoSpace(BundleError):
     """Not enough room; says how much is needed and how much is there."""
 
 
+class FileTooLarge(BundleError):
+    """A file larger than the file system, or the form of media, can hold."""
+
+
+class VolumeTooSmall(BundleError):
+    """A size of volumes that one part of the bundle alone exceeds."""
+
+    exit_code = 2
+
+
 class SiteUnwritable(BundleError):
     """The site's file system refused a write for another reason than space."""
 
@@ -235,3 +285,27 @@ class KeyUnusable(BundleError):
     """No key at hand may do what was asked."""
 
     exit_code = 4
+
+
+class RootWaiting(BundleError):
+    """A root that too few of its people have signed yet."""
+
+    exit_code = 4
+
+
+class HsmUnavailable(BundleError):
+    """A hardware security module, or its library, that cannot be reached or does not hold the key."""
+
+    exit_code = 8
+
+
+class NotApproved(BundleError):
+    """A bundle that too few enrolled approvers have approved for this site."""
+
+    exit_code = 6
+
+
+class EnrolmentLocked(BundleError):
+    """Keys of a site that may change only by a statement of its root's people."""
+
+    exit_code = 6

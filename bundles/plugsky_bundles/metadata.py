@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Role, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
@@ -96,7 +96,7 @@ def read_metadata(data: bytes, kind: type[S], what: str) -> Metadata[S]:
         raise malformed(what, f"python-tuf cannot read it ({error.__cause__})") from None
 
 
-def sign_with(metadata: Metadata[Any], signers: Iterable[CryptoSigner]) -> tuple[str, ...]:
+def sign_with(metadata: Metadata[Any], signers: Iterable[Signer]) -> tuple[str, ...]:
     """Add the signatures that are not there yet, and say whose they are; keeps signatures sorted by keyid."""
     added = []
     for signer in signers:
