@@ -13,7 +13,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +78,8 @@ def fetch(wanted: Wanted, cache: Cache, progress: Progress) -> Path:
                 if part.length > before:
                     pauses = list(PAUSES)
                 if not pauses:
+                    if not part.length:
+                        part.drop()
                     raise SourceUnreachable(
                         f"{wanted.what} could not be downloaded",
                         f"{urlsplit(web.mirrored(wanted.url)).hostname}: {error}",
@@ -86,7 +88,9 @@ def fetch(wanted: Wanted, cache: Cache, progress: Progress) -> Path:
                 time.sleep(pauses.pop(0))
                 continue
             if part.digest == wanted.sha256:
-                return cache.keep(part.path, wanted.sha256)
+                kept = cache.keep(part.path, wanted.sha256)
+                part.drop()
+                return kept
             resumed, digest, length = part.resumed, part.digest, part.length
             part.drop()
             if anew or not resumed:
@@ -130,11 +134,17 @@ class _Part:
         if tag.startswith('"') and tag.isascii() and tag.isprintable():
             self._label.write_text(tag, encoding="ascii")
 
-    def append(self, block: bytes) -> None:
+    @contextmanager
+    def appending(self) -> Iterator[Callable[[bytes], None]]:
+        """Gives the function that adds a block; what was added stays, however this ends."""
         with out_of_space(self.path), self.path.open("ab", buffering=0) as file:
-            file.write(block)
-        self._hash.update(block)
-        self.length += len(block)
+
+            def append(block: bytes) -> None:
+                file.write(block)
+                self._hash.update(block)
+                self.length += len(block)
+
+            yield append
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -159,16 +169,17 @@ def _receive(client: httpx2.Client, wanted: Wanted, part: _Part, progress: Progr
     try:
         with _answer(client, wanted, headers) as response:
             total = _accept(response, wanted, part)
-            for block in response.iter_raw(BLOCK):
-                if part.length + len(block) > total:
-                    part.drop()
-                    raise DigestMismatch(
-                        f"{wanted.what} is longer than it should be",
-                        f"more than {total} bytes came",
-                        "Check the size and the hash in the recipe against the publisher's",
-                    )
-                part.append(block)
-                progress(ProgressEvent("download", part.length, total, wanted.what))
+            with part.appending() as append:
+                for block in response.iter_raw():
+                    if part.length + len(block) > total:
+                        part.drop()
+                        raise DigestMismatch(
+                            f"{wanted.what} is longer than it should be",
+                            f"more than {total} bytes came",
+                            "Check the size and the hash in the recipe against the publisher's",
+                        )
+                    append(block)
+                    progress(ProgressEvent("download", part.length, total, wanted.what))
     except httpx2.TransportError as error:
         raise _BrokenError(web.redacted(str(error)) or type(error).__name__) from error
     except httpx2.HTTPError as error:
@@ -267,7 +278,7 @@ def _resumed_total(response: httpx2.Response, part: _Part) -> int | None:
 
 
 def _number(text: Any) -> int | None:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 19 else None
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 20 else None
 
 
 def _advice(why: str) -> str:
