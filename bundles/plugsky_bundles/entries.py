@@ -10,7 +10,7 @@ list names nothing else: neither what no role lists nor what only a role does wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -73,11 +73,25 @@ def absence(bundle: Bundle, since: Since | None, copies: TrustedCopies) -> Absen
     return Absence(since, decode_absent(read_blob(bundle, since.absent)), copies)
 
 
+ChunkListReader = Callable[[FileEntry, Chunk], bytes]
+"""Gives the bytes of the chunk list of a file, which must be those that its blob's digest and length say."""
+
+
+def chunk_lists(bundle: Bundle, left_out: Absence) -> ChunkListReader:
+    """Reads chunk lists from the media, and those that a delta leaves out from copies."""
+
+    def read(entry: FileEntry, blob: Chunk) -> bytes:
+        if left_out.holds(blob, entry.role):
+            return left_out.copy(blob, f"The chunk list of {entry.path}")
+        return read_blob(bundle, blob)
+
+    return read
+
+
 def collect_entries(
-    bundle: Bundle, roles: Mapping[str, Targets], left_out: Absence | None = None
+    roles: Mapping[str, Targets], chunk_list: ChunkListReader
 ) -> tuple[dict[str, FileEntry], dict[str, Chunk]]:
     """Every file by path, and the chunk lists by the path of their file. `roles` holds each delegated role."""
-    left_out = left_out or Absence()
     entries: dict[str, FileEntry] = {}
     lists: dict[str, Chunk] = {}
     check_target_paths(path for role in ROLES for path in roles[role].targets)
@@ -87,13 +101,9 @@ def collect_entries(
             entry = file_entry(target, what)
             if entry.role != role:
                 raise malformed(what, f"it lists {path!r}, which is not its own")
-            if (chunk_list := _chunk_list(entry.custom, path)) is not None:
-                lists[path] = chunk_list
-                absent = left_out.holds(chunk_list, role)
-                data = (
-                    left_out.copy(chunk_list, f"The chunk list of {path}") if absent else read_blob(bundle, chunk_list)
-                )
-                entry = replace(entry, chunks=decode_chunk_list(data))
+            if (blob := _chunk_list(entry.custom, path)) is not None:
+                lists[path] = blob
+                entry = replace(entry, chunks=decode_chunk_list(chunk_list(entry, blob)))
             check_entry(entry)
             entries[path] = entry
     return entries, lists

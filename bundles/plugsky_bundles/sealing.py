@@ -4,6 +4,9 @@
 and ends with the timestamp: a bundle is sealed when `timestamp.json` is there. Sealing again changes nothing. It is
 written to the custody log first; a copy of the log travels in `evidence/custody.jsonl`, covered by the snapshot.
 
+From a delta the metadata that it leaves out is taken away after that, and its note last, so that an interruption is
+finished by sealing again. The trust directory keeps copies of the metadata of what it sealed last, for the next bundle.
+
 **Bundle id** = SHA-256 of the sealed snapshot.
 """
 
@@ -24,9 +27,12 @@ from plugsky_bundles.errors import ExistsError
 from plugsky_bundles.format import BLOBS, CUSTODY, METADATA, check_evidence_path
 from plugsky_bundles.media import Bundle, open_bundle
 from plugsky_bundles.metadata import CHANNEL, EVIDENCE, TIME, count_signatures, serialise, sign_with
+from plugsky_bundles.since import SINCE
 from plugsky_bundles.state import TrustState
+from plugsky_bundles.taking_out import put_back, take_out
 from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import CUSTODY_LOG, ChannelRecord, TrustDir, open_trust
+from plugsky_bundles.trusted_copies import CHANNELS, CopiesIn, EitherOf, forget, keep
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import fingerprint
@@ -54,11 +60,12 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
     trust = open_trust(trust_dir)
     sweep(bundle_dir)
     bundle = open_bundle(bundle_dir)
+    if bundle.sealed:
+        take_out(bundle, {})
+        return _finish(trust, _verify(open_bundle(bundle_dir), trust, now), passphrase, now, fresh=False)
     found = read_draft(bundle, trust.root)
     for role, metadata in found.metadata.items():
-        count_signatures([trust.root], "targets", metadata, f"{METADATA}/{found.version}.{role}.json")
-    if bundle.sealed:
-        return _finish(trust, _verify(bundle, trust, now), passphrase, now, fresh=False)
+        count_signatures([trust.root], "targets", metadata, found.file(role))
     last = trust.channel(found.channel)
     if last is not None and found.version <= last.version:
         raise ExistsError(
@@ -75,25 +82,31 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
     snapshot = _snapshot(open_bundle(bundle_dir), found, snapshot_key)
     write_file(bundle_dir / METADATA / f"{found.version}.snapshot.json", snapshot)
     write_file(bundle_dir / METADATA / "timestamp.json", _timestamp(found, snapshot, timestamp_key, now))
+    taken: dict[str, bytes] = {}
     try:
+        take_out(open_bundle(bundle_dir), taken)
         verified = _verify(open_bundle(bundle_dir), trust, now)
     except BaseException:
         for name in ("timestamp.json", f"{found.version}.snapshot.json"):
             (bundle_dir / METADATA / name).unlink()
+        put_back(bundle_dir, taken)
         raise
     return _finish(trust, verified, passphrase, now, fresh=True)
 
 
 def _snapshot(bundle: Bundle, found: Draft, key: CryptoSigner) -> bytes:
-    roles = {role: bundle.read(f"{METADATA}/{found.version}.{role}.json", limit=1 << 24) for role in SIGNED_ROLES}
+    roles = {role: bundle.read(found.file(role), limit=1 << 24) for role in SIGNED_ROLES}
     evidence: dict[str, Any] = {}
     for name, length in bundle.files.items():
         if not name.startswith((f"{METADATA}/", f"{BLOBS}/")):
             check_evidence_path(name)
             data = bundle.read(name, limit=length)
             evidence[name] = {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    meta = {f"{role}.json": _meta(found.version, data) for role, data in roles.items()}
-    signed = Snapshot(found.version, None, found.expires, meta, {CHANNEL: found.channel, EVIDENCE: evidence})
+    meta = {f"{role}.json": _meta(found.metadata[role].signed.version, data) for role, data in roles.items()}
+    fields: dict[str, Any] = {CHANNEL: found.channel, EVIDENCE: evidence}
+    if found.since is not None:
+        fields[SINCE] = found.since.to_dict()
+    signed = Snapshot(found.version, None, found.expires, meta, fields)
     metadata = Metadata(signed)
     sign_with(metadata, [key])
     return serialise(metadata)
@@ -112,7 +125,9 @@ def _meta(version: int, data: bytes) -> MetaFile:
 
 
 def _verify(bundle: Bundle, trust: TrustDir, now: datetime) -> VerifiedBundle:
-    return verify_metadata(bundle, TrustState(trust.root_bytes), now=now)
+    """Judge it as a site would that accepted what was sealed last."""
+    copies = EitherOf(*(CopiesIn(path) for path in (trust.path / CHANNELS).glob("*") if path.is_dir()))
+    return verify_metadata(bundle, TrustState(trust.root_bytes), now=now, copies=copies)
 
 
 def _finish(trust: TrustDir, verified: VerifiedBundle, passphrase: bytes, now: datetime, *, fresh: bool) -> Sealed:
@@ -121,11 +136,16 @@ def _finish(trust: TrustDir, verified: VerifiedBundle, passphrase: bytes, now: d
         verified.channel, verified.version, verified.bundle_id, verified.content_id, stamp(verified.sealed_at)
     )
     last = trust.channel(verified.channel)
-    if last is None or last.version < record.version:
-        ids = {"bundle_id": record.bundle_id, "content_id": record.content_id}
-        event = {"event": "bundle.sealed", "at": stamp(now), "channel": record.channel, "version": record.version}
-        trust.log(passphrase, [event | ids])
-        trust.record_channel(record)
+    newer = last is None or last.version < record.version
+    if newer or last == record:
+        copies, directory = dict(verified.copies()), trust.path / CHANNELS / verified.channel
+        keep(directory, copies.items())
+        if newer:
+            ids = {"bundle_id": record.bundle_id, "content_id": record.content_id}
+            event = {"event": "bundle.sealed", "at": stamp(now), "channel": record.channel, "version": record.version}
+            trust.log(passphrase, [event | ids])
+            trust.record_channel(record)
+        forget(directory, copies)
     return Sealed(
         verified.bundle.path,
         verified.channel,

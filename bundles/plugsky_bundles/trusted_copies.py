@@ -53,6 +53,11 @@ class CopiesIn:
         self._directory = directory
 
     def read(self, sha256: str, length: int, /) -> bytes | None:
+        data = self.find(sha256, length)
+        return data if data is not None and len(data) == length else None
+
+    def find(self, sha256: str, limit: int) -> bytes | None:
+        """The copy with that digest, of at most `limit` bytes."""
         if not is_sha256(sha256):
             return None
         try:
@@ -60,7 +65,8 @@ class CopiesIn:
         except FileNotFoundError:
             return None
         with os.fdopen(handle, "rb") as file:
-            return _right(file.read(length + 1), sha256, length)
+            data = file.read(limit + 1)
+        return data if len(data) <= limit and hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 class CopiesOn:
@@ -73,7 +79,8 @@ class CopiesOn:
         name = self._role_files.get(sha256, blob_path(sha256))
         if self._bundle.files.get(name) != length:
             return None
-        return _right(self._bundle.read(name, limit=length), sha256, length)
+        data = self._bundle.read(name, limit=length)
+        return data if len(data) == length and hashlib.sha256(data).hexdigest() == sha256 else None
 
     @cached_property
     def _role_files(self) -> dict[str, str]:
@@ -112,7 +119,3 @@ def forget(directory: Path, needed: Iterable[str]) -> None:
     for path in directory.iterdir() if directory.is_dir() else ():
         if (_COPY.fullmatch(path.name) and path.name not in wanted) or path.name.endswith(".part"):
             path.unlink()
-
-
-def _right(data: bytes, sha256: str, length: int) -> bytes | None:
-    return data if len(data) == length and hashlib.sha256(data).hexdigest() == sha256 else None

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from plugsky_bundles.entries import Absence, absence, absent_blobs, collect_entries, read_blob
+from plugsky_bundles.entries import Absence, absence, absent_blobs, chunk_lists, collect_entries, read_blob
 from plugsky_bundles.errors import Revoked
 from plugsky_bundles.format import METADATA, REVOCATIONS, Chunk, FileEntry, content_id
 from plugsky_bundles.media import Bundle
@@ -43,7 +43,7 @@ def verify_metadata(
     reader = _Metadata(bundle)
     found = walk(reader, anchor, now, copies)
     left_out = absence(bundle, found.since, copies)
-    entries, lists = collect_entries(bundle, found.roles, left_out)
+    entries, lists = collect_entries(found.roles, chunk_lists(bundle, left_out))
     absent = absent_blobs(entries, lists, left_out)
     found.checks.append(f"{len(entries)} file names are safe and their chunk lists add up")
     on_media = contents(reader.seen, found.evidence, entries, lists, absent=absent, also=left_out.blob)
