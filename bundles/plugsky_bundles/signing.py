@@ -1,7 +1,7 @@
 """Draft -> Signed: the signatures of the people who answer for a bundle.
 
 `sign` adds the signature of every targets key at hand to targets and to each role under it, so that signers on
-different machines each run it once; `sign_as_holder` does so where no trust directory is, with the keys of one person
+different machines each run it once (a role file that was taken over from the last sealed bundle stays as it is); `sign_as_holder` does so where no trust directory is, with the keys of one person
 and the root that lies in the draft; `merge` joins what copies of a draft carry. What a site would refuse is not signed.
 Signing again changes nothing; a sealed bundle takes no further signature, because one would break its seal. Each
 signature is in the custody log first, where its key lies.
@@ -118,16 +118,16 @@ def merge(
     bundle = open_bundle(bundle_dir)
     root, data = root_of(bundle) if trust is None else (trust.root, trust.root_bytes)
     found = read_draft(bundle, root)
-    first = not any(metadata.signatures for metadata in found.metadata.values())
+    first = not any(metadata.signatures for metadata in found.fresh.values())
     added: set[str] = set()
-    for role, metadata in found.metadata.items():
-        name = f"{METADATA}/{found.version}.{role}.json"
+    for role, metadata in found.fresh.items():
+        name = found.file(role)
         carried = {f"{copy / name}": _role_file(copy / name) for copy in copies}
         added.update(join(metadata, carried, [root], "targets", f"{bundle_dir / name}"))
     if added:
         if trust is not None and trust.holds("snapshot") and not bundle.sealed:
             trust.log(passphrase(), _records(found, trust.key_names(added), first, now))
-        _write(bundle, found, found.metadata)
+        _write(bundle, found, found.fresh)
     return _signed(found, root, data, added)
 
 
@@ -156,14 +156,14 @@ def _sign(
 ) -> Signed:
     signed_root: Root = read_metadata(root, Root, "The root").signed
     for role, metadata in found.metadata.items():
-        good_signatures([signed_root], "targets", metadata, f"{METADATA}/{found.version}.{role}.json")
-    first = not any(metadata.signatures for metadata in found.metadata.values())
-    new = {role: sign_with(metadata, signers) for role, metadata in found.metadata.items()}
+        good_signatures([signed_root], "targets", metadata, found.file(role))
+    first = not any(metadata.signatures for metadata in found.fresh.values())
+    new = {role: sign_with(metadata, signers) for role, metadata in found.fresh.items()}
     added = {keyid for keyids in new.values() for keyid in keyids}
     if added:
         if not bundle.sealed:
             note(added, first)
-        _write(bundle, found, [role for role in found.metadata if new[role]])
+        _write(bundle, found, [role for role in found.fresh if new[role]])
     return _signed(found, signed_root, root, added)
 
 
@@ -179,7 +179,7 @@ def _write(bundle: Bundle, found: Draft, roles: Iterable[str]) -> None:
 def _signed(found: Draft, root: Root, data: bytes, added: Collection[str]) -> Signed:
     names = key_names(root, "The root")
     role = root.roles["targets"]
-    everyone = set.intersection(*(set(metadata.signatures) for metadata in found.metadata.values()))
+    everyone = set.intersection(*(set(metadata.signatures) for metadata in found.fresh.values()))
 
     def named(keyids: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(names.get(keyid, keyid) for keyid in keyids))
