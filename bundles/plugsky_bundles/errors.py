@@ -189,6 +189,10 @@ class GgufError(VerificationError):
     """A model file that is not a well-formed GGUF."""
 
 
+class WheelError(VerificationError):
+    """A wheel that installers could read in different ways, or that does more than its name says."""
+
+
 class RecipeError(BundleError):
     """A recipe with an unknown key, a missing value or a wrong hash."""
 
@@ -253,6 +257,10 @@ class NotForThisHost(BundleError):
 
 class InstallError(BundleError):
     """A generation could not be put together from parts that were all verified."""
+
+
+class HealthCheckFailed(BundleError):
+    """A generation that was installed as signed and does not work on this host; the one before it stays current."""
 
 
 class Busy(BundleError):

@@ -8,7 +8,7 @@ The builders here are the only makers of the events that :mod:`plugsky.audit.ver
 writer and prover cannot drift apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from plugsky_bundles.errors import printable
@@ -21,12 +21,15 @@ CLOSE: Final = "audit.close"
 GAP: Final = "audit.gap"
 RETRACT: Final = "audit.retract"
 INSTALL: Final = "bundle.install"
+ACTIVATE: Final = "generation.activate"
+PRUNE: Final = "generation.prune"
 REQUEST: Final = "request.done"
 REFUSED: Final = "request.refused"
 CANCEL: Final = "request.cancel"
 KEY_CREATE: Final = "key.create"
 KEY_REVOKE: Final = "key.revoke"
 MAX_FACTS: Final = 64
+_HEALTH: Final = {True: "ok", False: "unhealthy"}
 HEAD_PREFIX: Final = "head:"
 TIMES: Final = ("created_us", "settled_us", "month")
 COUNTS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "engine_us")
@@ -145,13 +148,18 @@ def bundle_install(
     generation: int,
     root_fingerprint: str,
     custody_head: str,
+    health: str = "",
+    healthy: bool = True,
 ) -> Event:
-    """A generation was installed. ``custody_head`` is the head that the custody log beside it has."""
+    """A generation was installed. ``custody_head`` is the head that the custody log beside it has.
+
+    ``health`` sums its check up; where it was not ``healthy``, the generation did not become the current one.
+    """
     return Event(
         INSTALL,
         actor,
         f"{channel}-{version}",
-        "ok",
+        _HEALTH[healthy],
         {
             "bundle_id": bundle_id,
             "content_id": content_id,
@@ -160,8 +168,28 @@ def bundle_install(
             "generation": generation,
             "root_fingerprint": root_fingerprint,
             "custody_head": custody_head,
+            "health": health,
         },
     )
+
+
+def generation_activate(
+    actor: str, *, generation: int, bundle_id: str, channel: str, version: int, health: str, healthy: bool
+) -> Event:
+    """A kept generation was made the current one; or was to be, and was not ``healthy``."""
+    return Event(
+        ACTIVATE,
+        actor,
+        f"generation-{generation}",
+        _HEALTH[healthy],
+        {"generation": generation, "bundle_id": bundle_id, "channel": channel, "version": version, "health": health},
+    )
+
+
+def generation_prune(actor: str, *, generations: Iterable[int], files: int, freed_bytes: int) -> Event:
+    """Generations are about to be removed, with ``files`` of the store that nothing else needs."""
+    names = ",".join(str(number) for number in generations)
+    return Event(PRUNE, actor, "site", "ok", {"generations": names, "files": files, "freed_bytes": freed_bytes})
 
 
 def record_of(event: Event, time: str) -> dict[str, Any]:

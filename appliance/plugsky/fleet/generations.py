@@ -55,6 +55,18 @@ class Generation:
     installed_at: str
     files: dict[str, str]
     lengths: dict[str, int] = field(default_factory=dict)
+    local: tuple[FileEntry, ...] = ()
+    """The files of models made in this facility, which no bundle brought: ``models/<id>/<name>``."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The path of every file by digest, for asking what was revoked."""
+        return {digest: path for path, digest in self.files.items()} | {e.sha256: e.path for e in self.local}
+
+    @property
+    def local_ids(self) -> tuple[str, ...]:
+        """The ids of the models made in this facility."""
+        return tuple(sorted({entry.path.split("/")[1] for entry in self.local}))
 
     @property
     def entries(self) -> list[FileEntry]:
@@ -71,7 +83,7 @@ def facts(paths: SitePaths) -> SiteFacts:
     """What a plan needs to know of the site; makes nothing, works before the first installation."""
     nearest = next(path for path in (paths.root, *paths.root.parents) if path.is_dir())
     room = os.statvfs(nearest)
-    generations = _readable(paths)
+    found = complete(paths)
     try:
         pointed_to = current_number(paths)
     except MalformedMetadata:
@@ -82,7 +94,7 @@ def facts(paths: SitePaths) -> SiteFacts:
         free_bytes=room.f_bavail * room.f_frsize,
         free_inodes=room.f_favail if room.f_files else 1 << 32,
         next_generation=max(_complete_numbers(paths), default=0) + 1,
-        installed={generation.bundle_id: generation.number for generation in generations},
+        installed={generation.bundle_id: generation.number for generation in found},
         python=".".join(platform.python_version_tuple()[:2]),
         machine=platform.machine(),
         current=pointed_to,
@@ -132,7 +144,7 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
         if plan.installed:
             shutil.rmtree(paths.staging, ignore_errors=True)
             return load(paths, plan.generation)
-        if plan.generation != max(_numbers(paths), default=0) + 1:
+        if plan.generation != max(numbers(paths), default=0) + 1:
             raise SiteChanged(
                 f"Generation {plan.generation} is not the next one", "the site changed since the plan", _AGAIN
             )
@@ -158,7 +170,7 @@ def activate(paths: SitePaths, number: int, *, revocations: Revocations) -> Gene
     time keeps its place. Raises NotFound or Revoked.
     """
     generation = load(paths, number)
-    check_revoked(revocations, generation.bundle_id, {digest: path for path, digest in generation.files.items()})
+    check_revoked(revocations, generation.bundle_id, generation.digests)
     with _unwritable(paths.current):
         new = paths.current.with_name(".current.new")
         new.unlink(missing_ok=True)
@@ -169,8 +181,23 @@ def activate(paths: SitePaths, number: int, *, revocations: Revocations) -> Gene
 
 
 def complete(paths: SitePaths) -> list[Generation]:
-    """Every complete generation, oldest first. Raises MalformedMetadata for a damaged one."""
-    return [load(paths, number) for number in _complete_numbers(paths)]
+    """Every complete generation whose provenance can be read, oldest first; :func:`unreadable` has the others."""
+    found = []
+    for number in _complete_numbers(paths):
+        with suppress(MalformedMetadata):
+            found.append(load(paths, number))
+    return found
+
+
+def unreadable(paths: SitePaths) -> dict[int, str]:
+    """The complete generations whose provenance cannot be read, and why: they are damaged and must hide no other."""
+    found = {}
+    for number in _complete_numbers(paths):
+        try:
+            load(paths, number)
+        except MalformedMetadata as error:
+            found[number] = f"{error.what}: {error.why}"
+    return found
 
 
 def current(paths: SitePaths) -> Generation | None:
@@ -196,7 +223,7 @@ def current_number(paths: SitePaths) -> int | None:
 def load(paths: SitePaths, number: int) -> Generation:
     """The complete generation of that number. Raises NotFound, or MalformedMetadata for a damaged one."""
     folder = paths.generations / str(number)
-    if not (folder / COMPLETE).is_file():
+    if not is_complete(paths, number):
         raise NotFound(
             f"There is no generation {number} in {paths.root}",
             "it was never installed, or its installation was interrupted",
@@ -207,6 +234,8 @@ def load(paths: SitePaths, number: int) -> Generation:
             content = file.read(MAX_PROVENANCE + 1)
     except FileNotFoundError:
         raise strict_json.malformed(f"{PROVENANCE} of generation {number}", "it is missing") from None
+    except OSError as error:
+        raise strict_json.malformed(f"{PROVENANCE} of generation {number}", f"{error.strerror}") from error
     values = strict_json.parse_object(content, f"{PROVENANCE} of generation {number}", limit=MAX_PROVENANCE)
     try:
         if values["schema"] != SCHEMA:
@@ -222,6 +251,7 @@ def load(paths: SitePaths, number: int) -> Generation:
             installed_at=values["installed_at"],
             files={file["path"]: file["sha256"] for file in values["files"]},
             lengths={file["path"]: file["length"] for file in values["files"]},
+            local=tuple(FileEntry(file["path"], file["length"], file["sha256"]) for file in values.get("local", [])),
         )
     except (KeyError, TypeError) as error:
         raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
@@ -262,17 +292,14 @@ def is_linked(path: str, entry: FileEntry) -> bool:
     return entry.role in LINKED_ROLES or path == LOCK_PATH
 
 
-def _readable(paths: SitePaths) -> list[Generation]:
-    """The complete generations whose provenance can be read: a damaged one must not keep its bundle away."""
-    found = []
-    for number in _complete_numbers(paths):
-        with suppress(MalformedMetadata):
-            found.append(load(paths, number))
-    return found
+def is_complete(paths: SitePaths, number: int) -> bool:
+    """Whether generation ``number`` was made to its end. A link in its place is none, wherever it leads."""
+    folder = paths.generations / str(number)
+    return not folder.is_symlink() and (folder / COMPLETE).is_file()
 
 
 def _complete_numbers(paths: SitePaths) -> list[int]:
-    return [number for number in _numbers(paths) if (paths.generations / str(number) / COMPLETE).is_file()]
+    return [number for number in numbers(paths) if is_complete(paths, number)]
 
 
 def _provenance(verified: VerifiedBundle, plan: Plan) -> dict[str, object]:
@@ -299,18 +326,18 @@ def _sync_file_system(folder: Path) -> None:
         os.close(handle)
 
 
-def _numbers(paths: SitePaths) -> list[int]:
+def numbers(paths: SitePaths) -> list[int]:
     """Numbers of all generations, complete or not, in order."""
     if not paths.generations.is_dir():
         return []
-    return sorted(int(path.name) for path in paths.generations.iterdir() if path.name.isdecimal() and path.name != "0")
+    return sorted(int(path.name) for path in paths.generations.iterdir() if _NUMBER.fullmatch(path.name))
 
 
 def _remove_remains(paths: SitePaths) -> None:
     """Remove incomplete generations, and from staging all but the files that a transfer can go on from."""
-    for number in _numbers(paths):
+    for number in numbers(paths):
         folder = paths.generations / str(number)
-        if not (folder / COMPLETE).is_file():
+        if not is_complete(paths, number):
             shutil.rmtree(folder)
     for path in paths.staging.iterdir() if paths.staging.is_dir() else ():
         if path.is_dir():

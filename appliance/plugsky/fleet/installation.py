@@ -2,27 +2,31 @@
 
 1. under the lock of the site: it is still what the bundle was verified against and the plan was made for;
 2. the plan is carried out: a complete generation that nothing runs yet;
-3. the site accepts the bundle: floors, time and revocations move forward;
-4. the trail records it, signed and on disk, before anything changes for users (fail-closed);
-5. ``current`` moves to it. The lock is held until then, so that no revocation is lost on the way.
+3. the site accepts the bundle: floors, time and revocations move forward, also where it then turns out not to work
+   here: what was signed holds, and an older bundle is no way back;
+4. the generation's health is checked, the trail records the installation, and ``current`` moves to it
+   (:mod:`plugsky.fleet.switching` has that order). The lock is held until then, so that no revocation is lost on the
+   way. A generation that fails its check stays, inactive and marked.
 
 An interruption between any two steps is finished by running the same installation again: each step finds its work done,
-and one that was recorded but not yet current is recorded a second time.
+and one that was recorded but not yet current is checked and recorded a second time.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from plugsky.audit import AuditLog, events
+from plugsky.audit import events
 from plugsky.audit.events import Event
 from plugsky.audit.trail import newest_commit
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations, site_trust
+from plugsky.fleet import generations, site_trust, switching
 from plugsky.fleet.generations import Generation
+from plugsky.fleet.health import Verdict
 from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.lock import site_lock
+from plugsky.fleet.switching import Trail
 from plugsky_bundles import transfer
 from plugsky_bundles.errors import SiteChanged, UntrustedRoot
 from plugsky_bundles.format import CUSTODY
@@ -33,9 +37,6 @@ from plugsky_bundles.state import TrustState
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import Anchor
-
-Trail = Callable[[], AuditLog]
-"""Opens the chain where the installation is recorded: late, because a new site has no directories before the copy."""
 
 
 def verify_for(paths: SitePaths, media: Bundle | Path, pin: str | None, now: datetime | None = None) -> VerifiedBundle:
@@ -95,7 +96,8 @@ def install(
 ) -> Generation:
     """Carry out exactly ``plan`` and make its generation the current one.
 
-    Raises Busy when someone else changes the site, SiteChanged when someone did since it was verified or planned.
+    Raises Busy when someone else changes the site, SiteChanged when someone did since it was verified or planned,
+    HealthCheckFailed when it was installed and does not work here.
     SIGTERM is taken as Ctrl-C: what is half made is removed and KeyboardInterrupt raised.
     """
     generations.prepare(paths)
@@ -107,9 +109,9 @@ def install(
             site_trust.save(paths, verified.state)
         if not plan.activates:
             return generation
-        with trail() as log:
-            log.record(*_event(generation, actor))
-        return generations.activate(paths, generation.number, revocations=verified.state.revocations)
+        revocations = verified.state.revocations
+        switching.switch(paths, generation, revocations, trail, partial(_event, generation, actor), progress=progress)
+        return generation
 
 
 def _check_unchanged(verified: VerifiedBundle, plan: Plan, paths: SitePaths, believed: TrustState | None) -> None:
@@ -129,7 +131,7 @@ def _check_unchanged(verified: VerifiedBundle, plan: Plan, paths: SitePaths, bel
         )
 
 
-def _event(generation: Generation, actor: str) -> Event:
+def _event(generation: Generation, actor: str, verdict: Verdict) -> Event:
     """What the trail keeps of an installation."""
     custody = newest_commit(generation.path / CUSTODY)
     return events.bundle_install(
@@ -141,4 +143,6 @@ def _event(generation: Generation, actor: str) -> Event:
         generation=generation.number,
         root_fingerprint=generation.root_fingerprint,
         custody_head=custody.hash if custody else "",
+        health=verdict.summary,
+        healthy=not verdict.failed,
     )

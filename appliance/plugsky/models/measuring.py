@@ -59,6 +59,7 @@ class Failed:
 
 
 Outcome = Measured | DoesNotFit | Failed
+Told = Callable[[int], None]
 
 
 def patience_s(length: int) -> float:
@@ -66,9 +67,7 @@ def patience_s(length: int) -> float:
     return BASE_S + length / BYTES_PER_S
 
 
-def measure(
-    python: Path, file: Path, mode: str, threads: int, told: Callable[[int], None], limit_s: float | None = None
-) -> Outcome:
+def measure(python: Path, file: Path, mode: str, threads: int, told: Told, limit_s: float | None = None) -> Outcome:
     """Measure ``file`` with the Plugsky of ``python``.
 
     ``told`` hears how many per cent are done, about twice a second also when nothing moves. Raises OSError when
@@ -103,7 +102,7 @@ def measure(
         return _outcome(last) if code == 0 else Failed(_how_it_ended(code, grumbled))
 
 
-def _listen(pipe: IO[bytes], deadline: float, told: Callable[[int], None]) -> bytes | Failed:
+def _listen(pipe: IO[bytes], deadline: float, told: Told) -> bytes | Failed:
     """Read lines until the pipe is closed; the last one."""
     said, percent = b"", 0
     poll = select.poll()
