@@ -1,10 +1,11 @@
 """Draft -> Signed: the signatures of the people who answer for a bundle.
 
 `sign` adds the signature of every targets key at hand to targets and to each role under it, so that signers on
-different machines each run it once (a role file that was taken over from the last sealed bundle stays as it is); `sign_as_holder` does so where no trust directory is, with the keys of one person
-and the root that lies in the draft; `merge` joins what copies of a draft carry. What a site would refuse is not signed.
-Signing again changes nothing; a sealed bundle takes no further signature, because one would break its seal. Each
-signature is in the custody log first, where its key lies.
+different machines each run it once; a role file that was taken over from the last sealed bundle stays as it is.
+`sign_as_holder` does so where no trust directory is, with the keys of one person and the root that lies in the draft;
+`merge` joins what copies of a draft carry. What a site would refuse is not signed. Signing again changes nothing; a
+sealed bundle takes no further signature, because one would break its seal. Each signature is in the custody log first,
+where its key lies.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def _write(bundle: Bundle, found: Draft, roles: Iterable[str]) -> None:
             f"{bundle.path} is sealed", "a signature added now would break its seal", "Sign before sealing"
         )
     for role in roles:
-        write_file(bundle.path / METADATA / f"{found.version}.{role}.json", serialise(found.metadata[role]), mode=0o644)
+        write_file(bundle.path / found.file(role), serialise(found.metadata[role]), mode=0o644)
 
 
 def _signed(found: Draft, root: Root, data: bytes, added: Collection[str]) -> Signed:
