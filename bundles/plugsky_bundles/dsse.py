@@ -51,6 +51,11 @@ def verify(envelope: Any, key: SSlibKey, payload_type: str) -> bytes:
     return payload
 
 
+def keyid_of(envelope: Any, payload_type: str) -> str:
+    """The key that a well-formed envelope says it is signed by; nothing is believed yet. Raises MalformedMetadata."""
+    return _open(envelope, payload_type)[1]
+
+
 def _open(envelope: Any, payload_type: str) -> tuple[bytes, str, bytes]:
     if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
         raise _bad("it has other fields than payload, payloadType and signatures")
