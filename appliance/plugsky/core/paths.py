@@ -18,6 +18,7 @@ SYSTEM_RUN: Final = Path("/run/plugsky")
 MAX_SOCKET_PATH: Final = 107
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _IN_CHECKOUT: Final = {
+    "bootstrap": "bundles/bootstrap",
     "recipes": "bundles/recipes",
     "locks": "bundles/locks",
     "playbooks": "playbooks",
@@ -138,7 +139,7 @@ def runtime_directory(root: Path) -> Path:
 
 
 def data_directory(name: str) -> Path:
-    """Where ``recipes``, ``locks``, ``playbooks`` or ``examples`` lie: in the checkout, else inside the wheel."""
+    """Where ``recipes``, ``locks``, ``bootstrap`` and the like lie: in the checkout, else inside the wheel."""
     tree = checkout()
     return _PACKAGE / "_data" / name if tree is None else tree / _IN_CHECKOUT[name]
 
