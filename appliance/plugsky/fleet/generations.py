@@ -22,9 +22,9 @@ from typing import Final
 
 from plugsky.core.clock import rfc3339
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import venv
+from plugsky.fleet import local_models, venv
 from plugsky.fleet.lock import writers_lock
-from plugsky_bundles import strict_json, transfer
+from plugsky_bundles import staging, strict_json, transfer
 from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
 from plugsky_bundles.errors import BundleError, DigestMismatch, MalformedMetadata, NotFound, SiteChanged, SiteUnwritable
 from plugsky_bundles.format import FileEntry
@@ -90,7 +90,7 @@ def facts(paths: SitePaths) -> SiteFacts:
         pointed_to = None
     return SiteFacts(
         store=transfer.held(paths.store),
-        staged=transfer.held(paths.staging),
+        staged=staging.allocated(paths.staging),
         free_bytes=room.f_bavail * room.f_frsize,
         free_inodes=room.f_favail if room.f_files else 1 << 32,
         next_generation=max(_complete_numbers(paths), default=0) + 1,
@@ -138,6 +138,8 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
     waited for; raises Busy when they do not end.
     """
     prepare(paths)
+    local = local_models.carried(paths, verified.state.revocations)
+    local_models.check_names(local, verified.entries)
     with writers_lock(paths.generations) as held:
         with _unwritable(paths.root):
             _remove_remains(paths)
@@ -152,7 +154,7 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
         folder = paths.generations / str(plan.generation)
         try:
             with _unwritable(folder), out_of_space(folder):
-                _build(folder, verified, plan, paths, held, progress)
+                _build(folder, verified, plan, local, paths, held, progress)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, BundleError):
@@ -257,7 +259,15 @@ def load(paths: SitePaths, number: int) -> Generation:
         raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
 
 
-def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths, held: int, progress: Progress) -> None:
+def _build(
+    folder: Path,
+    verified: VerifiedBundle,
+    plan: Plan,
+    local: tuple[FileEntry, ...],
+    paths: SitePaths,
+    held: int,
+    progress: Progress,
+) -> None:
     """Put the generation together at its final place; ``.complete`` comes last, after everything else is on disk."""
     folder.mkdir(mode=0o755)
     paths.staging.mkdir(mode=0o700, exist_ok=True)
@@ -270,6 +280,9 @@ def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths,
             os.link(stored, linked)
         elif path.endswith(".whl"):
             wheels[path.rsplit("/", 1)[-1]] = stored
+    for entry in local:
+        (folder / entry.path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.link(paths.store / f"sha256-{entry.sha256}", folder / entry.path)
     for name, listed in verified.evidence.items():
         if name.startswith("evidence/"):
             content = verified.bundle.read(name, limit=listed.length)
@@ -279,7 +292,7 @@ def _build(folder: Path, verified: VerifiedBundle, plan: Plan, paths: SitePaths,
             write_file(folder / name, content, mode=0o444)
     if LOCK_PATH in verified.entries:
         venv.make(folder / "venv", wheels, folder / LOCK_PATH, paths.staging, progress, held)
-    write_file(folder / PROVENANCE, strict_json.encode(_provenance(verified, plan)), mode=0o444)
+    write_file(folder / PROVENANCE, strict_json.encode(_provenance(verified, plan, local)), mode=0o444)
     progress(ProgressEvent("sync", 0, 1, f"generation {plan.generation}"))
     _sync_file_system(folder)
     write_file(folder / COMPLETE, b"", mode=0o444)
@@ -302,7 +315,7 @@ def _complete_numbers(paths: SitePaths) -> list[int]:
     return [number for number in numbers(paths) if is_complete(paths, number)]
 
 
-def _provenance(verified: VerifiedBundle, plan: Plan) -> dict[str, object]:
+def _provenance(verified: VerifiedBundle, plan: Plan, local: tuple[FileEntry, ...]) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "channel": verified.channel,
@@ -313,6 +326,7 @@ def _provenance(verified: VerifiedBundle, plan: Plan) -> dict[str, object]:
         "plan": plan.digest,
         "installed_at": rfc3339(datetime.now(UTC)),
         "files": [{"path": file.path, "length": file.length, "sha256": file.sha256} for file in plan.files],
+        "local": [{"path": file.path, "length": file.length, "sha256": file.sha256} for file in local],
     }
 
 
@@ -342,7 +356,7 @@ def _remove_remains(paths: SitePaths) -> None:
     for path in paths.staging.iterdir() if paths.staging.is_dir() else ():
         if path.is_dir():
             shutil.rmtree(path)
-        elif transfer.STORED.fullmatch(path.name) is None:
+        elif not staging.is_staged(path.name):
             path.unlink()
 
 
