@@ -1,5 +1,6 @@
 """What ``audit_verify`` compares the trail with: the site's own key, its root, generations, ledger and API keys."""
 
+from dataclasses import replace
 from typing import Final
 
 from tuf.api.metadata import Metadata, Root
@@ -20,8 +21,15 @@ GRACE_US: Final = 10_000_000
 
 
 def verify_trail(paths: SitePaths, ledger: Ledger, keys: Keys, clock: Clock) -> SiteVerdict:
-    """The verdict on the whole trail. Reads every chain: call it in a thread. Raises BundleError for a broken site."""
+    """The verdict on the whole trail. Reads every chain: call it in a thread. Raises BundleError for a broken site.
+
+    A generation that is damaged is a problem of the verdict, and hides no other.
+    """
     started = unix_us(clock.now())
+    damaged = tuple(
+        f"generation {number} is damaged, so nothing shows where it comes from: {why}"
+        for number, why in generations.unreadable(paths).items()
+    )
     known = [
         (
             InstalledBundle(g.number, g.channel, g.version, g.bundle_id, g.content_id, g.root_fingerprint),
@@ -29,7 +37,7 @@ def verify_trail(paths: SitePaths, ledger: Ledger, keys: Keys, clock: Clock) -> 
         )
         for g in generations.complete(paths)
     ]
-    return verify_site(
+    verdict = verify_site(
         paths.audit,
         known_site_keyid(paths),
         custodians(paths),
@@ -38,6 +46,7 @@ def verify_trail(paths: SitePaths, ledger: Ledger, keys: Keys, clock: Clock) -> 
         keys.list(),
         settled_before_us=started - GRACE_US,
     )
+    return replace(verdict, problems=(*damaged, *verdict.problems))
 
 
 def custodians(paths: SitePaths) -> frozenset[str]:

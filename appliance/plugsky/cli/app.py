@@ -29,6 +29,7 @@ from plugsky_bundles.errors import BundleError
 NOUNS: Final = {
     "trust": "Make and use the operator's keys.",
     "bundle": "Build, seal, inspect, verify and install bundles.",
+    "generation": "List, activate and remove the generations of the site.",
     "serve": "Run the site: gateway, engines and administration.",
     "model": "Show the models of the site.",
     "key": "Make, list and revoke API keys.",

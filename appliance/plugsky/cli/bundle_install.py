@@ -10,13 +10,14 @@ import typer
 
 from plugsky.audit import AuditLog
 from plugsky.cli.bundle_options import BundleArgument, PinOption, identity
+from plugsky.cli.generation import tell_health
 from plugsky.cli.options import RootOption, YesFlag, site
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
 from plugsky.core.clock import SystemClock
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import installation
+from plugsky.fleet import health, installation
 from plugsky_bundles.plan import Plan
 from plugsky_bundles.verified import VerifiedBundle
 
@@ -65,6 +66,8 @@ def install(
         tell(f"bundle {verified.bundle_id[:16]} is generation {generation.number} already; nothing was written.")
         return
     tell(f"generation {generation.number} of {paths.root} is now current")
+    if (verdict := health.kept(generation.path)) is not None:
+        tell_health(verdict)
     say(f"next: {shlex.join([str(generation.command), 'serve', '--root', str(paths.root)])}")
 
 

@@ -36,6 +36,7 @@ from plugsky.engine.spec import EngineSpec
 from plugsky.engine.status import EngineStatus
 from plugsky.engine.supervisor import EngineSupervisor
 from plugsky.fleet import generations
+from plugsky.fleet.lock import serving
 from plugsky.policy import isolation
 
 _log: Final = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Site:
         self._check_host()
         with listen(self._settings.host, self._settings.port) as listener:
             async with AsyncExitStack() as stack:
+                if self._generation is not None:
+                    stack.enter_context(serving(self._generation.path))
                 await self._serve(listener, ready, stack)
         return self._interrupted
 

@@ -59,6 +59,11 @@ class SitePaths:
         return self.root / "generations"
 
     @property
+    def local(self) -> Path:
+        """``local/<id>``: the models made in this facility, which every generation gets."""
+        return self.root / "local"
+
+    @property
     def current(self) -> Path:
         """The symbolic link to the running generation; the only thing an activation renames."""
         return self.root / "current"
