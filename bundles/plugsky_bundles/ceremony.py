@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from tuf.api.metadata import Metadata, Root
 
 from plugsky_bundles import keys, waiting
@@ -131,7 +131,7 @@ def bind(
                 )
             if names.setdefault(card.keyid, card.name) != card.name:
                 raise _ambiguous(card.name, "its key is also called something else")
-            root.add_key(_public(card.key), role)
+            root.add_key(public_key(card.key), role)
         root.roles[role].threshold = thresholds[role]
     twice = [name for name in names.values() if list(names.values()).count(name) > 1]
     if twice:
@@ -141,7 +141,8 @@ def bind(
     return root
 
 
-def _public(key: SSlibKey) -> SSlibKey:
+def public_key(key: Key) -> SSlibKey:
+    """A copy of a key of a root, which `check_root` holds to be one of ours."""
     return SSlibKey(key.keyid, key.keytype, key.scheme, dict(key.keyval))
 
 

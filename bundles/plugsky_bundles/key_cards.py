@@ -1,6 +1,6 @@
-"""What a holder of a key shows of it: a card with a name and the public key; and the directory where the holder keeps it.
+"""What a holder of a key shows of it, a card with a name and the public key, and the directory where the key is kept.
 
-A card is one line of canonical JSON, `{"key":{"keyid","keytype","public","scheme"},"name","schema":"plugsky.key-card/1"}`.
+A card is canonical JSON: `{"key":{"keyid","keytype","public","scheme"},"name","schema":"plugsky.key-card/1"}`.
 Its fingerprint is the SHA-256 of its file, so that `sha256sum` on any machine, and a voice on the telephone, can say
 that the card that arrived is the one that was made. It binds the name as well as the key: the name is what people
 are told of a signature.
@@ -110,7 +110,10 @@ def check_name(name: Any) -> str:
 
 
 def make_key(name: str, out: Path, passphrase: bytes, scheme: str = keys.ED25519) -> KeyCard:
-    """Make a holder's key in `out`, encrypted, and its card. Raises ExistsError, PassphraseError, UnsafeName, NoSpace."""
+    """Make a holder's key in `out`, encrypted, and its card.
+
+    Raises ExistsError, PassphraseError, UnsafeName or NoSpace.
+    """
     check_free(name, out)
     signer = keys.generate(scheme)
     pem = keys.private_pem(signer, passphrase)

@@ -170,7 +170,7 @@ def find(path: Path) -> WaitingRoot:
 
 
 def sign(found: WaitingRoot, signers: Iterable[Signer]) -> tuple[str, ...]:
-    """Add these signatures and say whose are new, by name. Raises ExistsError when the root is complete without them."""
+    """Add these signatures and say whose are new, by name. Raises ExistsError when it is complete without them."""
     was_complete = found.complete
     added = sign_with(found.metadata, signers)
     if added and was_complete:

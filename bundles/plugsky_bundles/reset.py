@@ -1,0 +1,185 @@
+"""A lost key of a site or an approver, replaced by the people of the root: request -> statement -> applied, once.
+
+The site writes a request: which key goes, which comes, and the number of this change. The holders of root keys sign it
+on their machines, as they sign a root (copies merge). The site applies it when the threshold of the root role of the
+root that it trusts has signed. The number, `serial`, is one more than that of the last statement applied there, and
+the request names the site by its key: so a statement is good for one site and one time.
+
+A DSSE envelope of type `application/vnd.plugsky.reset+json`, with no signature at first, over canonical JSON
+`{"approvals_required", "at", "new", "old", "people", "role", "schema": "plugsky.reset/1", "serial", "site",
+"threshold"}`: `new` is a key card or null, `old` a keyid or null, `people` the public keys of the root role by keyid;
+they are there so that a signer's machine can check signatures, and the site counts by its own root alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from securesystemslib.signer import Signer, SSlibKey
+from tuf.api.metadata import Root
+
+from plugsky_bundles import dsse, keys
+from plugsky_bundles.atomic import write_file
+from plugsky_bundles.enrolment import ENROLLED_ROLES, MAX_KEYS, Enrolled
+from plugsky_bundles.errors import NotFound, OtherContent, Rollback, ThresholdNotMet
+from plugsky_bundles.format import is_sha256
+from plugsky_bundles.key_cards import KeyCard
+from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
+from plugsky_bundles.times import parse_stamp, stamp
+
+RESET_TYPE: Final = "application/vnd.plugsky.reset+json"
+RESET_SCHEMA: Final = "plugsky.reset/1"
+MAX_RESET: Final = 131_072
+_FIELDS: Final = frozenset(
+    {"schema", "site", "serial", "role", "old", "new", "approvals_required", "people", "threshold", "at"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a statement changes at a site: without `old`, with `new`, and `approvals_required` from then on."""
+
+    site: str
+    serial: int
+    role: str
+    old: str | None
+    new: KeyCard | None
+    approvals_required: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A request or statement: what it changes, who may sign, and the envelope with the signatures so far."""
+
+    change: Change
+    people: Mapping[str, SSlibKey]
+    threshold: int
+    joint: dsse.Joint
+
+    @property
+    def missing(self) -> int:
+        """How many more must sign."""
+        return max(0, self.threshold - len(self.joint.signatures))
+
+    def signed_by(self, signers: Iterable[Signer]) -> Reset:
+        return Reset(self.change, self.people, self.threshold, self.joint.signed_by(signers))
+
+    def to_json(self) -> bytes:
+        return encode(self.joint.to_dict())
+
+
+def request(change: Change, root: Root, now: datetime) -> Reset:
+    """The request for `change`, to be signed by the people of `root`."""
+    people = people_of(root)
+    threshold = root.roles["root"].threshold
+    payload = {
+        "schema": RESET_SCHEMA,
+        "site": change.site,
+        "serial": change.serial,
+        "role": change.role,
+        "old": change.old,
+        "new": None if change.new is None else change.new.to_dict(),
+        "approvals_required": change.approvals_required,
+        "people": {keyid: keys.public_dict(key) for keyid, key in people.items()},
+        "threshold": threshold,
+        "at": stamp(now),
+    }
+    return Reset(change, people, threshold, dsse.Joint(RESET_TYPE, encode(payload), {}))
+
+
+def people_of(root: Root) -> dict[str, SSlibKey]:
+    """The keys of the root role by keyid. The root has been checked, so they are of our schemes."""
+    found = {keyid: root.keys[keyid] for keyid in root.roles["root"].keyids}
+    return {keyid: SSlibKey(keyid, k.keytype, k.scheme, dict(k.keyval)) for keyid, k in found.items()}
+
+
+def from_json(data: bytes, what: str) -> Reset:
+    """Read a request or statement; every signature on it is checked against the people that it names.
+
+    Raises MalformedMetadata, BadKey, SignatureUnknown or SignatureInvalid.
+    """
+    joint = dsse.open_joint(parse_object(data, what, limit=MAX_RESET), RESET_TYPE)
+    said = parse_object(joint.payload, what, limit=MAX_RESET)
+    if set(said) != _FIELDS or said["schema"] != RESET_SCHEMA or not is_canonical(joint.payload, said):
+        raise malformed(what, f"it is not a {RESET_SCHEMA}")
+    numbers = (said["serial"], said["approvals_required"], said["threshold"])
+    if not all(type(number) is int and 0 <= number <= MAX_KEYS * MAX_KEYS for number in numbers):
+        raise malformed(what, "its numbers are not usable")
+    if said["role"] not in ENROLLED_ROLES or not is_sha256(said["site"]):
+        raise malformed(what, "its role or its site is not usable")
+    if (said["old"] is not None and not is_sha256(said["old"])) or not isinstance(said["people"], dict):
+        raise malformed(what, "its keys are not usable")
+    parse_stamp(said["at"], what)
+    people = {keyid: _person(keyid, key, what) for keyid, key in said["people"].items()}
+    new = None if said["new"] is None else KeyCard.from_dict(said["new"], what)
+    change = Change(said["site"], said["serial"], said["role"], said["old"], new, said["approvals_required"])
+    joint.check(people)
+    return Reset(change, people, said["threshold"], joint)
+
+
+def read(path: Path) -> Reset:
+    """The request or statement at `path`. Raises NotFound, and what `from_json` raises."""
+    try:
+        with path.open("rb") as file:
+            return from_json(file.read(MAX_RESET + 1), f"{path}")
+    except FileNotFoundError:
+        raise NotFound(f"There is no statement {path}", "the file does not exist", "Check the path") from None
+
+
+def write(path: Path, reset: Reset) -> None:
+    write_file(path, reset.to_json())
+
+
+def merge(target: Reset, copies: Mapping[str, Reset]) -> Reset:
+    """With the signatures of copies, by what to call each. Raises OtherContent for one of another statement."""
+    signatures = dict(target.joint.signatures)
+    for name, copy in copies.items():
+        if copy.joint.payload != target.joint.payload:
+            raise OtherContent(
+                f"{name} is of something else", "it is not the same request", "Merge copies of one request only"
+            )
+        for keyid, signature in copy.joint.signatures.items():
+            signatures.setdefault(keyid, signature)
+    joint = dsse.Joint(RESET_TYPE, target.joint.payload, dict(sorted(signatures.items())))
+    return Reset(target.change, target.people, target.threshold, joint)
+
+
+def check(reset: Reset, root: Root) -> Change:
+    """What a statement changes, if the people of `root` signed it. The people that it names itself do not count.
+
+    Raises SignatureUnknown, SignatureInvalid or ThresholdNotMet.
+    """
+    reset.joint.check(people_of(root))
+    role = root.roles["root"]
+    if len(reset.joint.signatures) < role.threshold:
+        raise ThresholdNotMet(
+            "The statement is signed by too few",
+            f"{len(reset.joint.signatures)} of the {role.threshold} signatures that root needs",
+            "Have more holders of root keys run `plugsky trust sign` on it",
+        )
+    return reset.change
+
+
+def check_serial(change: Change, site: str, enrolled: Enrolled) -> None:
+    """Refuse a statement for another site, or one that was used or overtaken. Raises OtherContent or Rollback."""
+    if change.site != site:
+        raise OtherContent(
+            "The statement is for another site", f"it names {change.site}, this one is {site}", "Apply it there"
+        )
+    if change.serial != enrolled.serial + 1:
+        raise Rollback(
+            "The statement is not the next one here",
+            f"it has number {change.serial}, and {enrolled.serial} were applied: each is used once",
+            "Request a new one: plugsky trust reset request",
+        )
+
+
+def _person(keyid: str, key: Any, what: str) -> SSlibKey:
+    found = keys.public_from_dict(key)
+    if found.keyid != keyid:
+        raise malformed(what, f"the key under {keyid!r} is {found.keyid}")
+    return found
