@@ -91,9 +91,12 @@ def read_metadata(data: bytes, kind: type[S], what: str) -> Metadata[S]:
     check_version(signed.get("version"))
     parse_stamp(signed.get("expires"), what)
     try:
-        return Metadata[S].from_bytes(data)
+        metadata = Metadata[S].from_bytes(data)
     except DeserializationError as error:
         raise malformed(what, f"python-tuf cannot read it ({error.__cause__})") from None
+    if serialise(metadata) != data:
+        raise malformed(what, "it holds something that python-tuf does not keep, so no signature would cover it")
+    return metadata
 
 
 def sign_with(metadata: Metadata[Any], signers: Iterable[Signer]) -> tuple[str, ...]:

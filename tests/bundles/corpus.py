@@ -4,6 +4,7 @@ Each change takes a `Forge` and a copy of a right bundle of its, and makes that 
 holder of all keys would sign is signed again, so that a verifier reaches the check that the change is about.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -167,6 +168,21 @@ ALTERED = {
         lambda s: s["meta"]["snapshot.json"].update(version=2),
         MetadataMissing,
     ),
+    "a timestamp that lists another file": (
+        "timestamp",
+        lambda s: s["meta"].update({"other.json": {"version": 1}}),
+        MalformedMetadata,
+    ),
+    "a snapshot entry that says nothing": (
+        "snapshot",
+        lambda s: s["meta"]["policy.json"].update(length=None),
+        MalformedMetadata,
+    ),
+    "a delegation with a rule that says nothing": (
+        "targets",
+        lambda s: s["delegations"]["roles"][0].update(path_hash_prefixes=None),
+        MalformedMetadata,
+    ),
     "a snapshot that drops a role": ("snapshot", drop_role, MalformedMetadata),
     "a snapshot with a role too many": ("snapshot", extra_role, MalformedMetadata),
     "a snapshot of another channel": ("snapshot", set_field("x-plugsky-channel", "other"), MixAndMatch),
@@ -318,7 +334,16 @@ def with_role(role: str, change: Callable[[dict], object]) -> Callable[[Forge, P
     return lambda forge, bundle: forge.alter(bundle, role, change)
 
 
+def with_unsigned_entry(_: Forge, bundle: Path) -> None:
+    """Something beside what was signed, where a TUF client would not look."""
+    path = bundle / "metadata/timestamp.json"
+    whole = json.loads(path.read_bytes())
+    whole["signed"]["meta"]["other.json"] = {"version": 1}
+    path.write_bytes(encode(whole))
+
+
 WRONG: Mapping[str, Callable[[Forge, Path], None]] = {
+    "a timestamp with an entry that was not signed": with_unsigned_entry,
     **{f"signatures {name}": with_signatures(change) for name, change in BAD_SIGNATURE_LISTS.items()},
     **{name: with_root(change) for name, (change, _) in BAD_ROOTS.items()},
     **{name: with_role(role, change) for name, (role, change, _) in ALTERED.items()},

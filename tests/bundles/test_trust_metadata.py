@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bundles.corpus import ALTERED, BAD_ROOTS, BAD_SIGNATURE_LISTS, resign_role, with_root, with_signatures
+from bundles.corpus import (
+    ALTERED,
+    BAD_ROOTS,
+    BAD_SIGNATURE_LISTS,
+    resign_role,
+    with_root,
+    with_signatures,
+    with_unsigned_entry,
+)
 from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key, envelope, put_blob, sha256, signed_parts
 from plugsky_bundles import keys
 from plugsky_bundles.errors import (
@@ -233,6 +241,11 @@ def forge_root(forge: Forge):
 def test_signed_metadata_outside_the_format_is_refused(forge, bundle, role, change, error):
     forge.alter(bundle, role, change)
     refused(bundle, error)
+
+
+def test_nothing_can_be_added_where_no_signature_covers_it(forge, bundle):
+    with_unsigned_entry(forge, bundle)
+    refused(bundle, MalformedMetadata, "no signature would cover it")
 
 
 def test_a_file_whose_chunks_make_another_file_is_found_by_the_full_read(forge, bundle):
