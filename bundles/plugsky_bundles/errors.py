@@ -251,6 +251,10 @@ class SiteUnwritable(BundleError):
     """The site's file system refused a write for another reason than space."""
 
 
+class UnfitSite(BundleError):
+    """A site on file systems that cannot hold an installation, however much room they have."""
+
+
 class NotForThisHost(BundleError):
     """Parts of the bundle were made for another Python or machine."""
 
