@@ -37,6 +37,17 @@ P256: Final = "ecdsa-sha2-nistp256"
 KEYTYPES: Final = {ED25519: "ed25519", P256: "ecdsa"}
 MAX_KEY_FILE: Final = 16_384
 
+_P: Final = 2**255 - 19
+_SMALL_ORDER: Final = frozenset(  # y of the eight points whose multiple by eight is the neutral element
+    {
+        0,
+        1,
+        _P - 1,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
+    }
+)
+
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 PublicKey = Ed25519PublicKey | EllipticCurvePublicKey
 
@@ -119,8 +130,8 @@ def check_key(keyid: str, key: Mapping[str, Any]) -> None:
         canonical = SSlibKey.from_crypto(_public(scheme, keyval["public"]))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _bad(f"The key {keyid!r} is malformed", f"its value is not an {scheme} public key") from None
-    if canonical.keyval["public"] != keyval["public"]:
-        raise _bad(f"The key {keyid!r} is malformed", "it is not written in its canonical form")
+    if canonical.keyval["public"] != keyval["public"] or (scheme == ED25519 and not _is_strong(keyval["public"])):
+        raise _bad(f"The key {keyid!r} is malformed", "it is not written in its canonical form, or fits any signature")
     if canonical.keyid != keyid:
         raise _bad(f"The key {keyid!r} is misnamed", f"the hash of the key is {canonical.keyid}")
 
@@ -143,6 +154,16 @@ def _public(scheme: str, public: str) -> PublicKey:
         return key
     msg = "not a P-256 key"
     raise ValueError(msg)
+
+
+def _is_strong(public: str) -> bool:
+    """Whether an ed25519 key is no point of small order, and written as RFC 8032, section 5.1.3 has it.
+
+    OpenSSL accepts both kinds. A key of small order fits signatures that anyone can make; a coordinate of p and more is
+    another writing of the same point.
+    """
+    y = int.from_bytes(bytes.fromhex(public), "little") & ((1 << 255) - 1)
+    return y < _P and y not in _SMALL_ORDER
 
 
 def _bad(what: str, why: str) -> BadKey:

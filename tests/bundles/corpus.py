@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from securesystemslib.signer import SSlibKey
 
-from bundles.forge import Forge, add_key, envelope, signed_parts
+from bundles.forge import Forge, add_key, envelope, olpc, sha256, signed_parts
 from plugsky_bundles import keys
 from plugsky_bundles.errors import (
     BadKey,
@@ -100,7 +100,23 @@ def mixed_scheme(root):
         key["scheme"] = "rsassa-pss-sha256"
 
 
+def raw_key(public: int):
+    """One more key for targets, whatever its bytes are."""
+
+    def change(root):
+        key = {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": public.to_bytes(32, "little").hex()}}
+        keyid = sha256(olpc(key))
+        root["keys"][keyid] = key
+        root["roles"]["targets"]["keyids"].append(keyid)
+
+    return change
+
+
 BAD_ROOTS = {
+    "a key that fits signatures of anyone": (raw_key(1), BadKey),
+    "a key of order eight": (raw_key(0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7), BadKey),
+    "a key of small order with its sign set": (raw_key(1 | 1 << 255), BadKey),
+    "a key with a coordinate beyond the prime": (raw_key(2**255 - 19 + 3), BadKey),
     "a key not named by its hash": (rename_key, BadKey),
     "one key under two names": (double_key, BadKey),
     "a key that no role uses": (loose_key, BadKey),
