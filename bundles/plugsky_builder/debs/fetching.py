@@ -40,18 +40,17 @@ class Wanted:
 
 
 class Mirror:
-    """Debian's archives as this build reaches them: `bases` by archive; with `offline`, the cache alone."""
+    """Debian's archives as this build reaches them: `bases` by archive; where the cache is offline, the cache alone."""
 
-    def __init__(self, cache: Cache, bases: Mapping[str, str], progress: Progress, *, offline: bool = False) -> None:
+    def __init__(self, cache: Cache, bases: Mapping[str, str], progress: Progress) -> None:
         self.cache = cache
         self._bases = bases
         self._progress = progress
-        self._offline = offline
 
     def obtain(self, wanted: Collection[Wanted]) -> None:
         """Have every file of `wanted` in the cache.
 
-        Raises SourceUnreachable (offline, too), SourceError for one that the mirror has no more, DigestMismatch.
+        Raises SourceUnreachable, NotCached, SourceError for one that the mirror has no more, or DigestMismatch.
         """
         missing = sorted({item for item in wanted if not self.cache.has(item.sha256)}, key=lambda item: item.path)
         total = sum(item.length for item in missing)
@@ -63,7 +62,7 @@ class Mirror:
 
     def newest(self, path: str, limit: int) -> bytes:
         """The file that the mirror has at `path` now, at most `limit` bytes."""
-        self._online(path)
+        self.cache.going_out(path)
         part = self.cache.work(WORK) / "newest.part"
         part.unlink(missing_ok=True)
         self._run([self._url(path), str(part), ""], path, lambda: None)
@@ -75,7 +74,7 @@ class Mirror:
         return data
 
     def _fetch(self, batch: list[Wanted], before: int, total: int) -> None:
-        self._online(batch[0].name)
+        self.cache.going_out(batch[0].name)
         work = self.cache.work(WORK)
         parts = [work / f"{item.sha256}.part" for item in batch]
         arguments = [
@@ -96,12 +95,6 @@ class Mirror:
                 raise DigestMismatch(f"{item.name} is not what its lock pins", "the mirror gave other bytes", _TAMPERED)
         done = before + sum(item.length for item in batch)
         self._progress(ProgressEvent("fetch", done, total, batch[-1].name))
-
-    def _online(self, name: str) -> None:
-        if self._offline:
-            raise SourceUnreachable(
-                f"{name} is not in the cache", "this build may not use the network", "Build once without --offline"
-            )
 
     def _url(self, path: str) -> str:
         archive, _, rest = path.partition("/")

@@ -25,17 +25,18 @@ from plugsky_bundles.errors import DigestMismatch, SourceError
 _RENEW: Final = "Renew the lock with `plugsky bundle lock RECIPE`, or name mirrors on snapshot.debian.org of its date"
 
 
-def newest(target: Target, mirror: Mirror, now: datetime, *, check_valid_until: bool) -> list[VerifiedIndex]:
+def newest(target: Target, mirror: Mirror, valid_at: datetime | None) -> list[VerifiedIndex]:
     """What the mirror has now, verified and kept in the cache, by the order of the suites.
 
-    Raises SourceUnreachable, DigestMismatch for what Debian did not sign, SourceError for a state past its Valid-Until.
+    Raises SourceUnreachable, NotCached, DigestMismatch for what Debian did not sign, or SourceError for a state that
+    says of itself that it does not count any more at `valid_at`, where that is given.
     """
     release = release_of(target.os)
     found = []
     for suite in release.suites:
         inrelease = mirror.newest(f"{suite.folder}/InRelease", MAX_INRELEASE)
         signed = upstream.verify(inrelease, suite, release, target.arch)
-        if check_valid_until and signed.valid_until is not None and signed.valid_until < now:
+        if valid_at is not None and signed.valid_until is not None and signed.valid_until < valid_at:
             raise SourceError(
                 f"The mirror's {suite} is out of date",
                 f"it was valid until {signed.valid_until:%Y-%m-%d}, so security updates may be missing",
