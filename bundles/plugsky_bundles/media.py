@@ -16,13 +16,16 @@ The media is only ever read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from plugsky_bundles.media_directory import Directory, missing, open_bundle, unreadable
 from plugsky_bundles.media_order import Contents
+from plugsky_bundles.tar_stream import STDIN, open_stream
+from plugsky_bundles.volume_sets import LABEL
+from plugsky_bundles.volumes import Ask, Wanted, nobody, open_volumes
 
 __all__ = ["Ask", "Bundle", "Directory", "Wanted", "missing", "nobody", "open_bundle", "open_media", "unreadable"]
 
@@ -41,7 +44,7 @@ class Bundle(Protocol):
         """Whether it has a timestamp, which sealing writes last."""
         ...
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> BufferedReader:
         """Open one file for reading. Raises MetadataMissing, BlobMissing, UnlistedFile or MediaUnreadable."""
         ...
 
@@ -61,27 +64,13 @@ class Bundle(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A volume that is needed next, `number` of `of`. `looked`: where it is not; `problem`: why one there is not it."""
-
-    bundle_id: str
-    number: int
-    of: int
-    looked: tuple[Path, ...]
-    problem: str = ""
-
-
-Ask = Callable[[Wanted], Path | None]
-"""Has somebody bring a volume and say where it is; None when nobody can."""
-
-
-def nobody(_wanted: Wanted) -> None:
-    """The `Ask` where nobody can be asked."""
-    return
-
-
 def open_media(path: Path, ask: Ask = nobody) -> Bundle:
-    """The bundle at `path`: its directory. `ask` is for volumes. Raises NotFound or UnlistedFile."""
-    del ask
-    return open_bundle(path)
+    """The bundle at `path`: a directory, one of its volumes, a tar stream, or `-` for one on standard input.
+
+    `ask` is for the volumes after the first. Raises NotFound, UnlistedFile, MediaUnreadable, MalformedStream or
+    VolumeMixed.
+    """
+    if path == STDIN or path.is_file() or path.is_fifo():
+        return open_stream(path)
+    found = open_bundle(path)
+    return open_volumes(found, ask) if LABEL in found.files else found

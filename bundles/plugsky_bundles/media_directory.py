@@ -12,8 +12,9 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from plugsky_bundles.errors import BlobMissing, DigestMismatch, MediaUnreadable, MetadataMissing, NotFound, UnlistedFile
 from plugsky_bundles.format import METADATA
@@ -36,7 +37,7 @@ class Directory:
         """Whether sealing came to its end: the timestamp is written last."""
         return f"{METADATA}/timestamp.json" in self.files
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> BufferedReader:
         """Open one file for reading. Raises MetadataMissing, BlobMissing or UnlistedFile."""
         *parents, last = name.split("/")
         here = -1

@@ -53,6 +53,11 @@ class Contents:
     files: Mapping[str, str] = field(repr=False)
 
     @property
+    def bundle_id(self) -> str:
+        """The digest of the snapshot."""
+        return next(file.sha256 for name, file in self.metadata.items() if name.endswith(".snapshot.json"))
+
+    @property
     def blobs(self) -> tuple[Chunk, ...]:
         """All blobs on the media, each once."""
         return self.early + self.payload
@@ -60,14 +65,35 @@ class Contents:
     @property
     def before_payload(self) -> Iterator[Part]:
         """What is read before any payload: metadata, evidence, early blobs."""
-        for name, file in (*self.metadata.items(), *self.evidence.items()):
-            yield Part(name, file.length, file.sha256)
+        yield from _listed(self.metadata)
+        yield from _listed(self.evidence)
+        yield from self.early_parts
+
+    @property
+    def early_parts(self) -> Iterator[Part]:
+        """The early blobs."""
         yield from map(_part, self.early)
+
+    @property
+    def in_every_volume(self) -> Iterator[Part]:
+        """What it takes to judge any volume of a split bundle by itself: metadata and early blobs."""
+        yield from _listed(self.metadata)
+        yield from self.early_parts
+
+    @property
+    def evidence_parts(self) -> Iterator[Part]:
+        """The evidence."""
+        yield from _listed(self.evidence)
 
     @property
     def parts(self) -> Iterator[Part]:
         """Everything on the media, in order."""
         yield from self.before_payload
+        yield from self.payload_parts
+
+    @property
+    def payload_parts(self) -> Iterator[Part]:
+        """The payload in order."""
         yield from map(_part, self.payload)
 
     def whose(self, name: str) -> str:
@@ -127,6 +153,10 @@ def metadata_place(name: str) -> tuple[int, int]:
     if role == "root":
         return 0, int(version)
     return 1 + _TAIL.index(role), 0
+
+
+def _listed(files: Mapping[str, Listed]) -> Iterator[Part]:
+    return (Part(name, file.length, file.sha256) for name, file in files.items())
 
 
 def _part(blob: Chunk) -> Part:
