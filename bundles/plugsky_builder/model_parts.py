@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from plugsky_builder import sources, templates
+from plugsky_builder import health, sources, templates
 from plugsky_builder.cache import Cache
 from plugsky_builder.pack import Material
 from plugsky_builder.recipe import ModelRecipe, PypiFile
@@ -37,18 +37,24 @@ def gather(model: ModelRecipe, cache: Cache, progress: Progress) -> list[Materia
         _blame_the_copy(model, path, cache)
         raise
     _check_claims(model, info)
+    measured = (
+        health.signed(model.id, model.mode, {model.file.name: path}, (model.file.sha256,), cache, progress)
+        if model.health
+        else None
+    )
     folder = f"models/{model.id}"
     weights = Material(f"{folder}/{model.file.name}", path, size, model.file.sha256, info)
     licence = sources.obtain(model.licence_text, cache, progress)
     text = Material(f"{folder}/LICENSE", licence, licence.stat().st_size, model.licence_text.sha256)
     progress(ProgressEvent("check", 1, 1, model.file.name))
-    return [weights, Material.of_bytes(f"{folder}/model.json", _entry(model, info)), text]
+    return [weights, Material.of_bytes(f"{folder}/model.json", _entry(model, info, measured)), text]
 
 
-def _entry(model: ModelRecipe, info: GgufInfo) -> bytes:
+def _entry(model: ModelRecipe, info: GgufInfo, measured: dict[str, Any] | None) -> bytes:
     """The catalogue entry, as the site's catalogue reads it."""
     return encode(
         {
+            **({"health": measured} if measured is not None else {}),
             "schema": SCHEMA,
             "id": model.id,
             "title": model.title,

@@ -47,7 +47,10 @@ DEFAULT_DAYS: Final = 365
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """One model; `context` in tokens is as trained. `file` is the first of its parts, `parts` the others."""
+    """One model; `context` in tokens is as trained. `file` is the first of its parts, `parts` the others.
+
+    `health` is whether it is measured here, so that every site can compare (see `plugsky_builder.health`).
+    """
 
     id: str
     title: str
@@ -59,6 +62,7 @@ class ModelRecipe:
     file: FileSource
     licence_text: FileSource
     parts: tuple[FileSource, ...] = ()
+    health: bool = True
 
     @property
     def files(self) -> tuple[FileSource, ...]:
@@ -165,6 +169,7 @@ def _model(table: Table, base: Path) -> ModelRecipe:
         file=files[0],
         licence_text=file_sources.read(table.table("licence-text"), base),
         parts=files[1:],
+        health=table.flag("health", True),
     )
     table.end()
     for file in files:

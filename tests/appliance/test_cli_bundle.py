@@ -24,6 +24,7 @@ mode = "generate"
 context = 128
 licence = "MIT"
 languages = ["en"]
+health = false
 file = {{ source = "file", path = "tiny.gguf", sha256 = "{pin}" }}
 licence-text = {{ source = "file", path = "LICENSE", sha256 = "{licence}" }}
 """

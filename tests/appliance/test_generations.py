@@ -33,7 +33,7 @@ def model_files(base: Path, model_id: str = "small") -> dict[str, bytes]:
     licence.write_bytes(b"MIT\n")
     pinned = LocalFile(weights, generations.hashlib.sha256(MODEL).hexdigest())
     text = LocalFile(licence, generations.hashlib.sha256(b"MIT\n").hexdigest())
-    entry = ModelRecipe(model_id, "Small", "generate", 128, "MIT", ("en", "ar"), "-", pinned, text)
+    entry = ModelRecipe(model_id, "Small", "generate", 128, "MIT", ("en", "ar"), "-", pinned, text, health=False)
     parts = model_parts.gather(entry, Cache(base / "cache"), silent)
     return {part.path: part.content if isinstance(part.content, bytes) else part.content.read_bytes() for part in parts}
 

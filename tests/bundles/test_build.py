@@ -58,6 +58,7 @@ class Workshop:
             context = {context}
             licence = "MIT"
             languages = ["en"]
+            health = false
             file = {{ source = "file", path = "tiny.gguf", sha256 = "{pin or sha256(data)}" }}
             licence-text = {{ source = "file", path = "LICENSE", sha256 = "{sha256(b"MIT" + bytes([10]))}" }}
             [playbooks]

@@ -18,6 +18,7 @@ import numpy as np
 
 from plugsky.core.frames import Message, Prepare
 from plugsky.engine import llama, loading
+from plugsky.engine.measurer import TEXT
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
 from plugsky.engine.scheduler import Chunk
@@ -36,11 +37,6 @@ _READ: Final = 95
 """Per cent of the work that are done when the model is loaded, and when the text is read."""
 
 Told = Callable[[int], None]
-
-
-def fixed_text() -> str:
-    """The text that is predicted."""
-    return Path(__file__).with_name("measure.txt").read_text(encoding="utf-8")
 
 
 def measure(file: Path, mode: str, threads: int, told: Told) -> dict[str, Any]:
@@ -70,7 +66,7 @@ def measure(file: Path, mode: str, threads: int, told: Told) -> dict[str, Any]:
 
 
 def _generates(model: llama.Model, context: llama.Context, told: Told) -> dict[str, Any]:
-    text = fixed_text()
+    text = TEXT.read_text(encoding="utf-8")
     tokens = model.tokens(text, add_special=True, parse_special=False)[: min(TOKENS, model.n_ctx_train)]
     loss = nll(context, tokens, lambda done: told(_LOADED + (_READ - _LOADED) * done // len(tokens)))
     context.clear(0)

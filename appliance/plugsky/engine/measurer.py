@@ -12,12 +12,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from plugsky.core import env
 from plugsky.engine import sandbox
 from plugsky.engine.errors import DoesNotFitError, EngineError
 from plugsky.engine.process import SPINS
+
+TEXT: Final = Path(__file__).with_name("measure.txt")
+"""The text that is predicted."""
 
 
 def run(file: Path, mode: str, threads: int) -> dict[str, Any]:
