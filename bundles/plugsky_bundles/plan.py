@@ -1,63 +1,49 @@
 """What an installation will do, fixed before anything is written. Pure.
 
-A `Plan` is made only from a `VerifiedBundle` and the facts of a site. It names every file by digest and says which are
-copied and which the store already holds. It is shown, asked about, and then exactly that plan is applied: `digest`
-stands for it, and does not change with the free space or with what an interrupted run left in staging.
+A `Plan` is made only from a `VerifiedBundle` and the facts of a site. It names every file by digest and says which the
+store already holds, and of the others how many bytes come from the media and how many from chunks that the store holds
+inside other files. It is shown, asked about, and then exactly that plan is applied: `digest` stands for it, and does
+not change with the free space or with what an interrupted run left in staging.
 
-Refused here, before the first write: parts made for another Python or machine (`NotForThisHost`), and too little space
-or too few inodes (`NoSpace`, with the numbers).
+Refused here, before the first write: what `preflight` refuses, and blobs that a delta leaves out and this site does not
+hold (`BaseMissing`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from plugsky_bundles.errors import NoSpace, NotForThisHost
-from plugsky_bundles.format import MIB, FileEntry
+from plugsky_bundles import preflight
+from plugsky_bundles.format import MIB, Chunk, FileEntry
+from plugsky_bundles.preflight import LOCK_PATH, SiteFacts
+from plugsky_bundles.since import base_missing
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.verified import VerifiedBundle
 
+__all__ = ["LOCK_PATH", "Plan", "PlannedFile", "SiteFacts", "plan_install"]
+
 SCHEMA: Final = "plugsky.plan/1"
-LOCK_PATH: Final = "python/requirements.txt"
 MARGIN: Final = 64 * MIB
 COMPILED_SHARE: Final = 2
 INODE_MARGIN: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class SiteFacts:
-    """What a plan needs to know of a site.
-
-    `store` and `staged` map the digests held there to lengths in bytes; `spoiled` are digests whose file in the store
-    is not what its name says. `installed` maps bundle ids to generations, of which `damaged` are not whole; `current`
-    is the generation that runs, None before the first.
-    """
-
-    store: Mapping[str, int]
-    staged: Mapping[str, int]
-    free_bytes: int
-    free_inodes: int
-    next_generation: int
-    installed: Mapping[str, int]
-    python: str
-    machine: str
-    current: int | None = None
-    damaged: frozenset[int] = frozenset()
-    spoiled: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One file of the bundle; `held` when the store already has it, `spoiled` when what it has is something else."""
+    """One file of the bundle; `held` when the store already has it, `spoiled` when what it has is something else.
+
+    Of one that is copied, `composed` bytes are in the store already, as chunks of other files.
+    """
 
     path: str
     length: int
     sha256: str
     held: bool
     spoiled: bool = False
+    composed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +52,10 @@ class Plan:
 
     `replaces` is the generation that is current until then; `repairs` a damaged one of the same bundle, in whose stead
     a new one is made.
-    Bytes: `read_bytes` from media, `write_bytes` into the store, `venv_bytes` for the unpacked Python parts,
-    `need_bytes` of free space in all.
+    Bytes: `read_bytes` from media, `store_bytes` from the store, each blob once; `write_bytes` into the store,
+    `venv_bytes` for the unpacked Python parts, `need_bytes` of free space in all.
+    `lock` is the path of the lock of the Python parts for this host; parts for other hosts are not in `files`.
+    `warnings` are for people to read before they say yes.
     """
 
     channel: str
@@ -80,9 +68,12 @@ class Plan:
     repairs: int | None
     files: tuple[PlannedFile, ...]
     read_bytes: int
+    store_bytes: int
     write_bytes: int
     venv_bytes: int
     need_bytes: int
+    lock: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def activates(self) -> bool:
@@ -104,9 +95,11 @@ class Plan:
             **self._fixed(),
             "digest": self.digest,
             "read_bytes": self.read_bytes,
+            "store_bytes": self.store_bytes,
             "write_bytes": self.write_bytes,
             "venv_bytes": self.venv_bytes,
             "need_bytes": self.need_bytes,
+            "warnings": list(self.warnings),
         }
 
     def _fixed(self) -> dict[str, Any]:
@@ -120,6 +113,7 @@ class Plan:
             "installed": self.installed,
             "replaces": self.replaces,
             "repairs": self.repairs,
+            "lock": self.lock,
             "files": [
                 {
                     "path": file.path,
@@ -127,6 +121,7 @@ class Plan:
                     "sha256": file.sha256,
                     "held": file.held,
                     "spoiled": file.spoiled,
+                    "composed": file.composed,
                 }
                 for file in self.files
             ],
@@ -134,26 +129,27 @@ class Plan:
 
 
 def plan_install(verified: VerifiedBundle, site: SiteFacts) -> Plan:
-    """The plan that brings `site` to `verified`. Raises NotForThisHost or NoSpace."""
-    _check_host(verified, site)
+    """The plan that brings `site` to `verified`. Raises NotForThisHost, UnfitSite, NoSpace or BaseMissing."""
+    lock = preflight.choose_lock(verified.entries, site)
+    entries = preflight.for_host(verified.entries, lock)
     there = site.installed.get(verified.bundle_id)
     installed = there is not None and there not in site.damaged
-    files = tuple(
-        PlannedFile(
-            path,
-            entry.length,
-            entry.sha256,
-            held=site.store.get(entry.sha256) == entry.length,
-            spoiled=entry.sha256 in site.spoiled,
-        )
-        for path, entry in sorted(verified.entries.items())
-    )
-    missing = {file.sha256: file.length for file in files if not file.held}
-    staged = sum(length for digest, length in missing.items() if site.staged.get(digest) == length)
-    write_bytes = sum(missing.values())
-    venv_bytes, members = _venv(verified.entries)
-    need_bytes = 0 if installed else write_bytes - staged + venv_bytes + MARGIN
-    plan = Plan(
+    files = tuple(_planned(entry, site) for _, entry in sorted(entries.items()))
+    copied = {file.sha256: entries[file.path] for file in reversed(files) if not file.held and not installed}
+    media, store = _sources(copied.values(), verified, site)
+    write_bytes = sum(entry.length for entry in copied.values())
+    staged = sum(min(entry.length, site.staged.get(digest, 0)) for digest, entry in copied.items())
+    venv_bytes, members = _venv(entries)
+    need_bytes = need_inodes = 0
+    warnings: tuple[str, ...] = ()
+    if not installed:
+        need_bytes = write_bytes - staged + venv_bytes + MARGIN
+        need_inodes = len(copied) + len(files) + COMPILED_SHARE * members + INODE_MARGIN
+        need_inodes += sum(bool(entry.chunks) for entry in copied.values())
+        warnings = preflight.warnings(entries, lock, site)
+        preflight.check_file_system(((entry.path, entry.length) for entry in copied.values()), site)
+        preflight.check_room(need_bytes, need_inodes, site)
+    return Plan(
         channel=verified.channel,
         version=verified.version,
         bundle_id=verified.bundle_id,
@@ -163,39 +159,35 @@ def plan_install(verified: VerifiedBundle, site: SiteFacts) -> Plan:
         replaces=site.current,
         repairs=None if installed else there,
         files=files,
-        read_bytes=0 if installed else write_bytes,
-        write_bytes=0 if installed else write_bytes,
+        read_bytes=media,
+        store_bytes=store,
+        write_bytes=write_bytes,
         venv_bytes=venv_bytes,
         need_bytes=need_bytes,
+        lock=lock,
+        warnings=warnings,
     )
-    if need_bytes > site.free_bytes:
-        raise NoSpace(
-            "The bundle does not fit",
-            f"it needs {_mib(need_bytes)} MiB, {_mib(site.free_bytes)} MiB are free",
-            "Free some space, or name a site on a larger file system with --root",
-        )
-    need_inodes = 0 if installed else len(missing) + len(files) + COMPILED_SHARE * members + INODE_MARGIN
-    if need_inodes > site.free_inodes:
-        raise NoSpace(
-            "The bundle does not fit",
-            f"it needs {need_inodes} inodes, {site.free_inodes} are free",
-            "Remove files, or name a site on another file system with --root",
-        )
-    return plan
 
 
-def _check_host(verified: VerifiedBundle, site: SiteFacts) -> None:
-    lock = verified.entries.get(LOCK_PATH)
-    if lock is None:
-        return
-    made_for = (lock.custom.get("python"), lock.custom.get("machine"))
-    if made_for != (site.python, site.machine):
-        raise NotForThisHost(
-            "The bundle is not for this host",
-            f"its Python parts are for Python {made_for[0]} on {made_for[1]},"
-            f" this is Python {site.python} on {site.machine}",
-            "Ask the operator for a bundle built for this host",
-        )
+def _planned(entry: FileEntry, site: SiteFacts) -> PlannedFile:
+    held = site.store.get(entry.sha256) == entry.length
+    composed = 0 if held else sum(blob.length for blob in entry.blobs if blob.sha256 in site.blobs)
+    return PlannedFile(entry.path, entry.length, entry.sha256, held, entry.sha256 in site.spoiled, composed)
+
+
+def _sources(entries: Iterable[FileEntry], verified: VerifiedBundle, site: SiteFacts) -> tuple[int, int]:
+    """How many bytes of these files come from the media and from the store. Raises BaseMissing for one from neither."""
+    media: dict[str, Chunk] = {}
+    store: dict[str, Chunk] = {}
+    for entry in entries:
+        for blob in entry.blobs:
+            if blob.sha256 in site.blobs:
+                store[blob.sha256] = blob
+            elif blob.sha256 not in verified.absent:
+                media[blob.sha256] = blob
+            else:
+                raise base_missing(f"A part of {entry.path}", verified.since)
+    return sum(blob.length for blob in media.values()), sum(blob.length for blob in store.values())
 
 
 def _venv(entries: Mapping[str, FileEntry]) -> tuple[int, int]:
@@ -207,7 +199,3 @@ def _venv(entries: Mapping[str, FileEntry]) -> tuple[int, int]:
 
 def _positive(value: Any) -> int:
     return value if type(value) is int and value > 0 else 0
-
-
-def _mib(count: int) -> int:
-    return -(-count // MIB)

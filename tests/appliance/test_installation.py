@@ -19,10 +19,10 @@ from plugsky.core.clock import SystemClock
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations, installation, site_trust
 from plugsky.fleet.lock import site_lock
-from plugsky_bundles import transfer
 from plugsky_bundles.errors import Busy, DigestMismatch, Revoked, SiteChanged, UntrustedRoot
 from plugsky_bundles.progress import silent
 from plugsky_bundles.state import Revocations
+from plugsky_bundles.uncached import FileReader
 
 LATER = NOW + timedelta(hours=1)
 MODEL_PATH = "models/small/small.gguf"
@@ -267,7 +267,8 @@ def test_a_held_file_with_a_changed_byte_is_copied_again_into_the_next_generatio
 
 def test_a_held_file_that_cannot_be_read_is_copied_again(site, monkeypatch):
     site.install(site.bundle())
-    monkeypatch.setattr(transfer, "hash_file", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    failing = OSError(5, "Input/output error")
+    monkeypatch.setattr(FileReader, "readinto", lambda *_: (_ for _ in ()).throw(failing))
     plan = installation.plan_for(site.verify(site.bundle(playbooks__new=b"- hosts: new\n")), site.paths)
     assert not any(file.held for file in plan.files)
 

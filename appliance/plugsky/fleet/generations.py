@@ -28,7 +28,8 @@ from plugsky_bundles import staging, strict_json, transfer
 from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
 from plugsky_bundles.errors import BundleError, DigestMismatch, MalformedMetadata, NotFound, SiteChanged, SiteUnwritable
 from plugsky_bundles.format import FileEntry
-from plugsky_bundles.plan import LOCK_PATH, Plan, SiteFacts
+from plugsky_bundles.plan import Plan, SiteFacts
+from plugsky_bundles.preflight import is_lock
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.state import Revocations, check_revoked
 from plugsky_bundles.verified import VerifiedBundle
@@ -117,7 +118,7 @@ def damaged(paths: SitePaths, number: int, entries: Mapping[str, FileEntry]) -> 
             length = -1
         if length != entry.length:
             lacking.append(path)
-    if LOCK_PATH in entries and not (folder / "venv" / "bin" / "python").exists():
+    if any(map(is_lock, entries)) and not (folder / "venv" / "bin" / "python").exists():
         lacking.append("venv")
     return lacking
 
@@ -272,14 +273,14 @@ def _build(
     folder.mkdir(mode=0o755)
     paths.staging.mkdir(mode=0o700, exist_ok=True)
     wheels: dict[str, Path] = {}
-    for path, entry in verified.entries.items():
-        stored = paths.store / f"sha256-{entry.sha256}"
-        if is_linked(path, entry):
-            linked = folder / path
+    for file in plan.files:
+        stored = paths.store / f"sha256-{file.sha256}"
+        if is_linked(file.path, verified.entries[file.path]):
+            linked = folder / file.path
             linked.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             os.link(stored, linked)
-        elif path.endswith(".whl"):
-            wheels[path.rsplit("/", 1)[-1]] = stored
+        elif file.path.endswith(".whl"):
+            wheels[file.path.rsplit("/", 1)[-1]] = stored
     for entry in local:
         (folder / entry.path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.link(paths.store / f"sha256-{entry.sha256}", folder / entry.path)
@@ -290,8 +291,8 @@ def _build(
                 raise DigestMismatch(f"{name} was changed", "its SHA-256 differs", "Copy the bundle again")
             (folder / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_file(folder / name, content, mode=0o444)
-    if LOCK_PATH in verified.entries:
-        venv.make(folder / "venv", wheels, folder / LOCK_PATH, paths.staging, progress, held)
+    if plan.lock is not None:
+        venv.make(folder / "venv", wheels, folder / plan.lock, paths.staging, progress, held)
     write_file(folder / PROVENANCE, strict_json.encode(_provenance(verified, plan, local)), mode=0o444)
     progress(ProgressEvent("sync", 0, 1, f"generation {plan.generation}"))
     _sync_file_system(folder)
@@ -302,7 +303,7 @@ def _build(
 
 def is_linked(path: str, entry: FileEntry) -> bool:
     """Whether a file of a bundle lies in its generations under its own name; wheels lie in the store alone."""
-    return entry.role in LINKED_ROLES or path == LOCK_PATH
+    return entry.role in LINKED_ROLES or is_lock(path)
 
 
 def is_complete(paths: SitePaths, number: int) -> bool:

@@ -21,7 +21,7 @@ from plugsky.audit import events
 from plugsky.audit.events import Event
 from plugsky.audit.trail import newest_commit
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations, site_trust, switching
+from plugsky.fleet import generations, host_facts, site_trust, switching
 from plugsky.fleet.generations import Generation
 from plugsky.fleet.health import Verdict
 from plugsky.fleet.interruption import sigterm_interrupts
@@ -32,8 +32,10 @@ from plugsky_bundles.errors import SiteChanged, UntrustedRoot
 from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.media import Bundle, open_media
 from plugsky_bundles.plan import Plan, plan_install
+from plugsky_bundles.preflight import choose_lock, for_host
 from plugsky_bundles.progress import Progress, silent
 from plugsky_bundles.state import TrustState
+from plugsky_bundles.store_index import site_blobs
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import Anchor
@@ -77,18 +79,20 @@ def plan_for(verified: VerifiedBundle, paths: SitePaths, *, repair: bool = False
     be made, every file that the store holds for it is read and hashed first: what is not as signed is copied again, and
     the plan says so.
     """
-    site = generations.facts(paths)
+    site = host_facts.of(paths)
+    entries = for_host(verified.entries, choose_lock(verified.entries, site))
     there = site.installed.get(verified.bundle_id)
-    if there is not None and (repair or generations.damaged(paths, there, verified.entries)):
+    if there is not None and (repair or generations.damaged(paths, there, entries)):
         site = replace(site, damaged=frozenset({there}))
+    blobs = {blob.sha256 for entry in entries.values() for blob in entry.blobs}
+    site = replace(site, blobs=frozenset(site_blobs(paths.store, blobs)))
     plan = plan_install(verified, site)
     if plan.installed:
         return plan
-    wanted = {entry.sha256: entry.length for entry in verified.entries.values()}
+    wanted = {entry.sha256: entry.length for entry in entries.values()}
     good = transfer.whole(paths.store, wanted, progress)
-    return plan_install(
-        verified, replace(site, store=good, spoiled=frozenset(site.store.keys() & wanted) - good.keys())
-    )
+    spoiled = frozenset(site.store.keys() & wanted) - good.keys()
+    return plan_install(verified, replace(site, store=good, spoiled=spoiled, blobs=site.blobs - spoiled))
 
 
 def install(
