@@ -227,6 +227,10 @@ class NotCached(SourceError):
     exit_code = 7
 
 
+class RehearsalFailed(BundleError):
+    """The parts of a bundle cannot be installed where there is no network, or nobody could try."""
+
+
 class BadThreshold(BundleError):
     """A threshold that its number of keys can never meet."""
 
