@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,19 +63,41 @@ class Packer:
         self._done = 0
         self._item = ""
 
-    def add(self, material: Material) -> FileEntry:
-        """Write `material`'s chunks. Raises DigestMismatch when its bytes are not the pinned ones, or NoSpace."""
+    def add(self, material: Material, before: FileEntry | None = None) -> FileEntry:
+        """Write `material`'s chunks, cut as they were in `before` if it has one.
+
+        Raises DigestMismatch when its bytes are not the pinned ones, or NoSpace.
+        """
+        return self._go_through(material, before, self._write)
+
+    def survey(self, material: Material, before: FileEntry | None = None) -> FileEntry:
+        """What `add` would return, from one read and without writing anything."""
+        return self._go_through(material, before, self._hash)
+
+    def add_missing(self, material: Material, entry: FileEntry, held: Collection[str]) -> None:
+        """Of `material`, surveyed as `entry`, write the chunks that are not `held`."""
+        self._item = material.path
+        offset = 0
+        with material.open() as file:
+            for blob in entry.blobs:
+                if blob.sha256 not in held:
+                    file.seek(offset)
+                    if self._write(file, blob.length, None) != blob:
+                        raise _changed(material)
+                offset += blob.length
+
+    def _go_through(
+        self, material: Material, before: FileEntry | None, take: Callable[[BinaryIO, int, Any], Chunk]
+    ) -> FileEntry:
         self._item = material.path
         with material.open() as file:
-            chunked = material.gguf is not None or material.length > MAX_CHUNK
-            if not chunked:
-                chunk = self._write(file, material.length, None)
+            lengths = _cuts(material, before)
+            if not lengths:
                 chunks: tuple[Chunk, ...] = ()
-                digest = chunk.sha256
+                digest = take(file, material.length, None).sha256
             else:
-                cuts = cut.chunks_of(material.gguf) if material.gguf else cut.plain_chunks(material.length)
                 whole = hashlib.sha256()
-                chunks = tuple(self._write(file, length, whole) for _, length in cuts)
+                chunks = tuple(take(file, length, whole) for length in lengths)
                 digest = whole.hexdigest()
             longer = bool(file.read(1))
         if longer or digest != material.sha256:
@@ -89,21 +111,43 @@ class Packer:
     def _write(self, file: BinaryIO, length: int, whole: Any) -> Chunk:
         """Copy exactly `length` bytes (fewer only at the end of the file) into a blob named by what they are."""
         part = self._root / "part"
-        digest = hashlib.sha256()
-        left = length
         with out_of_space(part), part.open("wb", buffering=0) as out:
-            while left and (block := file.read(min(BLOCK, left))):
-                digest.update(block)
-                if whole is not None:
-                    whole.update(block)
-                view = memoryview(block)
-                while view:
-                    view = view[out.write(view) :]
-                left -= len(block)
-                self._done += len(block)
-                self._moved(self._done, self._item)
+            chunk = self._read(file, length, whole, out)
             os.fsync(out.fileno())
-        blob = self._root / blob_path(digest.hexdigest())
+        blob = self._root / blob_path(chunk.sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
         part.replace(blob)
+        return chunk
+
+    def _hash(self, file: BinaryIO, length: int, whole: Any) -> Chunk:
+        return self._read(file, length, whole, None)
+
+    def _read(self, file: BinaryIO, length: int, whole: Any, out: io.FileIO | None) -> Chunk:
+        digest = hashlib.sha256()
+        left = length
+        while left and (block := file.read(min(BLOCK, left))):
+            digest.update(block)
+            if whole is not None:
+                whole.update(block)
+            view = memoryview(block)
+            while out is not None and view:
+                view = view[out.write(view) :]
+            left -= len(block)
+            self._done += len(block)
+            self._moved(self._done, self._item)
         return Chunk(digest.hexdigest(), length - left)
+
+
+def _cuts(material: Material, before: FileEntry | None) -> list[int]:
+    """The lengths of the chunks of a material; none where the file is its own single blob."""
+    if before is not None:
+        return [chunk.length for chunk in before.chunks]
+    if material.gguf is not None:
+        return [length for _, length in cut.chunks_of(material.gguf)]
+    if material.length > MAX_CHUNK:
+        return [length for _, length in cut.plain_chunks(material.length)]
+    return []
+
+
+def _changed(material: Material) -> DigestMismatch:
+    return DigestMismatch(f"{material.path} changed while it was read", "two reads differ", "Run it again")

@@ -98,14 +98,21 @@ class Draft:
 class Base:
     """What a delta builds on: the bundle that its sites have accepted, and the SHA-256 of the receipt that says so.
 
-    `roles`: the role files that they keep and the delta takes over; `held`: digests of blobs (chunks and chunk lists)
-    that they hold, those of `roles` included.
+    `roles`: the role files that they keep and the delta takes over; `held`: digests of the chunks and whole files that
+    they hold, those of `roles` included; `lists`: digests of the chunk lists that they keep.
     """
 
     bundle_id: str
     receipt: str | None
     roles: tuple[str, ...]
     held: frozenset[str] = field(repr=False)
+    lists: frozenset[str] = field(repr=False)
+
+    def lacks(self, entry: FileEntry) -> tuple[Chunk, ...]:
+        """The blobs of a file that the media must bring."""
+        if entry.role in self.roles:
+            return ()
+        return tuple(blob for blob in entry.blobs if blob.sha256 not in self.held)
 
 
 def write_draft(
@@ -133,9 +140,8 @@ def write_draft(
     check_target_paths(entry.path for entry in entries)
     for entry in entries:
         check_entry(entry)
-        for blob in entry.blobs:
-            if base is None or (blob.sha256 not in base.held and entry.role not in base.roles):
-                _check_there(bundle_dir, blob, entry.path)
+        for blob in entry.blobs if base is None else base.lacks(entry):
+            _check_there(bundle_dir, blob, entry.path)
     metadata_dir = bundle_dir / METADATA
     if metadata_dir.exists() and any(metadata_dir.iterdir()):
         raise ExistsError(f"{bundle_dir} has metadata already", "a draft is written once", "Choose another directory")
@@ -233,10 +239,10 @@ def _role_file(bundle: Bundle, role: str, version: int) -> str:
 
 def _write_since(bundle_dir: Path, base: Base, entries: Mapping[str, FileEntry], lists: Mapping[str, Chunk]) -> Since:
     """Note what sealing is to leave out, and write the list of absent blobs."""
-    needed = {blob.sha256 for entry in entries.values() if entry.role not in base.roles for blob in entry.blobs}
-    needed |= {blob.sha256 for path, blob in lists.items() if entries[path].role not in base.roles}
+    files = {blob.sha256 for entry in entries.values() if entry.role not in base.roles for blob in entry.blobs}
+    named = {blob.sha256 for path, blob in lists.items() if entries[path].role not in base.roles}
     blob = None
-    if absent := needed & base.held:
+    if absent := (files & base.held) | (named & base.lists):
         data = encode_absent(absent)
         blob = Chunk(hashlib.sha256(data).hexdigest(), len(data))
         _write_blob(bundle_dir, blob.sha256, data)

@@ -23,6 +23,7 @@ from plugsky_bundles.format import ROLES, Chunk, check_channel, check_version, i
 from plugsky_bundles.since import ascending_digests
 from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
+from plugsky_bundles.verified import VerifiedBundle
 
 PAYLOAD_TYPE: Final = "application/vnd.plugsky.receipt+json"
 SCHEMA: Final = "plugsky.receipt/1"
@@ -59,6 +60,35 @@ class Receipt:
     python: str
     machine: str
     blobs: frozenset[str] = field(repr=False)
+
+
+def of(
+    verified: VerifiedBundle,
+    site: str,
+    at: datetime,
+    *,
+    generation: int,
+    python: str,
+    machine: str,
+    also: Iterable[Chunk] = (),
+) -> Receipt:
+    """What the site with that keyid holds once it installed `verified`; `also`: other blobs in its store."""
+    versions = verified.state.floors[verified.channel].versions
+    blobs = [*also, *verified.lists.values(), *(blob for entry in verified.entries.values() for blob in entry.blobs)]
+    return Receipt(
+        site=site,
+        at=at,
+        channel=verified.channel,
+        version=verified.version,
+        bundle_id=verified.bundle_id,
+        content_id=verified.content_id,
+        generation=generation,
+        root_fingerprint=verified.root_fingerprint,
+        roles={role: Held(versions[role], hashlib.sha256(verified.metadata[role]).hexdigest()) for role in ROLES},
+        python=python,
+        machine=machine,
+        blobs=longest(blobs),
+    )
 
 
 def longest(blobs: Iterable[Chunk]) -> frozenset[str]:

@@ -7,8 +7,11 @@ check it is about.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -20,13 +23,18 @@ from typing import Any
 from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner
 
-from plugsky_bundles import ceremony, keys, sealing, signing
+from plugsky_builder import prepare
+from plugsky_builder.pack import Material
+from plugsky_builder.work import carry_out
+from plugsky_bundles import ceremony, enrolment, gguf, keys, receipt, revoking, sealing, signing
 from plugsky_bundles.drafting import write_draft
+from plugsky_bundles.errors import GgufError
 from plugsky_bundles.format import ROLES, Chunk, FileEntry, blob_path, bundle_dirname
 from plugsky_bundles.media import missing
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
+from plugsky_bundles.verified import VerifiedBundle
 
 PASSPHRASE = b"correct horse"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -45,6 +53,13 @@ CUT = {"models/tiny/tiny.gguf": (1000, 1000, len(MODEL) - 2000)}
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def material(path: str, data: bytes) -> Material:
+    """A file for the builder; a well-formed GGUF is cut like one."""
+    with contextlib.suppress(GgufError):
+        return dataclasses.replace(Material.of_bytes(path, data), gguf=gguf.read(io.BytesIO(data), len(data)))
+    return Material.of_bytes(path, data)
 
 
 def put_blob(bundle: Path, data: bytes) -> Chunk:
@@ -130,6 +145,54 @@ class Forge:
         signing.sign(bundle, self.trust, PASSPHRASE, now=now)
         sealing.seal(bundle, self.trust, PASSPHRASE, now)
         return bundle
+
+    def build(
+        self,
+        files: Mapping[str, bytes] = FILES,
+        *,
+        channel: str = "demo",
+        since: bytes | None = None,
+        revocations: Revocations | None = None,
+        now: datetime = NOW,
+        expires: datetime = NOW + LIFETIME,
+    ) -> Path:
+        """A draft as the builder makes it: it takes over what did not change, and may be a delta by receipt."""
+        if revocations is not None:
+            (self.trust / revoking.REVOKED).write_bytes(revocations.to_json())
+        materials = [material(path, data) for path, data in files.items()]
+        work = prepare.plan(open_trust(self.trust), channel, materials, now=now, expires=expires, since=since)
+        return carry_out(work, self.base, None).path
+
+    def finish(self, bundle: Path, now: datetime = NOW) -> Path:
+        """Sign and seal a draft."""
+        signing.sign(bundle, self.trust, PASSPHRASE, now=now)
+        sealing.seal(bundle, self.trust, PASSPHRASE, now)
+        return bundle
+
+    def built(self, files: Mapping[str, bytes] = FILES, *, now: datetime = NOW, **options: Any) -> Path:
+        """A sealed bundle that the builder made."""
+        return self.finish(self.build(files, now=now, **options), now)
+
+    def revocations_only(self, revocations: Revocations, *, channel: str = "demo", now: datetime = NOW) -> Path:
+        """A sealed bundle that brings nothing but these revocations."""
+        (self.trust / revoking.REVOKED).write_bytes(revocations.to_json())
+        work = prepare.plan_revocations(open_trust(self.trust), channel, now=now, expires=now + LIFETIME)
+        return self.finish(carry_out(work, self.base, None).path)
+
+    def enrolled_site(self) -> CryptoSigner:
+        """The key of a site that the trust directory knows."""
+        if "site" not in self._signers:
+            key = keys.generate()
+            known = enrolment.EnrolledKey(enrolment.SITE, "riyadh", key.public_key, "2026-11-22T12:00:00Z")
+            enrolment.save(self.trust, enrolment.Enrolled({key.public_key.keyid: known}))
+            self._signers["site"] = [key]
+        return self._signers["site"][0]
+
+    def receipt(self, verified: VerifiedBundle, *, site: CryptoSigner | None = None, **changes: Any) -> bytes:
+        """What a site says that installed `verified` and nothing else."""
+        site = site or self.enrolled_site()
+        said = receipt.of(verified, site.public_key.keyid, verified.sealed_at, generation=1, python="3.11", machine="x")
+        return receipt.make(dataclasses.replace(said, **changes), site)
 
     def resign(self, bundle: Path, metadata: Mapping[str, dict[str, Any]]) -> None:
         """Sign these role files (signed parts by role) and bring snapshot and timestamp in line."""
