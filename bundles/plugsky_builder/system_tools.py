@@ -34,7 +34,8 @@ class Said:
     @property
     def last(self) -> str:
         """The end of what it complained about, for an error."""
-        return self.err.strip()[-400:] or f"exit status {self.code}"
+        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
+        return " / ".join(lines[-3:])[-400:] or f"exit status {self.code}"
 
 
 def find(tool: str, package: str) -> str:
