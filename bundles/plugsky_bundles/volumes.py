@@ -133,6 +133,12 @@ class Volumes:
     def check_end(self) -> None:
         """Nothing follows: each volume was listed when it was opened."""
 
+    def here(self) -> list[int]:
+        """The numbers of the volumes that are at hand or beside, without asking anyone."""
+        at_hand = self.label.number
+        others = [n for n in range(1, self.label.of + 1) if n != at_hand and self._fitting(self._beside(n), n)]
+        return sorted([at_hand, *others])
+
     def bring(self, number: int) -> None:
         """Make volume `number` the one at hand.
 

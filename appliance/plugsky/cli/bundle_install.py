@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from plugsky.audit import AuditLog
-from plugsky.cli.bundle_options import BundleArgument, PinOption, identity
+from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity
 from plugsky.cli.generation import tell_health
 from plugsky.cli.options import RootOption, YesFlag, site
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
@@ -18,6 +18,7 @@ from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import health, installation
+from plugsky_bundles.media import open_media
 from plugsky_bundles.plan import Plan
 from plugsky_bundles.verified import VerifiedBundle
 
@@ -26,7 +27,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def install(
-    bundle: BundleArgument,
+    bundle: MediaArgument,
     pin: PinOption = None,
     root: RootOption = None,
     yes: YesFlag = False,
@@ -39,12 +40,14 @@ def install(
 
     The first installation needs --pin, the fingerprint on paper; later ones trust what the site trusts. A bundle that
     is installed already is made anew when files of its generation are missing or have another length; --repair
-    compares every byte and makes it anew in any case.
+    compares every byte and makes it anew in any case. Of a split bundle, give any volume: the others are looked for
+    beside it, then asked for. A stream on standard input (-) needs --yes.
 
     Example: plugsky bundle install /media/usb/plugsky-demo-1 --root /srv/plugsky --pin 3f2a…
     """
     paths = site(root)
-    verified = installation.verify_for(paths, bundle, pin)
+    again = asking("bundle", "install", bundle, "--root", paths.root, *given(pin=pin), *(("--yes",) if yes else ()))
+    verified = installation.verify_for(paths, open_media(bundle, again), pin)
     shown = progress(progress_style)
     plan = installation.plan_for(verified, paths, repair=repair, progress=shown)
     if dry_run and as_json:

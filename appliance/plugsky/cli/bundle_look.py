@@ -1,53 +1,76 @@
 """``plugsky bundle verify|inspect``: who signed a bundle, what is in it, and whether every byte is as signed."""
 
 import json
-from datetime import UTC, datetime
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from plugsky.cli.bundle_options import BundleArgument, PinOption, anchor, identity
+from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity, judge
 from plugsky.cli.options import RootOption, TrustOption
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, size, table, tell, tell_json
+from plugsky.core.commands import given
 from plugsky_bundles.entries import read_blob
+from plugsky_bundles.errors import VolumeMissing
 from plugsky_bundles.format import Chunk
+from plugsky_bundles.forward_read import read_parts, verify_forward
 from plugsky_bundles.full_read import verify_payload
-from plugsky_bundles.media import open_bundle
+from plugsky_bundles.media import Directory, open_media
+from plugsky_bundles.progress import Progress
 from plugsky_bundles.verified import VerifiedBundle
-from plugsky_bundles.verify import verify_metadata
+from plugsky_bundles.volumes import Volumes
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
 def verify(
-    bundle: BundleArgument,
+    bundle: MediaArgument,
     pin: PinOption = None,
     trust: TrustOption = None,
     root: RootOption = None,
+    this_volume: Annotated[
+        bool, typer.Option("--this-volume", help="Of a split bundle, judge this one volume and no other.")
+    ] = False,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Read every byte of a bundle and compare it with what trusted people signed.
 
-    Trust comes from --pin (the fingerprint on paper), from the site (--root), or from the operator's --trust.
+    Trust comes from --pin (the fingerprint on paper), from the site (--root), or from the operator's --trust. Of a
+    split bundle, all volumes are judged: those that are not beside this one are asked for. What is there is judged
+    first, and only then what is not there is an error; with --this-volume it is none.
 
     Example: plugsky bundle verify /media/usb/plugsky-demo-1 --pin 3f2a…
     """
-    verified = verify_metadata(open_bundle(bundle), anchor(bundle, pin, trust, root), now=datetime.now(UTC))
-    verify_payload(verified, progress(progress_style))
-    checks = [*verified.checks, "every byte of every file is the one that was signed"]
+    command = ("bundle", "verify", bundle, *given(pin=pin, trust=trust, root=root))
+    media = open_media(bundle, asking(*command))
+    verified = judge(media, pin, trust, root)
+    shown = progress(progress_style)
+    if isinstance(media, Volumes) and (this_volume or not sys.stdin.isatty()):
+        judged = _verify_here(media, verified, shown, alone=this_volume)
+    else:
+        judged = None
+    if judged is None:
+        read = verify_payload if isinstance(media, Directory) else verify_forward
+        by_chunks = read(verified, shown)
+        checks = [*verified.checks, "every byte of every file is the one that was signed"]
+        if by_chunks:
+            checks.append(f"of these, compared by their chunks only, as what is left out needs: {', '.join(by_chunks)}")
+    else:
+        checks = [*verified.checks, f"every byte of this volume is the one that was signed; {judged}"]
     if as_json:
-        tell_json("plugsky.bundle.verify/1", {"verified": True, **identity(verified), "checks": checks})
+        whole = judged is None
+        tell_json("plugsky.bundle.verify/1", {"verified": True, "whole": whole, **identity(verified), "checks": checks})
         return
     for check in checks:
         tell(f"ok  {check}")
-    tell(f"verified: bundle {verified.bundle_id}")
+    tell(f"verified: bundle {verified.bundle_id}" if judged is None else f"verified: {judged}")
 
 
 @app.command()
 def inspect(
-    bundle: BundleArgument,
+    bundle: MediaArgument,
     pin: PinOption = None,
     trust: TrustOption = None,
     root: RootOption = None,
@@ -58,7 +81,7 @@ def inspect(
 
     Example: plugsky bundle inspect /media/usb/plugsky-demo-1 --root /var/lib/plugsky
     """
-    verified = verify_metadata(open_bundle(bundle), anchor(bundle, pin, trust, root), now=datetime.now(UTC))
+    verified = judge(open_media(bundle), pin, trust, root)
     models = [_model(verified, path) for path in verified.entries if path.endswith("/model.json")]
     by_role = _by_role(verified)
     if as_json:
@@ -91,6 +114,28 @@ def inspect(
             ("file", "size", "sha256"),
             [(e.path, size(e.length), e.sha256) for _, e in sorted(verified.entries.items())],
         )
+
+
+def _verify_here(media: Volumes, verified: VerifiedBundle, shown: Progress, *, alone: bool) -> str | None:
+    """Judge one volume, or, when some are missing, all that are here, and then refuse; None when all are here.
+
+    Returns what was judged, in words.
+    """
+    mine, of = media.label.number, media.label.of
+    here = media.here()
+    if not alone and len(here) == of:
+        return None
+    for number in [mine] if alone else here:
+        media.bring(number)
+        read_parts(verified, media.sets[number - 1], shown)
+    if alone:
+        return f"volume {mine} of {of}; nothing is said of the others"
+    missing = [number for number in range(1, of + 1) if number not in here]
+    raise VolumeMissing(
+        f"Of the volumes 1 to {of}, {', '.join(map(str, missing))} are not here",
+        f"every byte of {', '.join(map(str, here))} is the one that was signed",
+        "Mount the others beside them and run it again, or judge one with --this-volume",
+    )
 
 
 def _by_role(verified: VerifiedBundle) -> dict[str, dict[str, int]]:

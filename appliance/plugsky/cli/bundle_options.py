@@ -1,20 +1,26 @@
 """What the commands on bundles share: which bundle, whom to believe, and what a verified bundle is called."""
 
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from plugsky.cli.options import path
+from plugsky.cli.output import say
 from plugsky.core import settings
+from plugsky.core.commands import command_line
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import site_trust
-from plugsky_bundles.errors import UntrustedRoot
+from plugsky_bundles.errors import UntrustedRoot, VolumeMissing
 from plugsky_bundles.format import MAX_ROOT, is_sha256
-from plugsky_bundles.media import open_bundle
+from plugsky_bundles.media import Ask, Bundle, Wanted
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.trustdir import open_trust
+from plugsky_bundles.trusted_copies import CHANNELS, CopiesIn, EitherOf
 from plugsky_bundles.verified import VerifiedBundle
+from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import Anchor, fingerprint
 
 ROOT_METADATA: Final = "metadata/1.root.json"
@@ -30,13 +36,49 @@ def _pin(text: str) -> str:
 BundleArgument = Annotated[
     Path, typer.Argument(parser=path, metavar="BUNDLE", help="The bundle's directory, plugsky-CHANNEL-VERSION.")
 ]
+MediaArgument = Annotated[
+    Path,
+    typer.Argument(
+        parser=path, metavar="BUNDLE", help="The bundle: its directory, one of its volumes, a tar stream, or - for one."
+    ),
+]
 PinOption = Annotated[
     str | None,
     typer.Option("--pin", parser=_pin, metavar="FINGERPRINT", help="The root's fingerprint, from the paper."),
 ]
 
 
-def anchor(bundle: Path, pin: str | None, trust: Path | None, root: Path | None) -> Anchor:
+def judge(bundle: Bundle, pin: str | None, trust: Path | None, root: Path | None) -> VerifiedBundle:
+    """Verify a bundle's metadata; what a delta leaves out comes from the site's or the operator's own copies."""
+    chosen = settings.load({"trust": trust, "root": root}).values
+    keepers = [SitePaths.at(chosen.root).trust] if chosen.root is not None else []
+    keepers += [chosen.trust] if chosen.trust is not None else []
+    copies = [CopiesIn(channel) for keeper in keepers for channel in sorted((keeper / CHANNELS).glob("*/"))]
+    return verify_metadata(bundle, anchor(bundle, pin, trust, root), now=datetime.now(UTC), copies=EitherOf(*copies))
+
+
+def asking(*command: object) -> Ask:
+    """Asks on the terminal for a volume; where there is none, the error says the command to run again."""
+
+    def ask(wanted: Wanted) -> Path | None:
+        missing = f"volume {wanted.number} of {wanted.of}"
+        if not sys.stdin.isatty():
+            raise VolumeMissing(
+                f"{missing.capitalize()} is not here",
+                wanted.problem or f"it is not at {', '.join(map(str, wanted.looked[:3]))}, nor beside",
+                f"Mount it there, then run: {command_line(*command)}",
+            )
+        if wanted.problem:
+            say(f"  {wanted.problem}")
+        answer: str = typer.prompt(
+            f"insert {missing}; mounted at (empty: stop)", default="", show_default=False, err=True
+        )
+        return Path(answer) if answer else None
+
+    return ask
+
+
+def anchor(bundle: Bundle, pin: str | None, trust: Path | None, root: Path | None) -> Anchor:
     """Whom to believe: the paper, the site, or the operator's own root, in this order."""
     chosen = settings.load({"trust": trust, "root": root}).values
     if pin is not None:
@@ -45,10 +87,9 @@ def anchor(bundle: Path, pin: str | None, trust: Path | None, root: Path | None)
         return state
     if chosen.trust is not None:
         return TrustState(open_trust(chosen.trust).root_bytes)
-    found = open_bundle(bundle)
-    claimed = fingerprint(found.read(ROOT_METADATA, limit=MAX_ROOT)) if ROOT_METADATA in found.files else "none"
+    claimed = fingerprint(bundle.read(ROOT_METADATA, limit=MAX_ROOT)) if ROOT_METADATA in bundle.files else "none"
     raise UntrustedRoot(
-        f"Nobody has said whom to trust for {bundle}",
+        f"Nobody has said whom to trust for {bundle.path}",
         f"the bundle itself claims root {claimed}, which proves nothing",
         "Compare that with the paper, then add --pin FINGERPRINT; or name --root SITE or --trust DIR",
     )
