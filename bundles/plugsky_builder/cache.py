@@ -43,6 +43,17 @@ class Cache:
         if self.offline:
             raise NotCached(f"{what} is not in the cache", "the build is offline", "Run the build once with a network")
 
+    def is_sound(self, sha256: str) -> bool:
+        """Whether the file with that digest is there and still has it; a damaged one is forgotten."""
+        try:
+            with self.file(sha256).open("rb") as file:
+                sound = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except FileNotFoundError:
+            return False
+        if not sound:
+            self.discard(sha256)
+        return sound
+
     def discard(self, sha256: str) -> None:
         """Forget a file that turned out to be damaged."""
         self.file(sha256).unlink(missing_ok=True)

@@ -22,7 +22,7 @@ MAX_RECORDS: Final = 65_536
 LIBRARIES: Final = re.compile(
     r"(ld-linux-[a-z0-9-]+|libc|libm|libdl|libpthread|librt|libgcc_s|libstdc\+\+|libgomp|libssl|libcrypto|libz)\.so\.[0-9]+"
 )
-"""What every target has: glibc's libraries, the compiler's, OpenMP (the bundle brings libgomp1), and what Python itself needs."""
+"""What every target has: glibc's and the compiler's libraries, OpenMP (libgomp1 travels), and what Python needs."""
 CUDA_LIBRARIES: Final = re.compile(r"(libcuda|libcudart|libcublas|libcublasLt)\.so\.[0-9]+")
 _VERSION: Final = re.compile(r"(GLIBC|GLIBCXX)_([0-9]+(?:\.[0-9]+){1,2})")
 

@@ -8,7 +8,8 @@ from typing import Final
 from plugsky_builder import assets, model_parts, wheels
 from plugsky_builder.cache import Cache
 from plugsky_builder.pack import Material
-from plugsky_builder.recipe import Recipe
+from plugsky_builder.recipe import PythonRecipe, Recipe
+from plugsky_builder.targets import LOCK_NAME, Target
 from plugsky_bundles.format import REVOCATIONS, check_target_paths
 from plugsky_bundles.progress import Progress
 from plugsky_bundles.state import Revocations
@@ -24,20 +25,8 @@ def gather(recipe: Recipe, wheelhouse: Path, cache: Cache, progress: Progress) -
     for model in recipe.models:
         materials += model_parts.gather(model, cache, progress)
     if recipe.python is not None:
-        found = wheels.gather(recipe.python, wheelhouse, cache, progress)
-        materials += [
-            Material(
-                f"python/{wheel.file}",
-                wheel.path,
-                wheel.length,
-                wheel.sha256,
-                None,
-                {"unpacked": wheel.unpacked, "members": wheel.members},
-            )
-            for wheel in found
-        ]
-        lock = wheels.travelling_lock(found)
-        materials.append(Material.of_bytes(wheels.LOCK_NAME, lock, wheels.target_facts()))
+        for target in recipe.targets or (None,):
+            materials += _python(recipe.python, target, wheelhouse, cache, progress)
     materials += [
         Material.of_bytes(f"playbooks/{name}", content) for name, content in assets.playbooks(recipe.playbooks)
     ]
@@ -46,3 +35,19 @@ def gather(recipe: Recipe, wheelhouse: Path, cache: Cache, progress: Progress) -
     materials.append(Material.of_bytes(REVOCATIONS, Revocations().to_json()))
     check_target_paths(material.path for material in materials)
     return sorted(materials, key=lambda material: material.path)
+
+
+def _python(
+    recipe: PythonRecipe, target: Target | None, wheelhouse: Path, cache: Cache, progress: Progress
+) -> list[Material]:
+    """The wheels for one target and their lock, in the target's folder; without a target right below `python/`."""
+    found = wheels.gather(recipe, wheelhouse, cache, progress, target)
+    folder = f"python/{target.folder}" if target is not None else "python"
+    facts = target.facts() if target is not None else wheels.target_facts()
+    return [
+        *(
+            Material(f"{folder}/{wheel.file}", wheel.path, wheel.length, wheel.sha256, None, wheel.facts())
+            for wheel in found
+        ),
+        Material.of_bytes(f"{folder}/{LOCK_NAME}", wheels.travelling_lock(found), facts),
+    ]

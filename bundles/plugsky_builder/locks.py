@@ -7,9 +7,12 @@ else is refused, because a line that is not pinned and hashed must not decide wh
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from packaging.markers import InvalidMarker, Marker, UndefinedComparison, UndefinedEnvironmentName
 
 from plugsky_bundles.errors import NotFound, RecipeError
 
@@ -27,6 +30,15 @@ class Pin:
     version: str
     marker: str
     hashes: tuple[str, ...]
+
+    def applies(self, environment: Mapping[str, str]) -> bool:
+        """Whether it is needed where markers have these values. Raises RecipeError for one that cannot be read."""
+        if not self.marker:
+            return True
+        try:
+            return Marker(self.marker).evaluate(environment)
+        except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName) as error:
+            raise RecipeError(f"The lock's marker of {self.name} cannot be read", str(error), _REMAKE) from error
 
     def line(self) -> str:
         """The pin as a requirement line."""
@@ -62,6 +74,7 @@ def read(path: Path) -> tuple[Pin, ...]:
 
 
 def _refused(path: Path, why: str) -> RecipeError:
-    return RecipeError(
-        f"The lock {path.name} cannot be used", why, "Make it again with `uv pip compile --generate-hashes`"
-    )
+    return RecipeError(f"The lock {path.name} cannot be used", why, _REMAKE)
+
+
+_REMAKE: Final = "Make it again with `uv pip compile --generate-hashes`"

@@ -1,8 +1,8 @@
-"""Downloads wheels with pip, so that the machine's own mirrors, proxies and certificates are used.
+"""Downloads wheels and compiles source packages with pip, so that the machine's own mirrors, proxies and CAs are used.
 
-Only wheels, only with hashes, no dependency that is not listed. pip runs as a child process of this Python and ends
-with it; what it says is turned into progress and, when it fails, into one named error. Credentials in index addresses
-never get into an error, and the passphrase of the operator's keys never gets to pip.
+Only what is listed, only with hashes. pip runs as a child process of this Python and ends with it; what it says is
+turned into progress and, when it fails, into one named error. Credentials in index addresses never get into an error,
+and the passphrase of the operator's keys never gets to pip.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from plugsky.core import bound_child, env
+from plugsky_builder import web
 from plugsky_bundles.errors import DigestMismatch, NoSpace, SourceError, SourceUnreachable
 from plugsky_bundles.progress import Progress, ProgressEvent
 
 _COLLECTING = re.compile(r"^(?:Collecting|Processing) (?:\S*/)?(\S+)")
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _UNREACHABLE: Final = (
     "NewConnectionError",
     "NameResolutionError",
@@ -33,23 +34,42 @@ _UNREACHABLE: Final = (
 )
 
 
-def download(requirements: str, into: Path, *, expected: int, progress: Progress) -> None:
+def download(requirements: str, into: Path, *, expected: int, progress: Progress, options: Sequence[str] = ()) -> None:
     """Put the wheels of `requirements` (requirement file text with hashes) into the directory `into`.
 
     Files already there with a right hash are kept, so an interrupted download goes on where it was. `expected` is the
-    number of requirements, for progress. Raises DigestMismatch, SourceUnreachable, SourceError or NoSpace.
+    number of requirements, for progress; further `options` may make pip choose for another host.
+    Raises DigestMismatch, SourceUnreachable, SourceError or NoSpace.
     """
     listing = into / "requirements.in"
     listing.write_text(requirements, encoding="ascii")
-    options = ["download", "--disable-pip-version-check", "--no-input", "--no-deps"]
-    options += ["--require-hashes", "--only-binary", ":all:", "--progress-bar", "raw", "--retries", "3"]
-    options += ["--dest", str(into), "--requirement", str(listing)]
+    chosen = ["download", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--progress-bar", "raw"]
+    chosen += ["--retries", "3", "--dest", str(into), "--requirement", str(listing), *options]
+    _run(chosen, env.for_child(), expected, progress)
+    listing.unlink(missing_ok=True)
+
+
+def compile_one(requirement: str, name: str, into: Path, flags: Mapping[str, str], progress: Progress) -> None:
+    """Compile the source package of `requirement`, a requirement line with hashes, to a wheel in the directory `into`.
+
+    Its build tools come from the index into an environment of their own; `flags` are added to the environment variables
+    of the build. Raises as `download`.
+    """
+    listing = into / "requirements.in"
+    listing.write_text(requirement, encoding="ascii")
+    chosen = ["wheel", "--no-deps", "--require-hashes", "--no-binary", name, "--progress-bar", "raw", "--no-cache-dir"]
+    chosen += ["--wheel-dir", str(into), "--requirement", str(listing)]
+    _run(chosen, {**env.for_child(), **flags}, 1, progress)
+    listing.unlink(missing_ok=True)
+
+
+def _run(options: Sequence[str], environment: Mapping[str, str], expected: int, progress: Progress) -> None:
     said: list[str] = []
     done, item = 0, "the package index"
     progress(ProgressEvent("fetch", done, expected, item))
     with subprocess.Popen(
-        bound_child.command(sys.executable, "pip", *options),
-        env=env.for_child(),
+        bound_child.command(sys.executable, "pip", "--disable-pip-version-check", "--no-input", *options),
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -68,13 +88,12 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
         except BaseException:
             pip.terminate()
             raise
-    listing.unlink(missing_ok=True)
     if pip.returncode != 0:
         raise _failure(said, item)
 
 
 def _failure(said: list[str], item: str) -> SourceError | DigestMismatch | NoSpace:
-    text = _CREDENTIALS.sub("//***@", "\n".join(line for line in said if line))
+    text = web.redacted("\n".join(line for line in said if line))
     if "DO NOT MATCH THE HASHES" in text:
         return DigestMismatch(
             f"{item} is not what the lock pins",

