@@ -2,7 +2,7 @@
 
 import pytest
 
-from plugsky_builder.templates import MAX_TEMPLATE, check
+from plugsky.models.templates import MAX_TEMPLATE, check
 from plugsky_bundles.errors import GgufError
 
 GOOD = {
