@@ -3,7 +3,7 @@
 A directory `channels/<channel>/` of a site's or an operator's trust holds files `sha256-<hex>`: the sealed snapshot of
 the newest bundle (its name is the bundle id, which the trust state or the channel's record knows), the targets and role
 files that this lists, the chunk lists that those name, and the list of revocations. Whoever reads a copy hashes it
-again: one that was changed counts as one that is not there, and is never believed.
+again: one that was changed, or is a link, counts as one that is not there.
 
 Safe against power cuts in this order: `keep` adds the copies of a bundle; then the trust state or the channel's record
 is written; then `forget` removes what that bundle does not name.
@@ -11,6 +11,7 @@ is written; then `forget` removes what that bundle does not name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -62,8 +63,10 @@ class CopiesIn:
             return None
         try:
             handle = os.open(self._directory / f"sha256-{sha256}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                return None
+            raise
         with os.fdopen(handle, "rb") as file:
             data = file.read(limit + 1)
         return data if len(data) <= limit and hashlib.sha256(data).hexdigest() == sha256 else None

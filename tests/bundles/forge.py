@@ -163,9 +163,12 @@ class Forge:
         work = prepare.plan(open_trust(self.trust), channel, materials, now=now, expires=expires, since=since)
         return carry_out(work, self.base, None).path
 
+    def sign(self, bundle: Path, now: datetime = NOW) -> None:
+        signing.sign(bundle, self.trust, PASSPHRASE, now=now)
+
     def finish(self, bundle: Path, now: datetime = NOW) -> Path:
         """Sign and seal a draft."""
-        signing.sign(bundle, self.trust, PASSPHRASE, now=now)
+        self.sign(bundle, now)
         sealing.seal(bundle, self.trust, PASSPHRASE, now)
         return bundle
 

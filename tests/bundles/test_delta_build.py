@@ -2,64 +2,18 @@
 
 import hashlib
 import json
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from bundles import gguf_forge
-from bundles.forge import FILES, LIFETIME, NOW, PASSPHRASE, Forge, add_key
+from bundles.delta_site import GGUF, MODEL, NEW_TEMPLATE, Site, model
+from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key
 from plugsky_bundles import keys, signing
 from plugsky_bundles.errors import BaseMissing, ExistsError
 from plugsky_bundles.format import BLOBS, METADATA, ROLES
 from plugsky_bundles.full_read import verify_payload
-from plugsky_bundles.media import open_bundle
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.trustdir import open_trust
-from plugsky_bundles.trusted_copies import CopiesIn, forget, keep
-from plugsky_bundles.verified import VerifiedBundle
-from plugsky_bundles.verify import verify_metadata
-
-DAY = timedelta(days=1)
-
-
-def model(template: str) -> bytes:
-    """A small GGUF whose chunks are those of any model: header, vocabulary, header, tensors."""
-    tokens = [f"token{number:060d}" for number in range(5000)]
-    forge = gguf_forge.Forge()
-    forge.with_key("tokenizer.ggml.tokens", gguf_forge.ARRAY, (gguf_forge.STRING, tokens))
-    forge.with_key("tokenizer.ggml.token_type", gguf_forge.ARRAY, (gguf_forge.I32, [1] * len(tokens)))
-    forge.with_key("tokenizer.chat_template", gguf_forge.STRING, template)
-    forge.tensors = [("token_embd.weight", (8, 1 << 16), gguf_forge.F32_TENSOR, 1 << 21)]
-    return forge.build()
-
-
-MODEL = {**FILES, "models/tiny/tiny.gguf": model("{{ messages[0].content }}")}
-NEW_TEMPLATE = {**MODEL, "models/tiny/tiny.gguf": model("{{ messages[-1].content }}!")}
-
-
-class Site:
-    """A site without a store: it keeps what it trusts, and believes that it holds what it accepted."""
-
-    def __init__(self, forge: Forge, directory: Path) -> None:
-        self.forge = forge
-        self.directory = directory
-        self.anchor = forge.fingerprint
-        self.accepted: VerifiedBundle | None = None
-
-    def verify(self, bundle: Path, now=NOW) -> VerifiedBundle:
-        return verify_metadata(open_bundle(bundle), self.anchor, now=now, copies=CopiesIn(self.directory))
-
-    def accept(self, bundle: Path, now=NOW) -> VerifiedBundle:
-        verified = self.verify(bundle, now)
-        copies = dict(verified.copies())
-        keep(self.directory, copies.items())
-        forget(self.directory, copies)
-        self.anchor, self.accepted = verified.state, verified
-        return verified
-
-    def receipt(self, **changes) -> bytes:
-        return self.forge.receipt(self.accepted, **changes)
 
 
 @pytest.fixture
@@ -156,7 +110,7 @@ def test_a_delta_carries_only_what_the_site_lacks(forge, site):
     blobs = [blob for entry in verified.entries.values() for blob in entry.blobs]
     here = [blob for blob in blobs if blob.sha256 not in verified.absent]
     assert len(here) == 1, "the header behind the vocabulary, with the template"
-    assert size(delta, BLOBS) < len(MODEL["models/tiny/tiny.gguf"]) // 100
+    assert size(delta, BLOBS) < len(MODEL[GGUF]) // 10
     assert verified.content_id == forge_content(forge)
 
 
@@ -178,7 +132,7 @@ def test_a_delta_where_nothing_changed_is_metadata_only(forge, site):
 def test_deltas_of_deltas_build_on_each_other(forge, site):
     site.accept(forge.built(MODEL))
     for number in range(5):
-        files = {**MODEL, "playbooks/site.yml": b"- hosts: all\n" * number, "models/tiny/tiny.gguf": model(f"{number}")}
+        files = {**MODEL, "playbooks/site.yml": b"- hosts: all\n" * number, GGUF: model(f"{number}")}
         verified = site.accept(forge.built(files, since=site.receipt()))
         assert verified.version == number + 2
         assert "python" in verified.since.roles
