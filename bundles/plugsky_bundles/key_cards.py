@@ -149,13 +149,19 @@ class Holder:
     passphrase: Callable[[], bytes]
     open_hsm: OpenHsm | None = None
 
-    def signers(self, wanted: Collection[str], names: Collection[str] | None = None) -> list[Signer]:
-        """The keys here whose ids are `wanted` and that open; with `names`, exactly those of these names.
+    def signers(self, wanted: Collection[str] | None, names: Collection[str] | None = None) -> list[Signer]:
+        """The keys of `opened`, without their cards."""
+        return [signer for _, signer in self.opened(wanted, names)]
+
+    def opened(
+        self, wanted: Collection[str] | None, names: Collection[str] | None = None
+    ) -> list[tuple[KeyCard, Signer]]:
+        """The keys here whose ids are `wanted` (None: all) and that open; with `names`, exactly those of these names.
 
         Raises NotFound for a name whose key is not here or not wanted, PassphraseError when no key opens (or one that
         was named does not), KeyUnusable when none here is wanted.
         """
-        cards = {card.name: card for card in self._cards() if card.keyid in wanted}
+        cards = {card.name: card for card in self._cards() if wanted is None or card.keyid in wanted}
         for name in names or ():
             if name not in cards:
                 raise NotFound(
@@ -163,13 +169,13 @@ class Holder:
                     f"here are {', '.join(cards) or 'none'}",
                     "Check the name and the directory",
                 )
-        opened: list[Signer] = []
+        opened: list[tuple[KeyCard, Signer]] = []
         locked: PassphraseError | None = None
         for card in cards.values():
             if names is not None and card.name not in names:
                 continue
             try:
-                opened.append(self._open(card))
+                opened.append((card, self._open(card)))
             except PassphraseError as error:
                 if names is not None:
                     raise

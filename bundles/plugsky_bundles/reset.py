@@ -13,7 +13,7 @@ they are there so that a signer's machine can check signatures, and the site cou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -148,17 +148,20 @@ def merge(target: Reset, copies: Mapping[str, Reset]) -> Reset:
     return Reset(target.change, target.people, target.threshold, joint)
 
 
-def check(reset: Reset, root: Root) -> Change:
+def check(reset: Reset, root: Root, *, revoked: Collection[str] = ()) -> Change:
     """What a statement changes, if the people of `root` signed it. The people that it names itself do not count.
+
+    A signature by a key that is `revoked` does not count either.
 
     Raises SignatureUnknown, SignatureInvalid or ThresholdNotMet.
     """
     reset.joint.check(people_of(root))
     role = root.roles["root"]
-    if len(reset.joint.signatures) < role.threshold:
+    good = reset.joint.signatures.keys() - set(revoked)
+    if len(good) < role.threshold:
         raise ThresholdNotMet(
             "The statement is signed by too few",
-            f"{len(reset.joint.signatures)} of the {role.threshold} signatures that root needs",
+            f"{len(good)} of the {role.threshold} signatures that root needs",
             "Have more holders of root keys run `plugsky trust sign` on it",
         )
     return reset.change

@@ -102,13 +102,19 @@ def rotate(trust_dir: Path, passphrase: bytes, changes: RootChanges, now: dateti
     return waiting.finish(trust_dir, passphrase, now) if found.complete else found
 
 
-def at_hand(trust_dir: Path, found: WaitingRoot, passphrase: bytes) -> list[CryptoSigner]:
-    """The keys in a trust directory that may sign the root that waits there, and that open; perhaps none."""
+def at_hand(
+    trust_dir: Path, found: WaitingRoot, passphrase: bytes, only: Collection[str] | None = None
+) -> list[CryptoSigner]:
+    """The keys in a trust directory that may sign the root that waits there, and that open; perhaps none.
+
+    `only`: no other than those of these names.
+    """
     opened = []
     names = found.names
     for keyid in sorted(found.keyids):
-        path = trust_dir / KEYS / f"{names.get(keyid, keyid)}.pem"
-        if not path.exists():
+        name = names.get(keyid, keyid)
+        path = trust_dir / KEYS / f"{name}.pem"
+        if not path.exists() or (only is not None and name not in only):
             continue
         try:
             signer = keys.load(path, passphrase)

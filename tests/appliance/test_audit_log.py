@@ -22,6 +22,7 @@ from appliance.hand_clock import HandClock
 from plugsky.audit import AuditLog, events, log, site_key, trail
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
+from plugsky_bundles import keys
 from plugsky_bundles.chain import ChainWriter
 from plugsky_bundles.chain_verify import verify_chain
 
@@ -378,10 +379,20 @@ def test_the_sites_key_is_made_once_and_closed_to_others(paths: SitePaths):
 def test_a_chain_of_another_key_is_not_continued(paths: SitePaths):
     with opened(paths):
         pass
-    (paths.trust / "site-key.pem").unlink()
+    keys.save(paths.trust / "site-key.pem", keys.generate(), None)
     with pytest.raises(PlugskyError) as refused:
         AuditLog.open(paths, "gateway", HandClock())
     assert "belongs to someone else" in refused.value.what or "was begun by" in refused.value.why
+
+
+def test_a_lost_key_of_a_site_that_has_chains_is_never_made_again_in_silence(paths: SitePaths):
+    with opened(paths):
+        pass
+    (paths.trust / "site-key.pem").unlink()
+    with pytest.raises(PlugskyError, match="is gone") as refused:
+        AuditLog.open(paths, "gateway", HandClock())
+    assert "plugsky trust reset request" in refused.value.next
+    assert not (paths.trust / "site-key.pem").exists()
 
 
 @given(text=st.binary(max_size=60).map(lambda b: b.replace(b"a", b"\n")), step=st.integers(1, 7))

@@ -9,11 +9,12 @@ import typer
 from plugsky.admin import health
 from plugsky.admin.api import ModelView
 from plugsky.cli import app as cli
-from plugsky.cli import bundle_options, next_line
+from plugsky.cli import next_line, options
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky_bundles.errors import Busy
+from plugsky_bundles.fingerprint_words import to_words
 
 TOP = typer.main.get_command(cli.app)
 
@@ -56,8 +57,9 @@ def test_a_pin_that_is_no_fingerprint_is_said_to_be_none(tmp_path, capsys, pin):
     assert "is no fingerprint" in capsys.readouterr().err
 
 
-def test_a_pin_in_capitals_is_the_same_fingerprint():
-    assert bundle_options._pin("AB" * 32) == "ab" * 32
+@pytest.mark.parametrize("writing", [str.upper, to_words, lambda pin: to_words(pin).replace("-", "\n").upper()])
+def test_a_pin_in_capitals_or_in_words_is_the_same_fingerprint(writing):
+    assert options.fingerprint_text(writing("ab" * 32)) == "ab" * 32
 
 
 def test_a_busy_directory_is_one_to_come_back_to():

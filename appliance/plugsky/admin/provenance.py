@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Final
 
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Root
 
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
 from plugsky.audit.proof import InstalledBundle
-from plugsky.audit.site_key import known_site_keyid
+from plugsky.audit.site_key import former_site_keyids, known_site_keyid
 from plugsky.audit.verify import SiteVerdict, verify_site
 from plugsky.core.clock import Clock, unix_us
 from plugsky.core.paths import SitePaths
@@ -45,14 +45,15 @@ def verify_trail(paths: SitePaths, ledger: Ledger, keys: Keys, clock: Clock) -> 
         ledger,
         keys.list(),
         settled_before_us=started - GRACE_US,
+        former=former_site_keyids(paths),
     )
     return replace(verdict, problems=(*damaged, *verdict.problems))
 
 
 def custodians(paths: SitePaths) -> frozenset[str]:
-    """The keyids that the site's trusted root lets sign custody: those of its snapshot role. Empty without a root."""
-    believed = site_trust.load(paths)
-    if believed is None:
-        return frozenset()
-    root: Metadata[Root] = read_metadata(believed.root, Root, "The trusted root")
-    return frozenset(root.signed.roles["snapshot"].keyids)
+    """The keyids that the roots which the site trusts or trusted let sign custody: those of their snapshot role.
+
+    A kept generation brings the custody log of its time. Empty without a root.
+    """
+    roots = (read_metadata(data, Root, "A trusted root").signed for data in site_trust.roots(paths))
+    return frozenset(keyid for root in roots for keyid in root.roles["snapshot"].keyids)

@@ -8,9 +8,11 @@ The builders here are the only makers of the events that :mod:`plugsky.audit.ver
 writer and prover cannot drift apart.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
+from plugsky_bundles.enrolment import Enrolled
 from plugsky_bundles.errors import printable
 from plugsky_bundles.strict_json import MAX_INTEGER
 
@@ -190,6 +192,13 @@ def generation_prune(actor: str, *, generations: Iterable[int], files: int, free
     """Generations are about to be removed, with ``files`` of the store that nothing else needs."""
     names = ",".join(str(number) for number in generations)
     return Event(PRUNE, actor, "site", "ok", {"generations": names, "files": files, "freed_bytes": freed_bytes})
+
+
+def enrolment(action: str, actor: str, subject: str, enrolled: Enrolled, keyid: str) -> Event:
+    """Keys that the site believes changed; ``enrolled`` is the list as it stands with that, ``keyid`` the new key."""
+    digest = hashlib.sha256(enrolled.to_json()).hexdigest()
+    counts: dict[str, Fact] = {"approvals_required": enrolled.approvals_required, "serial": enrolled.serial}
+    return Event(action, actor, subject, "ok", {"keyid": keyid, "enrolled_sha256": digest, **counts})
 
 
 def record_of(event: Event, time: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from plugsky.audit.events import CLOSE, GAP, HEAD_PREFIX, MAX_FACTS, OPEN, RETRACT, Event, Fact, record_of
-from plugsky.audit.site_key import site_key
+from plugsky.audit.site_key import former_site_keyids, site_key
 from plugsky.audit.trail import CHAIN_FILE, chain_names, newest_commit
 from plugsky.core.clock import Clock, rfc3339
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -79,11 +79,14 @@ class AuditLog:
         serve_without_audit: bool = False,
         wait_s: float = 5.0,
     ) -> "AuditLog":
-        """The chain ``<host>.<process>``. While another process writes it: with ``spare`` the next free name, else
-        waits ``wait_s`` seconds for it (a predecessor that drains) and raises CONFLICT.
+        """The chain ``<host>.<process>``; ``<host>~<n>.<process>`` under the site's n-th key.
+
+        While another process writes it: with ``spare`` the next free name, else waits ``wait_s`` seconds for it (a
+        predecessor that drains) and raises CONFLICT.
         """
         signer = site_key(paths)
-        base = f"{host_name()}.{process}"
+        lives = len(former_site_keyids(paths)) + 1
+        base = f"{host_name()}.{process}" if lives == 1 else f"{host_name()}~{lives}.{process}"
         names = [base, *(f"{base}-{number}" for number in range(2, MAX_WRITERS + 1))] if spare else [base]
         deadline = time.monotonic() + (0 if spare else wait_s)
         while True:

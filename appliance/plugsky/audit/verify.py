@@ -63,11 +63,14 @@ def verify_site(
     books: Books,
     keys: Iterable[StoredKey],
     settled_before_us: int,
+    *,
+    former: Collection[str] = (),
 ) -> SiteVerdict:
     """The verdict on the site whose chains lie under ``audit``.
 
-    ``custodians`` are the keyids that the trusted root lets sign custody; ``generations`` come with the path of their
-    custody log, oldest first. ``keys`` were read before this was called, and ``books`` are read after the chains were.
+    ``former`` are the site's own keys before ``site_keyid``, by id. ``custodians`` are the keyids that the roots which
+    were trusted so far let sign custody; ``generations`` come with the path of their custody log, oldest first.
+    ``keys`` were read before this was called, and ``books`` are read after the chains were.
     Entries settled before ``settled_before_us`` must have their record by now.
     """
     evidence = Evidence(settled_before_us=settled_before_us, keys=tuple(keys))
@@ -77,7 +80,8 @@ def verify_site(
         findings.append(finding)
         evidence.custody.append(custody)
     names = chain_names(audit)
-    findings.extend(_chain(audit, name, site_keyid, evidence) for name in names)
+    trusted = None if site_keyid is None else {site_keyid, *former}
+    findings.extend(_chain(audit, name, trusted, evidence) for name in names)
     evidence.positions = {name: _lines(audit / name / CHAIN_FILE, evidence.wanted(name)) for name in names}
     evidence.entries = {entry.job: entry for entry in books.closed()}
     evidence.sums = tuple(books.sums())
@@ -100,7 +104,7 @@ def verify_continued(audit: Path, name: str, site_keyid: str | None) -> tuple[st
     chain saw it stand where it does not. Of the other chains only the newest notes are read.
     """
     evidence = Evidence(settled_before_us=0)
-    finding = _chain(audit, name, site_keyid, evidence)
+    finding = _chain(audit, name, None if site_keyid is None else {site_keyid}, evidence)
     evidence.mentions = [
         mention for other in chain_names(audit) if other != name for mention in _newest_mention(audit, other, name)
     ]
@@ -119,7 +123,7 @@ def _newest_mention(audit: Path, by: str, of: str) -> list[Mention]:
     return []
 
 
-def _chain(audit: Path, name: str, site_keyid: str | None, evidence: Evidence) -> ChainFinding:
+def _chain(audit: Path, name: str, trusted: Collection[str] | None, evidence: Evidence) -> ChainFinding:
     seen = _Seen()
 
     def note(line: Line) -> None:
@@ -134,7 +138,6 @@ def _chain(audit: Path, name: str, site_keyid: str | None, evidence: Evidence) -
         elif record.action == OPEN:
             evidence.mentions.extend(_mentions(record))
 
-    trusted = None if site_keyid is None else {site_keyid}
     return _verify(name, audit / name / CHAIN_FILE, trusted, note, seen, open_tail=True)
 
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from plugsky.cli.options import path
+from plugsky.cli.options import fingerprint_text, path
 from plugsky.cli.output import say
 from plugsky.core import settings
 from plugsky.core.commands import command_line
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import site_trust
 from plugsky_bundles.errors import UntrustedRoot, VolumeMissing
-from plugsky_bundles.format import MAX_ROOT, is_sha256
+from plugsky_bundles.format import MAX_ROOT
 from plugsky_bundles.media import Ask, Bundle, Wanted
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.trustdir import open_trust
@@ -24,13 +24,6 @@ from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import Anchor, fingerprint
 
 ROOT_METADATA: Final = "metadata/1.root.json"
-
-
-def _pin(text: str) -> str:
-    """A fingerprint as the paper says it, in either case."""
-    if not is_sha256(text.lower()):
-        raise typer.BadParameter(f"{text!r} is no fingerprint: one has 64 hexadecimal digits.")
-    return text.lower()
 
 
 BundleArgument = Annotated[
@@ -44,7 +37,9 @@ MediaArgument = Annotated[
 ]
 PinOption = Annotated[
     str | None,
-    typer.Option("--pin", parser=_pin, metavar="FINGERPRINT", help="The root's fingerprint, from the paper."),
+    typer.Option(
+        "--pin", parser=fingerprint_text, metavar="FINGERPRINT", help="The root's fingerprint, from the paper."
+    ),
 ]
 
 

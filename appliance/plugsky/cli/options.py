@@ -14,10 +14,19 @@ from plugsky.core import env, settings
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
+from plugsky_bundles.fingerprint_words import read_fingerprint
 
 MIN_PASSPHRASE: Final = 12
 """Characters; a shorter one is taken with a warning. (NIST SP 800-63B: 8 where tries are counted; here none are.)"""
 _MAX_LINE: Final = 1024
+
+
+def fingerprint_text(text: str) -> str:
+    """A fingerprint as it stands on paper: hex in either case, or words in any spacing. A wrong word is named."""
+    try:
+        return read_fingerprint(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no fingerprint: {error}.") from None
 
 
 def path(text: str) -> Path:
@@ -113,6 +122,23 @@ def passphrase(file: Path | None, *, new: bool = False) -> bytes:
     return secret.encode()
 
 
+def token_pin(file: Path | None) -> str:
+    """The PIN of a token in a hardware module: from the file, the environment, or a prompt that does not echo."""
+    named = file or (Path(text) if (text := env.HSM_PIN_FILE.read()) else None)
+    if named is not None:
+        return _first_line(named)
+    if (text := env.HSM_PIN.read()) is not None:
+        return text
+    if not sys.stdin.isatty():
+        raise PlugskyError(
+            ErrorKind.BAD_REQUEST,
+            "The PIN of a token is needed and nobody is there to type it.",
+            why="standard input is no terminal",
+            next="add --hsm-pin-file FILE or set PLUGSKY_HSM_PIN",
+        )
+    return getpass.getpass("PIN of the token: ")
+
+
 def _first_line(file: Path) -> str:
     with file.open("rb") as stream:
         mode = os.fstat(stream.fileno()).st_mode
@@ -127,7 +153,7 @@ def _first_line(file: Path) -> str:
         why = f"byte {error.start} of its first line is not UTF-8"
     raise PlugskyError(
         ErrorKind.BAD_REQUEST,
-        f"{file} holds no passphrase.",
+        f"{file} holds no secret that can be used.",
         why=why,
         next="name a text file with it as its first line",
     )

@@ -34,6 +34,9 @@ ROOT: Final = Variable(
 TRUST: Final = Variable("PLUGSKY_TRUST", "The operator's trust directory, as --trust.")
 PASSPHRASE: Final = Variable("PLUGSKY_PASSPHRASE", "The passphrase of the operator's keys.", secret=True)
 PASSPHRASE_FILE: Final = Variable("PLUGSKY_PASSPHRASE_FILE", "A file whose first line is that passphrase.")
+HSM: Final = Variable("PLUGSKY_HSM", "The PKCS#11 library of a hardware security module, as --hsm.")
+HSM_PIN: Final = Variable("PLUGSKY_HSM_PIN", "The PIN of the token in that module.", secret=True)
+HSM_PIN_FILE: Final = Variable("PLUGSKY_HSM_PIN_FILE", "A file whose first line is that PIN.")
 WHEELHOUSE: Final = Variable("PLUGSKY_WHEELHOUSE", "A folder with llama-cpp-python's compiled wheel.")
 CACHE: Final = Variable("PLUGSKY_CACHE", "Where the builder keeps downloads. Default: $XDG_CACHE_HOME/plugsky.")
 MIRRORS: Final = Variable(
