@@ -336,13 +336,15 @@ def fits(key: dict[str, Any], signature: bytes, message: bytes) -> bool:
 
 
 def check_key(keyid: str, key: dict[str, Any]) -> None:
-    kind, public = (key.get("keytype"), key.get("scheme")), key["keyval"].get("public")
+    kind, keyval = (key.get("keytype"), key.get("scheme")), key.get("keyval")
+    public: Any = keyval.get("public") if isinstance(keyval, dict) and len(keyval) == 1 else None
     if kind == ("ed25519", "ed25519") and is_sha256(public):
         y = int.from_bytes(bytes.fromhex(public), "little") & ((1 << 255) - 1)
         usable = y < P25519 and y not in SMALL_ORDER
     else:
-        usable = kind == ("ecdsa", "ecdsa-sha2-nistp256") and decode_256(public) is not None
-    if not usable or set(key) != {"keytype", "scheme", "keyval"} or set(key["keyval"]) != {"public"}:
+        allowed = kind == ("ecdsa", "ecdsa-sha2-nistp256") and isinstance(public, str)
+        usable = allowed and decode_256(public) is not None
+    if not usable or set(key) != {"keytype", "scheme", "keyval"}:
         raise Refused("bad_key", f"{keyid} is not an ed25519 or P-256 key in its one form")
     name = hashlib.sha256(olpc(key).encode("utf-8")).hexdigest()
     if name != keyid:
@@ -354,6 +356,15 @@ def check_key(keyid: str, key: dict[str, Any]) -> None:
 HEX = re.compile(r"(?:[0-9a-f]{2}){1,128}", re.ASCII)
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 CHANNEL = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+
+
+def check_keys(keys: Any, what: str) -> None:
+    if not isinstance(keys, dict) or not all(isinstance(key, dict) for key in keys.values()):
+        raise malformed(what, "its keys are not objects by keyid")
+    if len(keys) > MAX_KEYS:
+        raise Refused("bad_key", f"{what}: more than {MAX_KEYS} keys")
+    for keyid, key in keys.items():
+        check_key(keyid, key)
 
 
 class Metadata(NamedTuple):
@@ -400,6 +411,8 @@ def read_metadata(data: bytes, kind: str, what: str) -> Metadata:
         raise malformed(what, f"it is {signed.get('_type')!r}, not {kind!r}")
     check_version(signed.get("version"))
     parse_time(signed.get("expires"), what)
+    if kind == "root":
+        check_keys(signed.get("keys"), what)
     try:
         complete = check_shape(signed, kind)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -412,10 +425,12 @@ def read_metadata(data: bytes, kind: str, what: str) -> Metadata:
 def check_shape(signed: dict[str, Any], kind: str) -> bool:
     """What every TUF client asks of a file before it looks at signatures; the rules of this format come after them."""
 
-    def entry(listed: dict[str, Any], *, versioned: bool) -> bool:
-        hashes = listed["hashes"]
-        right = hashes and all(isinstance(text, str) for text in hashes.values()) and listed["length"] >= 0
-        return bool(right and (not versioned or listed["version"] > 0))
+    def target(entry: dict[str, Any]) -> bool:
+        hashes = entry["hashes"].values()
+        return bool(hashes) and all(isinstance(text, str) for text in hashes) and bool(entry["length"] >= 0)
+
+    def metafile(entry: dict[str, Any]) -> bool:
+        return bool(entry["version"] > 0) and target({"hashes": {"": ""}, "length": 0, **entry})
 
     def role(members: dict[str, Any]) -> bool:
         keyids = members["keyids"]
@@ -425,12 +440,11 @@ def check_shape(signed: dict[str, Any], kind: str) -> bool:
     if len(numbers) not in (2, 3) or numbers[0] != "1" or not all(number.isdigit() for number in numbers):
         return False
     if kind == "root":
-        public = all(isinstance(key["keyval"]["public"], str) for key in signed["keys"].values())
-        return public and set(signed["roles"]) == set(TOP_LEVEL) and all(map(role, signed["roles"].values()))
+        return set(signed["roles"]) == set(TOP_LEVEL) and all(map(role, signed["roles"].values()))
     if kind == "targets":
-        return all(entry(listed, versioned=False) for listed in signed["targets"].values())
+        return all(map(target, signed["targets"].values()))
     others = kind == "timestamp" and set(signed["meta"]) != {"snapshot.json"}
-    return not others and all(entry(listed, versioned=True) for listed in signed["meta"].values())
+    return not others and all(map(metafile, signed["meta"].values()))
 
 
 def count_signatures(delegators: list[dict[str, Any]], role: str, metadata: Metadata) -> None:
@@ -456,10 +470,6 @@ def check_root(root: dict[str, Any], what: str) -> None:
     keys, roles, names = root["keys"], root["roles"], root.get("x-plugsky-names", {})
     if root.get("consistent_snapshot") is not True:
         raise malformed(what, "it does not ask for consistent snapshots")
-    if len(keys) > MAX_KEYS:
-        raise Refused("bad_key", f"{what}: more than {MAX_KEYS} keys")
-    for keyid, key in keys.items():
-        check_key(keyid, key)
     if {keyid for role in roles.values() for keyid in role["keyids"]} != set(keys):
         raise Refused("bad_key", f"{what}: its roles and its list of keys do not match")
     for name, role in roles.items():
@@ -603,9 +613,10 @@ def check_collisions(paths: list[str]) -> None:
 
 def listed(entry: dict[str, Any], what: str) -> Blob:
     """Length and SHA-256 as TUF lists a file; no other hash may stand for it."""
-    if set(entry["hashes"]) != {"sha256"}:
+    hashes = entry.get("hashes", {})
+    if set(hashes) != {"sha256"}:
         raise malformed(what, "it must list exactly one hash, SHA-256")
-    return named({"length": entry["length"], "sha256": entry["hashes"]["sha256"]}, what, 0, MAX_FILE)
+    return named({"length": entry.get("length"), **hashes}, what, 0, MAX_FILE)
 
 
 def named(entry: Any, what: str, least: int, most: int) -> Blob:

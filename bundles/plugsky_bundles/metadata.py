@@ -90,6 +90,8 @@ def read_metadata(data: bytes, kind: type[S], what: str) -> Metadata[S]:
         raise malformed(what, f"it is {signed.get('_type')!r}, not {kind.type!r}")
     check_version(signed.get("version"))
     parse_stamp(signed.get("expires"), what)
+    if kind is Root:
+        _check_keys(signed.get("keys"), what)
     try:
         metadata = Metadata[S].from_bytes(data)
     except DeserializationError as error:
@@ -168,10 +170,7 @@ def check_root(root: Root, what: str) -> None:
     """Refuse a root whose keys are misnamed or doubled, or whose roles cannot be met or mean nothing."""
     if root.consistent_snapshot is not True:
         raise malformed(what, "it does not ask for consistent snapshots")
-    if len(root.keys) > MAX_KEYS:
-        raise BadKey(f"{what} has too many keys", f"the limit is {MAX_KEYS}", "Do not use it")
-    for keyid, key in root.keys.items():
-        check_key(keyid, key.to_dict())
+    _check_keys({keyid: key.to_dict() for keyid, key in root.keys.items()}, what)
     used = {keyid for role in root.roles.values() for keyid in role.keyids}
     if used != root.keys.keys():
         raise BadKey(f"{what} has loose keys", "its roles and its list of keys do not match", "Do not use it")
@@ -265,6 +264,15 @@ def evidence_of(members: Any, what: str) -> dict[str, Listed]:
             raise malformed(what, f"its entry of {path!r} is out of range")
         evidence[path] = Listed(entry["length"], entry["sha256"])
     return evidence
+
+
+def _check_keys(keys: Any, what: str) -> None:
+    if not isinstance(keys, dict) or not all(isinstance(key, dict) for key in keys.values()):
+        raise malformed(what, "its keys are not objects by keyid")
+    if len(keys) > MAX_KEYS:
+        raise BadKey(f"{what} has too many keys", f"the limit is {MAX_KEYS}", "Do not use it")
+    for keyid, key in keys.items():
+        check_key(keyid, key)
 
 
 def _check_threshold(role: Role, name: str, what: str) -> None:

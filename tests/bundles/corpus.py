@@ -122,7 +122,7 @@ BAD_ROOTS = {
     "a key that no role uses": (loose_key, BadKey),
     "a role key that is not listed": (lambda r: r["roles"]["targets"]["keyids"].append("2" * 64), BadKey),
     "a scheme that is not allowed": (other_scheme, BadKey),
-    "a scheme that does not fit its key": (mixed_scheme, MalformedMetadata),
+    "a scheme that does not fit its key": (mixed_scheme, BadKey),
     "more keys than anyone needs": (many_keys, BadKey),
     "a threshold of zero": (set_threshold("targets", 0), MalformedMetadata),
     "a negative threshold": (set_threshold("targets", -1), MalformedMetadata),
