@@ -116,9 +116,7 @@ class Counted:
     def of_blobs(self) -> dict[str, int]:
         """Bytes read from the media, by digest."""
         return {
-            path.rpartition("sha256-")[2]: count
-            for path, count in self.reads.items()
-            if "/blobs/" in path and count
+            path.rpartition("sha256-")[2]: count for path, count in self.reads.items() if "/blobs/" in path and count
         }
 
 
