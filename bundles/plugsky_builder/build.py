@@ -1,8 +1,9 @@
 """Recipe -> bundle: everything a recipe names, cut into chunks, with metadata that waits for signatures.
 
 In this order: obtain every part (cached by hash); read the models' headers and templates; find out what can be taken
-over from the bundle that the channel sealed last: chunks, and role files with their signatures (`role_reuse`); then
-write what is new (`work`). With the receipt of a site only what that site lacks is written: a delta.
+over from the bundle that the channel sealed last: chunks, and role files with their signatures (`role_reuse`);
+rehearse the installation (`rehearsal`), unless such a bundle lies there already; then write what is new (`work`).
+With the receipt of a site only what that site lacks is written: a delta.
 `build_revocations` writes nothing but what was revoked.
 
 An interrupted build leaves a cache to go on from and no half bundle, and building the same thing twice changes nothing.
@@ -13,14 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from plugsky_builder.basis import base_of_receipt, sealed_last
 from plugsky_builder.cache import Cache
+from plugsky_builder.debs import parts
+from plugsky_builder.debs.fetching import Mirror
+from plugsky_builder.debs.openpgp import Passphrase, RepositoryKey, no_passphrase
+from plugsky_builder.debs.releases import mirrors
 from plugsky_builder.gather import gather
+from plugsky_builder.pack import Material
 from plugsky_builder.prepare import plan, plan_revocations
 from plugsky_builder.recipe import Recipe
+from plugsky_builder.rehearsal import Rehearsal, rehearse
 from plugsky_builder.work import Built, carry_out
 from plugsky_bundles.atomic import out_of_space
 from plugsky_bundles.locks import locked
@@ -39,12 +47,16 @@ def build(
     wheelhouse: Path,
     now: datetime,
     since: bytes | None = None,
+    passphrase: Passphrase = no_passphrase,
+    require_rehearsal: bool = False,
     progress: Progress = silent,
 ) -> Built:
     """Build `recipe` into a new directory below `out`; with `since`, the receipt of a site, a delta for that site.
 
-    Raises RecipeError, SourceError, SourceUnreachable, NotFound, DigestMismatch, GgufError, NoSpace, ExistsError or
-    Busy, and the VerificationError of a receipt that cannot be built on; nothing new lies in `out` then.
+    `passphrase` is asked only where a repository of Debian packages is signed for the first time.
+    Raises RecipeError, SourceError, SourceUnreachable, NotFound, DigestMismatch, GgufError, RehearsalFailed, NoSpace,
+    PassphraseError, KeyUnusable, ExistsError or Busy, and the VerificationError of a receipt that cannot be built on;
+    nothing new lies in `out` then.
     """
     trust = open_trust(trust_dir)
     if since is not None:
@@ -55,9 +67,33 @@ def build(
         locked(cache, f"The builder's cache {cache} is in use", "another build is running"),
     ):
         materials = gather(recipe, wheelhouse, store, progress)
+        debs = None
+        if recipe.debs is not None:
+            mirror = Mirror(store, mirrors(recipe.debs), progress)
+            key = RepositoryKey(trust, passphrase, now)
+            debs = parts.gather(recipe.debs, recipe.targets, mirror, key, progress)
+            materials = [*materials, *debs.materials]
         expires = now + timedelta(days=recipe.valid_days)
         work = plan(trust, recipe.channel, materials, now=now, expires=expires, since=since, progress=progress)
-        return carry_out(work, out, store)
+        rehearsed: list[Rehearsal] = []
+
+        def evidence() -> list[Material]:
+            rehearsed.append(
+                rehearse(
+                    materials,
+                    recipe.targets,
+                    debs,
+                    store,
+                    progress,
+                    off=recipe.no_rehearsal,
+                    required=require_rehearsal,
+                )
+            )
+            return [*rehearsed[0].evidence(), *(debs.evidence if debs else ())]
+
+        built = carry_out(replace(work, evidence=evidence), out, store)
+        missing = tuple(f"{one.target}: {one.why}" for rehearsal in rehearsed for one in rehearsal.missing)
+        return replace(built, not_rehearsed=missing)
 
 
 def build_revocations(

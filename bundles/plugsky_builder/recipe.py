@@ -88,7 +88,8 @@ class PythonRecipe:
 class Recipe:
     """A whole recipe; `valid_days` counts from the build to the expiry of its metadata.
 
-    Without `targets` the bundle is for hosts like the build machine.
+    Without `targets` the bundle is for hosts like the build machine. `no_rehearsal` is why the installation shall not
+    be rehearsed, empty when it shall.
     """
 
     source: Path
@@ -100,6 +101,7 @@ class Recipe:
     playbooks: tuple[str, ...]
     targets: tuple[Target, ...] = ()
     debs: DebsRecipe | None = None
+    no_rehearsal: str = ""
 
 
 def load(path: Path) -> Recipe:
@@ -144,8 +146,13 @@ def load(path: Path) -> Recipe:
         if any(pattern.startswith("/") or ".." in pattern.split("/") for pattern in playbooks):
             raise section.wrong("include", "must stay inside the playbooks")
         section.end()
+    no_rehearsal = ""
+    if table.has("rehearsal"):
+        section = table.table("rehearsal")
+        no_rehearsal = section.text("skip")
+        section.end()
     table.end()
-    return Recipe(path, channel, title, valid_days, models, python, playbooks, targets, debs)
+    return Recipe(path, channel, title, valid_days, models, python, playbooks, targets, debs, no_rehearsal)
 
 
 def _model(table: Table, base: Path) -> ModelRecipe:

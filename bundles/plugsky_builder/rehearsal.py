@@ -83,11 +83,13 @@ class Rehearsal:
         """Those that could not be rehearsed."""
         return tuple(outcome for outcome in self.outcomes if outcome.why)
 
-    def evidence(self) -> Material:
-        """What travels: deterministic, but for the seconds that stand apart."""
+    def evidence(self) -> list[Material]:
+        """What travels: deterministic, but for the seconds that stand apart. Nothing where there was nothing to do."""
+        if not self.outcomes:
+            return []
         took = {outcome.target: round(outcome.seconds) for outcome in self.outcomes if not outcome.why}
         content = {"schema": SCHEMA, "targets": [outcome.to_json() for outcome in self.outcomes], "seconds": took}
-        return Material.of_bytes(PATH, encode(content))
+        return [Material.of_bytes(PATH, encode(content))]
 
 
 def rehearse(

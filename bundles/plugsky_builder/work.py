@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -43,7 +43,8 @@ class Built:
 
     When it is `unchanged` it was there already, perhaps even `sealed`. `bytes` is the length of all its files together,
     `media_bytes` that of the blobs that lie on the media. `since` is the bundle that a delta builds on, `taken_over`
-    the roles that are signed already, `left_out` those of them that will not be on the media.
+    the roles that are signed already, `left_out` those of them that will not be on the media. `not_rehearsed` says of
+    each target whose installation was not rehearsed now why not.
     """
 
     path: Path
@@ -58,11 +59,15 @@ class Built:
     since: str | None = None
     taken_over: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    not_rehearsed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A bundle that is to be written: its files, with the chunks that they had before, and what it takes over."""
+    """A bundle that is to be written: its files, with the chunks that they had before, and what it takes over.
+
+    `evidence` gives the files that lie beside them, `evidence/…`; it is called only when the bundle is really written.
+    """
 
     channel: str
     version: int
@@ -74,6 +79,7 @@ class Work:
     now: datetime
     expires: datetime
     progress: Progress
+    evidence: Callable[[], Sequence[Material]] = field(default=tuple)
 
     @property
     def content_id(self) -> str:
@@ -184,9 +190,11 @@ def _write(work: Work, out: Path, cache: Cache | None) -> None:
         )
     partial = out / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
+    evidence = work.evidence()
     try:
         with out_of_space(out):
             partial.mkdir()
+            _write_evidence(evidence, partial, work.base)
             entries = (
                 _pack(work, partial, cache) if work.base is None else _pack_missing(work, work.base, partial, cache)
             )
@@ -207,6 +215,19 @@ def _write(work: Work, out: Path, cache: Cache | None) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _write_evidence(evidence: Sequence[Material], partial: Path, base: Base | None) -> None:
+    """Write the evidence, without that of roles that will not be on the media: the sites have it already."""
+    left_out = () if base is None else tuple(f"evidence/{role}/" for role in base.roles)
+    for material in evidence:
+        if not material.path.startswith(left_out):
+            path = partial / material.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with material.open() as source, path.open("wb") as out:
+                shutil.copyfileobj(source, out)
+                out.flush()
+                os.fsync(out.fileno())
 
 
 def _pack(work: Work, partial: Path, cache: Cache | None) -> list[FileEntry]:

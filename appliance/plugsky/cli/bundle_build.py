@@ -1,6 +1,7 @@
 """``plugsky bundle build|seal``: recipe -> draft -> sealed."""
 
 import dataclasses
+import functools
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -38,12 +39,18 @@ def build(
     wheelhouse: Annotated[
         Path | None, typer.Option("--wheelhouse", parser=path, metavar="PATH", help="A folder with compiled wheels.")
     ] = None,
+    require_rehearsal: Annotated[
+        bool, typer.Option("--require-rehearsal", help="Fail where the installation cannot be rehearsed.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Obtain everything a recipe names, check it, and write a bundle that waits for signatures.
 
-    The same recipe and lock give the same content id; a bundle that is there already is left alone.
+    The same recipe and lock give the same content id; a bundle that is there already is left alone. Before it is
+    written, its installation is rehearsed where there is no network. The passphrase is asked for only where a
+    repository of Debian packages is to be signed.
 
     Example: plugsky bundle build bundles/recipes/demo.toml --out /media/usb --trust /secure/trust
     """
@@ -59,6 +66,8 @@ def build(
         cache=chosen.cache,
         wheelhouse=chosen.wheelhouse or (checkout() or chosen.cache) / WHEELHOUSE,
         now=datetime.now(UTC),
+        passphrase=functools.cache(lambda: passphrase(passphrase_file)),
+        require_rehearsal=require_rehearsal,
         progress=progress(progress_style),
     )
     state = "sealed" if built.sealed else "draft"
@@ -68,6 +77,8 @@ def build(
     tell(f"{built.path}: {built.files} files, {size(built.bytes)}, content {built.content_id}")
     if built.unchanged:
         say("It was there already with the same content; nothing was written.")
+    for why in built.not_rehearsed:
+        say(f"warning: the installation was not rehearsed: {why}")
     if not built.sealed:
         say(f"next: {command_line('trust', 'sign', built.path, *given(trust=trust))}")
 

@@ -34,11 +34,20 @@ MEMORY: Final = "/dev/shm"  # noqa: S108 - a private directory is made in it
 AGENT: Final = "default-cache-ttl 0\nmax-cache-ttl 0\ns2k-count 65011712\n"
 """The agent forgets the passphrase at once; the given work factor, gpg's own default, saves measuring one."""
 
+Passphrase = Callable[[], bytes]
+
+
+def no_passphrase() -> bytes:
+    """The passphrase of somebody who gave none."""
+    raise PassphraseError(
+        "The key of the package repository is locked", "no passphrase was given", "Give the operator's passphrase"
+    )
+
 
 class RepositoryKey:
     """The key of a trust directory. The passphrase is asked for when a secret is needed, and not before."""
 
-    def __init__(self, trust: TrustDir, passphrase: Callable[[], bytes], now: datetime) -> None:
+    def __init__(self, trust: TrustDir, passphrase: Passphrase, now: datetime) -> None:
         self._trust = trust
         self._passphrase = passphrase
         self._now = now
