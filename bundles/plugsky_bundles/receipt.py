@@ -19,11 +19,11 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from plugsky_bundles import dsse
 from plugsky_bundles.errors import MixAndMatch, Rollback, SignatureUnknown, UntrustedRoot
-from plugsky_bundles.format import ROLES, Chunk, check_channel, check_version, is_sha256
+from plugsky_bundles.format import ROLES, Chunk, check_channel, check_version, content_id, is_sha256
+from plugsky_bundles.kept import Kept
 from plugsky_bundles.since import ascending_digests
 from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
-from plugsky_bundles.verified import VerifiedBundle
 
 PAYLOAD_TYPE: Final = "application/vnd.plugsky.receipt+json"
 SCHEMA: Final = "plugsky.receipt/1"
@@ -63,31 +63,30 @@ class Receipt:
 
 
 def of(
-    verified: VerifiedBundle,
+    kept: Kept,
+    blobs: Iterable[Chunk],
+    *,
     site: str,
     at: datetime,
-    *,
+    root_fingerprint: str,
     generation: int,
     python: str,
     machine: str,
-    also: Iterable[Chunk] = (),
 ) -> Receipt:
-    """What the site with that keyid holds once it installed `verified`; `also`: other blobs in its store."""
-    versions = verified.state.floors[verified.channel].versions
-    blobs = [*also, *verified.lists.values(), *(blob for entry in verified.entries.values() for blob in entry.blobs)]
+    """What the site with that keyid holds: the newest bundle that it accepted, and the `blobs` in its store."""
     return Receipt(
         site=site,
         at=at,
-        channel=verified.channel,
-        version=verified.version,
-        bundle_id=verified.bundle_id,
-        content_id=verified.content_id,
+        channel=kept.channel,
+        version=kept.version,
+        bundle_id=kept.bundle_id,
+        content_id=content_id(kept.entries.values()),
         generation=generation,
-        root_fingerprint=verified.root_fingerprint,
-        roles={role: Held(versions[role], hashlib.sha256(verified.metadata[role]).hexdigest()) for role in ROLES},
+        root_fingerprint=root_fingerprint,
+        roles={role: Held(kept.roles[role].signed.version, kept.listed[role].sha256) for role in ROLES},
         python=python,
         machine=machine,
-        blobs=longest(blobs),
+        blobs=longest([*blobs, *kept.lists.values()]),
     )
 
 

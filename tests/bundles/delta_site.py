@@ -8,6 +8,7 @@ from typing import Any
 
 from bundles import gguf_forge
 from bundles.forge import FILES, NOW, Forge
+from plugsky_bundles.kept import Kept, read_kept
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.trusted_copies import CopiesIn, forget, keep
 from plugsky_bundles.verified import VerifiedBundle
@@ -57,4 +58,8 @@ class Site:
         return verified
 
     def receipt(self, **changes: Any) -> bytes:
-        return self.forge.receipt(self.accepted, **changes)
+        return self.forge.receipt(self.kept, **changes)
+
+    @property
+    def kept(self) -> Kept:
+        return read_kept(self.directory, self.accepted.bundle_id)

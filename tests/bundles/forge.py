@@ -30,11 +30,11 @@ from plugsky_bundles import ceremony, enrolment, gguf, keys, receipt, revoking, 
 from plugsky_bundles.drafting import write_draft
 from plugsky_bundles.errors import GgufError
 from plugsky_bundles.format import ROLES, Chunk, FileEntry, blob_path, bundle_dirname
+from plugsky_bundles.kept import Kept
 from plugsky_bundles.media import missing
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
-from plugsky_bundles.verified import VerifiedBundle
 
 PASSPHRASE = b"correct horse"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -191,10 +191,19 @@ class Forge:
             self._signers["site"] = [key]
         return self._signers["site"][0]
 
-    def receipt(self, verified: VerifiedBundle, *, site: CryptoSigner | None = None, **changes: Any) -> bytes:
-        """What a site says that installed `verified` and nothing else."""
+    def receipt(self, kept: Kept, *, site: CryptoSigner | None = None, **changes: Any) -> bytes:
+        """What a site says that installed what `kept` says and nothing else."""
         site = site or self.enrolled_site()
-        said = receipt.of(verified, site.public_key.keyid, verified.sealed_at, generation=1, python="3.11", machine="x")
+        said = receipt.of(
+            kept,
+            [blob for entry in kept.entries.values() for blob in entry.blobs],
+            site=site.public_key.keyid,
+            at=NOW,
+            root_fingerprint=sha256(open_trust(self.trust).root_bytes),
+            generation=1,
+            python="3.11",
+            machine="x86_64",
+        )
         return receipt.make(dataclasses.replace(said, **changes), site)
 
     def resign(self, bundle: Path, metadata: Mapping[str, dict[str, Any]]) -> None:

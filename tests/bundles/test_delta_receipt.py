@@ -172,7 +172,7 @@ def test_no_delta_builds_on_a_receipt(forge, site, changes, error, why):
 
 
 def test_no_delta_builds_on_a_receipt_that_nobody_enrolled_signed(forge, site):
-    data = forge.receipt(site.accepted, site=keys.generate())
+    data = site.receipt(site=keys.generate())
     with pytest.raises(SignatureUnknown):
         forge.build(NEW_TEMPLATE, since=data)
 

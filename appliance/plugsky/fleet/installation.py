@@ -3,7 +3,8 @@
 1. under the lock of the site: it is still what the bundle was verified against and the plan was made for;
 2. the plan is carried out: a complete generation that nothing runs yet;
 3. the site accepts the bundle: floors, time and revocations move forward, also where it then turns out not to work
-   here: what was signed holds, and an older bundle is no way back;
+   here: what was signed holds, and an older bundle is no way back. It keeps copies of the metadata for later deltas,
+   and signs a receipt of what it holds (:mod:`plugsky.fleet.receipts`);
 4. the generation's health is checked, the trail records the installation, and ``current`` moves to it
    (:mod:`plugsky.fleet.switching` has that order). The lock is held until then, so that no revocation is lost on the
    way. A generation that fails its check stays, inactive and marked.
@@ -12,6 +13,7 @@ An interruption between any two steps is finished by running the same installati
 and one that was recorded but not yet current is checked and recorded a second time.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,13 +23,14 @@ from plugsky.audit import events
 from plugsky.audit.events import Event
 from plugsky.audit.trail import newest_commit
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations, host_facts, site_trust, switching
+from plugsky.fleet import enrolled, generations, host_facts, receipts, site_trust, switching
 from plugsky.fleet.generations import Generation
 from plugsky.fleet.health import Verdict
 from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.lock import site_lock
 from plugsky.fleet.switching import Trail
 from plugsky_bundles import transfer
+from plugsky_bundles.approval import Approval
 from plugsky_bundles.errors import SiteChanged, UntrustedRoot
 from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.media import Bundle, open_media
@@ -48,7 +51,8 @@ def verify_for(paths: SitePaths, media: Bundle | Path, pin: str | None, now: dat
     when a given pin is none of the roots that lead to the bundle's.
     """
     bundle = open_media(media) if isinstance(media, Path) else media
-    verified = verify_metadata(bundle, anchor(paths, pin), now=now or datetime.now(UTC))
+    moment = now or datetime.now(UTC)
+    verified = verify_metadata(bundle, anchor(paths, pin), now=moment, copies=receipts.copies(paths))
     if pin is not None and pin not in verified.roots:
         raise UntrustedRoot(
             "The paper names another root than this site trusts",
@@ -96,11 +100,19 @@ def plan_for(verified: VerifiedBundle, paths: SitePaths, *, repair: bool = False
 
 
 def install(
-    verified: VerifiedBundle, plan: Plan, paths: SitePaths, trail: Trail, actor: str, *, progress: Progress = silent
+    verified: VerifiedBundle,
+    plan: Plan,
+    paths: SitePaths,
+    trail: Trail,
+    actor: str,
+    *,
+    approvals: Sequence[Approval] = (),
+    progress: Progress = silent,
 ) -> Generation:
     """Carry out exactly ``plan`` and make its generation the current one.
 
-    Raises Busy when someone else changes the site, SiteChanged when someone did since it was verified or planned,
+    ``approvals`` count beside those that lie with the bundle. Raises NotApproved when the site requires
+    more, Busy when someone else changes the site, SiteChanged when someone did since it was verified or planned,
     HealthCheckFailed when it was installed and does not work here.
     SIGTERM is taken as Ctrl-C: what is half made is removed and KeyboardInterrupt raised.
     """
@@ -108,13 +120,18 @@ def install(
     with sigterm_interrupts(), site_lock(paths.root):
         believed = site_trust.load(paths)
         _check_unchanged(verified, plan, paths, believed)
+        approved_by = enrolled.check_approvals(verified, paths, approvals)
         generation = generations.make(verified, plan, paths, progress=progress)
-        if verified.state != believed:
-            site_trust.save(paths, verified.state)
+        with receipts.kept_copies(paths, verified):
+            if verified.state != believed:
+                site_trust.save(paths, verified.state)
+        receipts.give(paths, verified.channel, verified.bundle.path)
         if not plan.activates:
             return generation
         revocations = verified.state.revocations
-        switching.switch(paths, generation, revocations, trail, partial(_event, generation, actor), progress=progress)
+        switching.switch(
+            paths, generation, revocations, trail, partial(_event, generation, actor, approved_by), progress=progress
+        )
         return generation
 
 
@@ -135,7 +152,7 @@ def _check_unchanged(verified: VerifiedBundle, plan: Plan, paths: SitePaths, bel
         )
 
 
-def _event(generation: Generation, actor: str, verdict: Verdict) -> Event:
+def _event(generation: Generation, actor: str, approved_by: Collection[str], verdict: Verdict) -> Event:
     """What the trail keeps of an installation."""
     custody = newest_commit(generation.path / CUSTODY)
     return events.bundle_install(
@@ -147,6 +164,7 @@ def _event(generation: Generation, actor: str, verdict: Verdict) -> Event:
         generation=generation.number,
         root_fingerprint=generation.root_fingerprint,
         custody_head=custody.hash if custody else "",
+        approved_by=approved_by,
         health=verdict.summary,
         healthy=not verdict.failed,
     )
