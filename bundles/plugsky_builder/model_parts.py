@@ -1,21 +1,23 @@
-"""What a model contributes to a bundle: the file itself, its catalogue entry and its licence text.
+"""What a model contributes to a bundle: its files, its catalogue entry and its licence text.
 
-The file is read by the bounded GGUF reader and its chat templates are checked before anything is written, so that a
+Each file is read by the bounded GGUF reader and its chat templates are checked before anything is written, so that a
 file which is not a model, or not a harmless one, fails in the build room.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from plugsky.models import templates
 from plugsky_builder import health, sources
 from plugsky_builder.cache import Cache
+from plugsky_builder.file_sources import FileSource
 from plugsky_builder.pack import Material
-from plugsky_builder.recipe import ModelRecipe, PypiFile
-from plugsky_bundles import gguf
+from plugsky_builder.recipe import ModelRecipe
+from plugsky_bundles import gguf, split_model
 from plugsky_bundles.errors import DigestMismatch, GgufError, RecipeError
 from plugsky_bundles.gguf import GgufInfo
 from plugsky_bundles.progress import Progress, ProgressEvent
@@ -26,13 +28,13 @@ SCHEMA: Final = "plugsky.model/1"
 
 def gather(model: ModelRecipe, cache: Cache, progress: Progress) -> list[Material]:
     """The materials of one model. Raises GgufError, DigestMismatch, RecipeError or an error of its sources."""
-    found = [_read(model, source, cache, progress) for source in model.files]
+    found = [_read(source, cache, progress) for source in model.files]
     names, digests = [source.name for source in model.files], tuple(source.sha256 for source in model.files)
     infos = [info for _, info in found]
+    _check_claims(model, infos)
     split_model.check_set(names, infos)
     for name, template in infos[0].templates.items():
         templates.check(template, f"The chat template {name!r} of {model.id}")
-    _check_claims(model, infos[0])
     paths = {name: path for name, (path, _) in zip(names, found, strict=True)}
     measured = health.signed(model.id, model.mode, paths, digests, cache, progress) if model.health else None
     folder = f"models/{model.id}"
@@ -45,20 +47,39 @@ def gather(model: ModelRecipe, cache: Cache, progress: Progress) -> list[Materia
     return [*weights, Material.of_bytes(f"{folder}/model.json", _entry(model, infos, digests, measured)), text]
 
 
-def _read(model: ModelRecipe, source: FileSource, cache: Cache, progress: Progress) -> tuple[Path, GgufInfo]:
-    """A file of the model and what it says of itself; a damaged cached copy is fetched anew, once."""
-    for again in (False, True):
+def _read(source: FileSource, cache: Cache, progress: Progress) -> tuple[Path, GgufInfo]:
+    """A file of the model and what it says of itself; a copy that was damaged in the cache is fetched anew."""
+    path = sources.obtain(source, cache, progress)
+    progress(ProgressEvent("check", 0, 1, source.name))
+    try:
+        info = _header(path)
+    except GgufError:
+        if _is_as_pinned(source, path, cache):
+            raise
         path = sources.obtain(source, cache, progress)
-        progress(ProgressEvent("check", 0, 1, source.name))
-        try:
-            with path.open("rb") as file:
-                info = gguf.read(file, path.stat().st_size)
-        except GgufError:
-            _blame_the_copy(source, path, cache, again=again)
-        else:
-            progress(ProgressEvent("check", 1, 1, source.name))
-            return path, info
-    raise AssertionError(model.id)
+        info = _header(path)
+    progress(ProgressEvent("check", 1, 1, source.name))
+    return path, info
+
+
+def _header(path: Path) -> GgufInfo:
+    with path.open("rb") as file:
+        return gguf.read(file, path.stat().st_size)
+
+
+def _is_as_pinned(source: FileSource, path: Path, cache: Cache) -> bool:
+    """Whether a file that does not parse is the right one; a damaged copy is forgotten, a wrong original refused."""
+    if path == cache.file(source.sha256):
+        return cache.is_sound(source.sha256)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != source.sha256:
+        raise DigestMismatch(
+            f"{source.name} is not what the recipe pins",
+            f"SHA-256 {digest}, not {source.sha256}",
+            "Check the hash in the recipe against the publisher's",
+        )
+    return True
 
 
 def _entry(
@@ -92,31 +113,18 @@ def _entry(
     )
 
 
-def _check_claims(model: ModelRecipe, info: GgufInfo) -> None:
-    """What the recipe says must not promise more than the file holds."""
+def _check_claims(model: ModelRecipe, infos: Sequence[GgufInfo]) -> None:
+    """What the recipe says must not promise more than the files hold."""
+    info = infos[0]
+    if len(infos) == 1 and info.split is not None:
+        raise RecipeError(
+            f"{model.file.name} is part of a split model",
+            f"it is part {info.split.number + 1} of {info.split.count}",
+            "Name all its parts, in order, in the recipe's `files`",
+        )
     if info.context_length is not None and model.context > info.context_length:
         raise RecipeError(
             f"The context of {model.id} is too long",
             f"the recipe says {model.context} tokens, the model was trained for {info.context_length}",
             "Correct the recipe",
-        )
-
-
-def _blame_the_copy(source: FileSource, path: Path, cache: Cache, *, again: bool) -> None:
-    """To be called where a file does not parse: raise what it raised, unless a cached copy is damaged and was forgotten.
-
-    A file that has another digest than its pin says so in the first place.
-    """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest == source.sha256:
-        raise  # noqa: PLE0704
-    cached = path == cache.file(source.sha256)
-    if cached:
-        cache.discard(source.sha256)
-    if again or not cached:
-        raise DigestMismatch(
-            f"{source.name} is not what the recipe pins",
-            f"SHA-256 {digest}, not {source.sha256}",
-            "Check the hash in the recipe against the publisher's",
         )

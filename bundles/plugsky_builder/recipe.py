@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,8 @@ from plugsky_builder.debs.recipe_part import DebsRecipe
 from plugsky_builder.file_sources import FileSource, HttpsFile, HuggingFaceFile, LocalFile, PypiFile
 from plugsky_builder.tables import Table
 from plugsky_builder.targets import ACCELERATORS, MACHINES, RELEASES, Target
-from plugsky_bundles.errors import BundleError, NotFound, RecipeError
+from plugsky_bundles import split_model
+from plugsky_bundles.errors import BundleError, GgufError, NotFound, RecipeError
 from plugsky_bundles.format import check_channel, check_target_path
 
 __all__ = [
@@ -40,8 +42,6 @@ __all__ = [
 MAX_RECIPE: Final = 1024 * 1024
 MODES: Final = ("generate", "embed", "rerank")
 MODEL_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf")
-"""A part of a split model, as llama.cpp names it; the numbers count from 1."""
 DEFAULT_DAYS: Final = 365
 
 
@@ -183,19 +183,21 @@ def _model(table: Table, base: Path) -> ModelRecipe:
         _named(table, "file", check_target_path, f"models/{model_id}/{file.name}")
         if not file.name.endswith(".gguf"):
             raise table.wrong("file", f"{file.name!r} must be a .gguf file")
-    if table.has("files"):
+    if len(files) > 1 or table.has("files"):
         _check_parts(table, [file.name for file in files])
     return model
 
 
 def _check_parts(table: Table, names: list[str]) -> None:
     """Refuse names that are not those of one complete split, in order: llama.cpp finds the parts by them."""
-    first = PART.fullmatch(names[0])
-    stem = first["stem"] if first else names[0].removesuffix(".gguf")
-    expected = [f"{stem}-{number:05}-of-{len(names):05}.gguf" for number in range(1, len(names) + 1)]
-    for name, right in zip(names, expected, strict=True):
+    try:
+        expected = split_model.part_names(names[0])
+    except GgufError as error:
+        raise table.wrong("files", f"begins with {names[0]!r}: {error.why}") from error
+    for name, right in zip_longest(names, expected):
         if name != right:
-            raise table.wrong("files", f"has {name!r} where {right!r} belongs: name all parts of one model, in order")
+            fault = f"has {name!r} where {right!r} belongs" if right else f"has {name!r}, which is none of its parts"
+            raise table.wrong("files", f"{fault}: name all parts of one model, in order")
 
 
 def _target(table: Table) -> Target:

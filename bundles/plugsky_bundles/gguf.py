@@ -75,7 +75,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class GgufInfo:
-    """What the header says. `big_values` are the metadata values of 256 KiB or more, in file order."""
+    """What the header says. `big_values` are the metadata values of 256 KiB or more, in file order.
+
+    `architecture` is empty in the later parts of a split model, whose first part holds the metadata.
+    """
 
     version: int
     size: int
@@ -126,8 +129,9 @@ def read(file: BinaryIO, size: int) -> GgufInfo:
 
     metadata = {key: value for key, value in values.items() if isinstance(value, bool | int | float | str)}
     arrays = {key: value for key, value in values.items() if isinstance(value, ArrayShape)}
-    architecture = _string(values, "general.architecture")
-    if not architecture:
+    split = _split(values)
+    architecture = _string(values, "general.architecture") or ""
+    if not architecture and (split is None or split.number == 0):
         raise refuse("it does not name its architecture (general.architecture)")
     templates = {
         key.removeprefix(_TEMPLATE).lstrip("."): value
@@ -155,7 +159,7 @@ def read(file: BinaryIO, size: int) -> GgufInfo:
         vocabulary=arrays["tokenizer.ggml.tokens"].count if "tokenizer.ggml.tokens" in arrays else 0,
         chat_template=_string(values, _TEMPLATE),
         templates=MappingProxyType(templates),
-        split=_split(values),
+        split=split,
     )
 
 

@@ -18,6 +18,7 @@ from plugsky.core.clock import Clock
 from plugsky.core.errors import PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations
+from plugsky.fleet.assembly import PROVENANCE, is_linked
 from plugsky.models import catalogue
 from plugsky.state import RESTORE
 from plugsky_bundles import transfer
@@ -80,10 +81,10 @@ def _files(paths: SitePaths, progress: Progress, *, quick: bool) -> Iterator[Fin
     if current is None:
         return
     if content_id(current.entries) != current.content_id:
-        text = f"{generations.PROVENANCE} lists other files than those of content {current.content_id[:16]}"
+        text = f"{PROVENANCE} lists other files than those of content {current.content_id[:16]}"
         yield Finding("files", "failed", text, REPAIR)
         return
-    entries = [entry for entry in current.entries if generations.is_linked(entry.path, entry)]
+    entries = [entry for entry in (*current.entries, *current.local) if is_linked(entry.path)]
     total, done, wrong = sum(entry.length for entry in entries), 0, 0
     for entry in entries:
 
@@ -117,16 +118,20 @@ def _fault(path: Path, entry: FileEntry, moved: Callable[[int], None] | None) ->
 
 def _models(paths: SitePaths) -> Iterator[Finding]:
     current = generations.current(paths)
-    signed = set(current.files.values()) if current else set()
+    signed = current.digests.keys() if current else set()
     for entry in catalogue.models(paths, current.number if current else None):
-        try:
-            size = entry.path.stat().st_size
-        except FileNotFoundError:
-            size = -1
-        if size != entry.size or entry.sha256 not in signed:
-            yield Finding(f"model {entry.id}", "failed", f"{entry.path} is not what was installed", REPAIR)
-        else:
-            yield Finding(f"model {entry.id}", "ok", f"{size} bytes, the size that was signed")
+        wrong = [file for file in entry.files if file.sha256 not in signed or not _has_size(file.path, file.size)]
+        for file in wrong:
+            yield Finding(f"model {entry.id}", "failed", f"{file.path} is not what was installed", REPAIR)
+        if not wrong:
+            yield Finding(f"model {entry.id}", "ok", f"{entry.size} bytes, the size that was signed")
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 def _custody(paths: SitePaths) -> Iterator[Finding]:

@@ -20,8 +20,9 @@ from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
 from plugsky.engine.scheduler import Limits
 from plugsky.engine.spec import EngineSpec
-from plugsky_bundles import gguf
+from plugsky_bundles import gguf, split_model
 from plugsky_bundles.errors import BundleError
+from plugsky_bundles.gguf import GgufInfo
 
 PLACES: Final = 16
 BATCH: Final = 256
@@ -82,10 +83,30 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
 
 
 def check_file(file: Path) -> None:
-    """Refuse what llama.cpp should never map. Raises :class:`EngineError` as :func:`load` says."""
+    """Refuse what llama.cpp should never map, also among the other parts of a split model whose first is ``file``.
+
+    Raises :class:`EngineError` as :func:`load` says.
+    """
+    files = _files(file)
+    headers = [_header(part) for part in files]
+    try:
+        split_model.check_set([part.name for part in files], headers)
+    except BundleError as error:
+        raise _unsound(file, error) from error
+
+
+def _files(first: Path) -> tuple[Path, ...]:
+    """Every file of a model: llama.cpp finds the parts of a split one beside the first, by their names."""
+    try:
+        return tuple(first.with_name(name) for name in split_model.part_names(first.name))
+    except BundleError as error:
+        raise _unsound(first, error) from error
+
+
+def _header(file: Path) -> GgufInfo:
     try:
         with file.open("rb") as stream:
-            gguf.read(stream, os.fstat(stream.fileno()).st_size)
+            return gguf.read(stream, os.fstat(stream.fileno()).st_size)
     except FileNotFoundError:
         raise EngineError(
             ErrorKind.MODEL_NOT_FOUND, f"the model file {file.name} is missing", why=str(file.parent), next=_REINSTALL
@@ -93,30 +114,32 @@ def check_file(file: Path) -> None:
     except OSError as error:
         raise _unreadable(file, error) from error
     except BundleError as error:
-        raise EngineError(
-            ErrorKind.TAMPERED, f"{file.name} is no sound GGUF file: {error.what}", why=error.why, next=_REINSTALL
-        ) from error
+        raise _unsound(file, error) from error
 
 
 def check_digest(file: Path, digest: str, progress: Callable[[float], bool]) -> None:
-    """Refuse a file whose SHA-256 is not ``digest`` (hex). ``progress`` is as for :func:`load`.
+    """Refuse a model, ``file`` or its first part, whose digest is not ``digest`` (hex). ``progress`` is as for load.
 
     Raises :class:`EngineError`: ``tampered``; ``cancelled`` when ``progress`` says stop.
     """
-    sha256 = hashlib.sha256()
     chunk = memoryview(bytearray(_CHUNK))
-    done = 0
+    digests = []
+    done, part = 0, file
     try:
-        with file.open("rb", buffering=0) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            while count := stream.readinto(chunk):
-                sha256.update(chunk[:count])
-                done += count
-                if not progress(min(1.0, done / max(size, 1))):
-                    raise EngineError(ErrorKind.CANCELLED, f"loading {file.name} was stopped")
+        files = _files(file)
+        size = sum(part.stat().st_size for part in files)
+        for part in files:
+            sha256 = hashlib.sha256()
+            with part.open("rb", buffering=0) as stream:
+                while count := stream.readinto(chunk):
+                    sha256.update(chunk[:count])
+                    done += count
+                    if not progress(min(1.0, done / max(size, 1))):
+                        raise EngineError(ErrorKind.CANCELLED, f"loading {file.name} was stopped")
+            digests.append(sha256.hexdigest())
     except OSError as error:
-        raise _unreadable(file, error) from error
-    found = sha256.hexdigest()
+        raise _unreadable(part, error) from error
+    found = split_model.digest_of(digests)
     if not hmac.compare_digest(found.encode(), digest.encode()):
         raise EngineError(
             ErrorKind.TAMPERED,
@@ -124,6 +147,12 @@ def check_digest(file: Path, digest: str, progress: Callable[[float], bool]) -> 
             why=f"its SHA-256 is {found}, installed was {digest}",
             next=_REPAIR,
         )
+
+
+def _unsound(file: Path, error: BundleError) -> EngineError:
+    return EngineError(
+        ErrorKind.TAMPERED, f"{file.name} is no sound GGUF file: {error.what}", why=error.why, next=_REINSTALL
+    )
 
 
 def _unreadable(file: Path, error: OSError) -> EngineError:

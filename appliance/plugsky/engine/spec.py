@@ -14,7 +14,10 @@ class EngineSpec:
     model_id: str
     file: Path
     digest: str
-    """SHA-256 of ``file`` as installed, in hex; replies name it. The engine checks it before it maps the file."""
+    """The model's digest as installed, in hex; replies name it. The engine checks it before it maps anything.
+
+    Of a model in one file its SHA-256; of a split one, whose first part ``file`` is, see plugsky_bundles.split_model.
+    """
     mode: Mode
     n_ctx: int
     threads: int

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
-from plugsky_bundles import strict_json
+from plugsky_bundles import split_model, strict_json
+from plugsky_bundles.errors import GgufError
 from plugsky_bundles.format import is_sha256
 
 SCHEMA: Final = "plugsky.model/1"
@@ -34,8 +35,21 @@ class SignedHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a model; ``size`` in bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One model. ``size`` in bytes, ``context`` in tokens as trained; ``origin`` says where its bytes come from."""
+    """One model. ``size`` in bytes, ``context`` in tokens as trained; ``origin`` says where its bytes come from.
+
+    ``path`` is the file that llama.cpp is given: of a split model the first of its ``files``, beside which the others
+    lie. ``sha256`` is the model's digest as :mod:`plugsky_bundles.split_model` defines it.
+    """
 
     id: str
     title: str
@@ -53,6 +67,12 @@ class ModelEntry:
     parameters: int
     health: SignedHealth | None = None
     """What its builder measured; None where nobody did."""
+    parts: tuple[ModelFile, ...] = ()
+
+    @property
+    def files(self) -> tuple[ModelFile, ...]:
+        """Every file of the model, in order."""
+        return self.parts or (ModelFile(self.path, self.sha256, self.size),)
 
 
 _TEXTS: Final = ("id", "title", "sha256", "mode", "licence", "homepage", "origin", "architecture", "quantisation")
@@ -93,7 +113,8 @@ def _read(path: Path) -> ModelEntry:
         raise _damaged(path, f"its schema is not {SCHEMA}")
     name = values.pop("file", None)
     health = _health(values.pop("health"), path) if "health" in values else None
-    expected = {field.name for field in fields(ModelEntry)} - {"path", "health"}
+    listed = values.pop("files", None)
+    expected = {field.name for field in fields(ModelEntry)} - {"path", "health", "parts"}
     if values.keys() != expected:
         raise _damaged(path, f"its fields are not those of {SCHEMA}: {', '.join(sorted(values.keys() ^ expected))}")
     languages = values.pop("languages")
@@ -108,7 +129,29 @@ def _read(path: Path) -> ModelEntry:
         or Path(name).name != name
     ):
         raise _damaged(path, "a field has a wrong type or value")
-    return ModelEntry(path=path.parent / name, languages=tuple(languages), health=health, **values)
+    parts = _parts(path, listed) if listed is not None else ()
+    if parts:
+        sizes, digests = sum(part.size for part in parts), [part.sha256 for part in parts]
+        if (name, values["size"], values["sha256"]) != (parts[0].path.name, sizes, split_model.digest_of(digests)):
+            raise _damaged(path, "its files are not those of the model")
+    return ModelEntry(path=path.parent / name, languages=tuple(languages), health=health, parts=parts, **values)
+
+
+def _parts(path: Path, listed: Any) -> tuple[ModelFile, ...]:
+    """The files of a split model: all of one set, under the names by which llama.cpp finds them."""
+    parts = []
+    for item in listed if isinstance(listed, list) else ():
+        match item:
+            case {"name": str(name), "sha256": digest, "size": int(size), **others} if is_sha256(digest) and not others:
+                parts.append(ModelFile(path.parent / name, digest, size))
+    names = tuple(part.path.name for part in parts)
+    try:
+        whole = len(parts) > 1 and len(parts) == len(listed) and names == split_model.part_names(names[0])
+    except GgufError as error:
+        raise _damaged(path, error.why) from error
+    if not whole:
+        raise _damaged(path, "its files are not all the parts of one model")
+    return tuple(parts)
 
 
 def _health(values: Any, path: Path) -> SignedHealth:
