@@ -7,7 +7,6 @@ Files are hard links into the store: kept once, read-only, shared by every gener
 A damaged generation is never mended in place: its bundle makes a new one, and damaged files leave the store.
 """
 
-import ctypes
 import hashlib
 import os
 import platform
@@ -22,22 +21,20 @@ from typing import Final
 
 from plugsky.core.clock import rfc3339
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import local_models, venv
+from plugsky.fleet import local_models
+from plugsky.fleet.assembly import COMPLETE, PROVENANCE, SCHEMA, Origin, Parts, assemble, is_linked
 from plugsky.fleet.lock import writers_lock
+from plugsky.fleet.removal import remove_generation
 from plugsky_bundles import staging, strict_json, transfer
-from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
+from plugsky_bundles.atomic import out_of_space, sync_directory
 from plugsky_bundles.errors import BundleError, DigestMismatch, MalformedMetadata, NotFound, SiteChanged, SiteUnwritable
 from plugsky_bundles.format import FileEntry
 from plugsky_bundles.plan import Plan, SiteFacts
 from plugsky_bundles.preflight import is_lock
-from plugsky_bundles.progress import Progress, ProgressEvent, silent
+from plugsky_bundles.progress import Progress, silent
 from plugsky_bundles.state import Revocations, check_revoked
 from plugsky_bundles.verified import VerifiedBundle
 
-SCHEMA: Final = "plugsky.generation/1"
-COMPLETE: Final = ".complete"
-PROVENANCE: Final = "bundle.json"
-LINKED_ROLES: Final = ("models", "playbooks", "policy", "debs")
 MAX_PROVENANCE: Final = 32 << 20
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
@@ -110,7 +107,7 @@ def damaged(paths: SitePaths, number: int, entries: Mapping[str, FileEntry]) -> 
     folder = paths.generations / str(number)
     lacking = []
     for path, entry in entries.items():
-        if not is_linked(path, entry):
+        if not is_linked(path):
             continue
         try:
             length = (folder / path).lstat().st_size
@@ -125,7 +122,7 @@ def damaged(paths: SitePaths, number: int, entries: Mapping[str, FileEntry]) -> 
 
 def prepare(paths: SitePaths) -> None:
     """Make the directories that an installation writes to. Raises SiteUnwritable or NoSpace."""
-    with _unwritable(paths.root), out_of_space(paths.root):
+    with unwritable(paths.root), out_of_space(paths.root):
         for folder in (paths.root, paths.generations, paths.store):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
 
@@ -142,8 +139,7 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
     local = local_models.carried(paths, verified.state.revocations)
     local_models.check_names(local, verified.entries)
     with writers_lock(paths.generations) as held:
-        with _unwritable(paths.root):
-            _remove_remains(paths)
+        clear_remains(paths)
         if plan.installed:
             shutil.rmtree(paths.staging, ignore_errors=True)
             return load(paths, plan.generation)
@@ -153,9 +149,23 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
             )
         brought = transfer.apply(plan, verified, paths.store, paths.staging, progress)
         folder = paths.generations / str(plan.generation)
+        origin = Origin(
+            verified.channel,
+            verified.version,
+            verified.bundle_id,
+            verified.content_id,
+            verified.root_fingerprint,
+            plan.digest,
+        )
         try:
-            with _unwritable(folder), out_of_space(folder):
-                _build(folder, verified, plan, local, paths, held, progress)
+            parts = Parts(
+                tuple(FileEntry(file.path, file.length, file.sha256) for file in plan.files),
+                local,
+                _evidence(verified),
+                plan.lock,
+            )
+            with unwritable(folder), out_of_space(folder):
+                assemble(paths, plan.generation, origin, parts, rfc3339(datetime.now(UTC)), held, progress)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, BundleError):
@@ -174,7 +184,7 @@ def activate(paths: SitePaths, number: int, *, revocations: Revocations) -> Gene
     """
     generation = load(paths, number)
     check_revoked(revocations, generation.bundle_id, generation.digests)
-    with _unwritable(paths.current):
+    with unwritable(paths.current):
         new = paths.current.with_name(".current.new")
         new.unlink(missing_ok=True)
         new.symlink_to(Path(paths.generations.name) / str(number))
@@ -260,52 +270,6 @@ def load(paths: SitePaths, number: int) -> Generation:
         raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
 
 
-def _build(
-    folder: Path,
-    verified: VerifiedBundle,
-    plan: Plan,
-    local: tuple[FileEntry, ...],
-    paths: SitePaths,
-    held: int,
-    progress: Progress,
-) -> None:
-    """Put the generation together at its final place; ``.complete`` comes last, after everything else is on disk."""
-    folder.mkdir(mode=0o755)
-    paths.staging.mkdir(mode=0o700, exist_ok=True)
-    wheels: dict[str, Path] = {}
-    for file in plan.files:
-        stored = paths.store / f"sha256-{file.sha256}"
-        if is_linked(file.path, verified.entries[file.path]):
-            linked = folder / file.path
-            linked.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            os.link(stored, linked)
-        elif file.path.endswith(".whl"):
-            wheels[file.path.rsplit("/", 1)[-1]] = stored
-    for entry in local:
-        (folder / entry.path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        os.link(paths.store / f"sha256-{entry.sha256}", folder / entry.path)
-    for name, listed in verified.evidence.items():
-        if name.startswith("evidence/"):
-            content = verified.bundle.read(name, limit=listed.length)
-            if len(content) != listed.length or hashlib.sha256(content).hexdigest() != listed.sha256:
-                raise DigestMismatch(f"{name} was changed", "its SHA-256 differs", "Copy the bundle again")
-            (folder / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_file(folder / name, content, mode=0o444)
-    if plan.lock is not None:
-        venv.make(folder / "venv", wheels, folder / plan.lock, paths.staging, progress, held)
-    write_file(folder / PROVENANCE, strict_json.encode(_provenance(verified, plan, local)), mode=0o444)
-    progress(ProgressEvent("sync", 0, 1, f"generation {plan.generation}"))
-    _sync_file_system(folder)
-    write_file(folder / COMPLETE, b"", mode=0o444)
-    sync_directory(paths.generations)
-    progress(ProgressEvent("sync", 1, 1, f"generation {plan.generation}"))
-
-
-def is_linked(path: str, entry: FileEntry) -> bool:
-    """Whether a file of a bundle lies in its generations under its own name; wheels lie in the store alone."""
-    return entry.role in LINKED_ROLES or is_lock(path)
-
-
 def is_complete(paths: SitePaths, number: int) -> bool:
     """Whether generation ``number`` was made to its end. A link in its place is none, wherever it leads."""
     folder = paths.generations / str(number)
@@ -316,29 +280,16 @@ def _complete_numbers(paths: SitePaths) -> list[int]:
     return [number for number in numbers(paths) if is_complete(paths, number)]
 
 
-def _provenance(verified: VerifiedBundle, plan: Plan, local: tuple[FileEntry, ...]) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "channel": verified.channel,
-        "version": verified.version,
-        "bundle_id": verified.bundle_id,
-        "content_id": verified.content_id,
-        "root_fingerprint": verified.root_fingerprint,
-        "plan": plan.digest,
-        "installed_at": rfc3339(datetime.now(UTC)),
-        "files": [{"path": file.path, "length": file.length, "sha256": file.sha256} for file in plan.files],
-        "local": [{"path": file.path, "length": file.length, "sha256": file.sha256} for file in local],
-    }
-
-
-def _sync_file_system(folder: Path) -> None:
-    """Put thousands of small files on disk in one go (syncfs(2)); cheaper than one fsync each."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(handle) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
-    finally:
-        os.close(handle)
+def _evidence(verified: VerifiedBundle) -> dict[str, bytes]:
+    """The evidence that travels with a generation, each file as it was signed. Raises DigestMismatch."""
+    found = {}
+    for name, listed in verified.evidence.items():
+        if name.startswith("evidence/"):
+            content = verified.bundle.read(name, limit=listed.length)
+            if len(content) != listed.length or hashlib.sha256(content).hexdigest() != listed.sha256:
+                raise DigestMismatch(f"{name} was changed", "its SHA-256 differs", "Copy the bundle again")
+            found[name] = content
+    return found
 
 
 def numbers(paths: SitePaths) -> list[int]:
@@ -348,21 +299,24 @@ def numbers(paths: SitePaths) -> list[int]:
     return sorted(int(path.name) for path in paths.generations.iterdir() if _NUMBER.fullmatch(path.name))
 
 
-def _remove_remains(paths: SitePaths) -> None:
-    """Remove incomplete generations, and from staging all but the files that a transfer can go on from."""
-    for number in numbers(paths):
-        folder = paths.generations / str(number)
-        if not is_complete(paths, number):
-            shutil.rmtree(folder)
-    for path in paths.staging.iterdir() if paths.staging.is_dir() else ():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif not staging.is_staged(path.name):
-            path.unlink()
+def clear_remains(paths: SitePaths) -> None:
+    """Remove incomplete generations, and from staging all but the files that a transfer can go on from.
+
+    The caller holds the site's lock and that of the writers. Raises SiteUnwritable.
+    """
+    with unwritable(paths.root):
+        for number in numbers(paths):
+            if not is_complete(paths, number):
+                remove_generation(paths.generations, number)
+        for path in paths.staging.iterdir() if paths.staging.is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif not staging.is_staged(path.name):
+                path.unlink()
 
 
 @contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
+def unwritable(path: Path) -> Iterator[None]:
     """Turn what the site's file system refuses (rights, a read-only mount, an I/O error) into SiteUnwritable."""
     try:
         yield

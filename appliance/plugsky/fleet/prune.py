@@ -7,14 +7,12 @@ the files that no kept generation lists and no model made in this facility is, a
 A :class:`Plan` is worked out, shown and asked about, then exactly it is carried out: where the site changed meanwhile,
 it is refused. The order lets a kill at any point leave a working site, and the same command finish the work: the trail
 has its record first; a generation loses its ``.complete`` before anything else, so that half of one is never taken for
-a whole one; its files follow, then those of the store. What is deleted is reached from the site's own directories one
-name at a time without following a link, so nothing outside of the site can be.
+a whole one; its files follow, then those of the store. No link is followed on the way (:mod:`plugsky.fleet.removal`).
 """
 
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,9 +22,10 @@ from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations, local_models
 from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.lock import site_lock, writers_lock
+from plugsky.fleet.removal import remove_file, remove_generation
 from plugsky.fleet.survey import BLOCK, Listed, survey, tree
 from plugsky.fleet.switching import Trail
-from plugsky_bundles.errors import InstallError, SiteChanged, SiteUnwritable
+from plugsky_bundles.errors import InstallError, SiteChanged
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.store_index import STORED
 
@@ -98,11 +97,14 @@ def prune(paths: SitePaths, shown: Plan, keep: int, trail: Trail, actor: str, *,
                 )
             )
         total = len(shown.gone) + len(shown.store)
-        steps = [*((_drop, paths.generations, str(number)) for number in numbers)]
-        steps += [(_unlink, paths.store, name) for name in shown.store]
-        for done, (remove, directory, name) in enumerate(steps):
-            progress(ProgressEvent("prune", done, total, f"{directory.name}/{name}"))
-            _within(directory, name, remove)
+        for done, number in enumerate(numbers):
+            progress(ProgressEvent("prune", done, total, f"generation {number}"))
+            with generations.unwritable(paths.generations):
+                remove_generation(paths.generations, number)
+        for done, name in enumerate(shown.store, len(numbers)):
+            progress(ProgressEvent("prune", done, total, name))
+            with generations.unwritable(paths.store):
+                remove_file(paths.store, name)
         progress(ProgressEvent("prune", total, total))
 
 
@@ -129,41 +131,3 @@ def _freed(going: Iterable[os.stat_result]) -> int:
 
 def _is_directory(stat: os.stat_result) -> bool:
     return (stat.st_mode & 0o170000) == 0o040000
-
-
-def _within(directory: Path, name: str, remove: Callable[[str, int], None]) -> None:
-    """Call ``remove`` with a name and the handle of the directory that it is in, and make its absence last."""
-    try:
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            remove(name, handle)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise SiteUnwritable(
-            f"{directory / name} could not be removed",
-            error.strerror or "unknown",
-            "Check the file system, then prune again",
-        ) from error
-
-
-def _drop(name: str, handle: int) -> None:
-    """Remove a generation, its mark of completeness first; of a link in its place, the link."""
-    try:
-        folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
-    except NotADirectoryError:
-        os.unlink(name, dir_fd=handle)
-        return
-    try:
-        os.unlink(generations.COMPLETE, dir_fd=folder)
-    except FileNotFoundError:
-        pass
-    finally:
-        os.fsync(folder)
-        os.close(folder)
-    shutil.rmtree(name, dir_fd=handle)
-
-
-def _unlink(name: str, handle: int) -> None:
-    os.unlink(name, dir_fd=handle)
