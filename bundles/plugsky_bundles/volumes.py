@@ -136,7 +136,7 @@ class Volumes:
     def here(self) -> list[int]:
         """The numbers of the volumes that are at hand or beside, without asking anyone."""
         at_hand = self.label.number
-        others = [n for n in range(1, self.label.of + 1) if n != at_hand and self._fitting(self._beside(n), n)]
+        others = [n for n in range(1, self.label.of + 1) if n != at_hand and self._find(n)[0] is not None]
         return sorted([at_hand, *others])
 
     def bring(self, number: int) -> None:
@@ -147,14 +147,11 @@ class Volumes:
         """
         if number == self.label.number:
             return
-        problem, looked = "", self._beside(number)
-        while True:
-            found = self._fitting(looked, number)
-            if found is None and not problem:
-                self._refuse_impostor(number)
-            if found is not None:
-                self._take(found, label_of(found))
-                return
+        problem = ""
+        found, looked = self._find(number)
+        if found is None:
+            self._refuse_impostor(number)
+        while found is None:
             wanted = Wanted(self.label.bundle_id, number, self.label.of, tuple(looked), problem)
             place = self._ask(wanted)
             if place is None:
@@ -165,14 +162,18 @@ class Volumes:
                 )
             looked = [place, *_below(place)]
             problem = self._why_not(looked, number)
+            found = self._fitting(looked, number)
+        self._take(found, label_of(found))
 
-    def _beside(self, number: int) -> list[Path]:
-        """Where a volume may be: where this one was, beside it, or on media mounted beside that."""
+    def _find(self, number: int) -> tuple[Directory | None, list[Path]]:
+        """A volume where this one was or beside it, else on media mounted beside that; and where it was looked for."""
         here = self.path.absolute()
         near = [here, self._sibling(number), *_below(here.parent)]
-        for place in _below(here.parent.parent):
-            near += [place, place / self._sibling(number).name]
-        return list(dict.fromkeys(near))
+        if (found := self._fitting(near, number)) is not None:
+            return found, near
+        name = self._sibling(number).name
+        far = [place for mount in _below(here.parent.parent) for place in (mount, mount / name) if place not in near]
+        return self._fitting(far, number), near + far
 
     def _sibling(self, number: int) -> Path:
         """The directory beside this one that would have the name of volume `number`."""
