@@ -139,14 +139,15 @@ def _read(path: Path) -> ModelEntry:
 
 def _parts(path: Path, listed: Any) -> tuple[ModelFile, ...]:
     """The files of a split model: all of one set, under the names by which llama.cpp finds them."""
-    parts = []
+    parts: list[ModelFile] = []
+    names: list[str] = []
     for item in listed if isinstance(listed, list) else ():
         match item:
             case {"name": str(name), "sha256": digest, "size": int(size), **others} if is_sha256(digest) and not others:
+                names.append(name)
                 parts.append(ModelFile(path.parent / name, digest, size))
-    names = tuple(part.path.name for part in parts)
     try:
-        whole = len(parts) > 1 and len(parts) == len(listed) and names == split_model.part_names(names[0])
+        whole = len(parts) > 1 and len(parts) == len(listed) and tuple(names) == split_model.part_names(names[0])
     except GgufError as error:
         raise _damaged(path, error.why) from error
     if not whole:
