@@ -19,7 +19,6 @@ from plugsky.core.errors import PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations
 from plugsky.fleet.assembly import PROVENANCE, is_linked
-from plugsky.fleet.assembly import PROVENANCE, is_linked
 from plugsky.models import catalogue
 from plugsky.state import RESTORE
 from plugsky_bundles import transfer
