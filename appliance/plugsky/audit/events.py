@@ -152,10 +152,12 @@ def bundle_install(
     custody_head: str,
     health: str = "",
     healthy: bool = True,
+    approved_by: Iterable[str] = (),
 ) -> Event:
     """A generation was installed. ``custody_head`` is the head that the custody log beside it has.
 
     ``health`` sums its check up; where it was not ``healthy``, the generation did not become the current one.
+    ``approved_by`` are the approvers whose signatures let it in.
     """
     return Event(
         INSTALL,
@@ -171,6 +173,7 @@ def bundle_install(
             "root_fingerprint": root_fingerprint,
             "custody_head": custody_head,
             "health": health,
+            "approved_by": ",".join(approved_by),
         },
     )
 

@@ -11,13 +11,14 @@ import typer
 from plugsky.audit import AuditLog
 from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity
 from plugsky.cli.generation import tell_health
-from plugsky.cli.options import RootOption, YesFlag, site
+from plugsky.cli.options import RootOption, YesFlag, path, site
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
 from plugsky.core.clock import SystemClock
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import health, installation
+from plugsky_bundles.approval import read as read_approval
 from plugsky_bundles.media import open_media
 from plugsky_bundles.plan import Plan
 from plugsky_bundles.verified import VerifiedBundle
@@ -33,6 +34,10 @@ def install(
     yes: YesFlag = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Compare every byte, and make the generation anew.")] = False,
+    approval: Annotated[
+        list[Path] | None,
+        typer.Option("--approval", parser=path, metavar="FILE", help="An approval that does not lie with the bundle."),
+    ] = None,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
@@ -40,7 +45,8 @@ def install(
 
     The first installation needs --pin, the fingerprint on paper; later ones trust what the site trusts. A bundle that
     is installed already is made anew when files of its generation are missing or have another length; --repair
-    compares every byte and makes it anew in any case. Of a split bundle, give any volume: the others are looked for
+    compares every byte and makes it anew in any case. A site that asks for approvals takes those in plugsky-returns/
+    beside the bundle, and those named by --approval. Of a split bundle, give any volume: the others are looked for
     beside it, then asked for. A stream on standard input (-) needs --yes.
 
     Example: plugsky bundle install /media/usb/plugsky-demo-1 --root /srv/plugsky --pin 3f2a…
@@ -56,10 +62,11 @@ def install(
     _show(plan, verified, paths)
     if dry_run:
         return
+    approvals = [read_approval(file) for file in approval or ()]
     if not yes and plan.activates:
         _ask(bundle, paths, pin, repair=repair)
     generation = installation.install(
-        verified, plan, paths, lambda: _trail(paths), f"user:{getpass.getuser()}", progress=shown
+        verified, plan, paths, lambda: _trail(paths), f"user:{getpass.getuser()}", approvals=approvals, progress=shown
     )
     if as_json:
         done = {"installed": not plan.installed, "activated": plan.activates, "repaired": plan.repairs}
