@@ -156,29 +156,40 @@ def _stage(
 
 
 def _fill(part: Part, entry: FileEntry, sources: _Sources, pipeline: Pipeline) -> None:
-    """Write `entry` into its part, chunk by chunk, each from the first of its sources that gives the right bytes."""
-    digest, at = hashlib.sha256(), 0
+    """Write `entry` into its part. When the media fails, what was read of it until then is written first."""
     with FileWriter(part.path, part.descriptor, entry.length) as sink:
-        for chunk in entry.blobs:
-            *others, last = sources.of(chunk, entry, part, at)
-            for origin in others:
-                pipeline.settle()
-                attempt = digest.copy()
-                with suppress(BundleError):
-                    pipeline.take(origin, chunk, (attempt,) if entry.chunks else (), sink, at)
-                    digest = attempt
-                    break
-            else:
-                pipeline.take(last, chunk, (digest,) if entry.chunks else (), sink, at)
-            at += chunk.length
-        pipeline.settle()
-        sink.flush()
-    if entry.chunks and digest.hexdigest() != entry.sha256:
+        try:
+            found = _copy(part, entry, sources, pipeline, sink)
+        except MediaUnreadable:
+            pipeline.settle()
+            sink.flush()
+            raise
+    if found != entry.sha256:
         raise DigestMismatch(
             f"{entry.path} is not what was signed",
-            f"its chunks are right, yet together they have the SHA-256 {digest.hexdigest()}",
+            f"its chunks are right, yet together they have the SHA-256 {found}",
             "Do not use this bundle; ask its builder for another one",
         )
+
+
+def _copy(part: Part, entry: FileEntry, sources: _Sources, pipeline: Pipeline, sink: FileWriter) -> str:
+    """Copy chunk by chunk, each from the first of its sources that gives the right bytes; returns the file's digest."""
+    digest, at = hashlib.sha256(), 0
+    for chunk in entry.blobs:
+        *others, last = sources.of(chunk, entry, part, at)
+        for origin in others:
+            pipeline.settle()
+            attempt = digest.copy()
+            with suppress(BundleError):
+                pipeline.take(origin, chunk, (attempt,) if entry.chunks else (), sink, at)
+                digest = attempt
+                break
+        else:
+            pipeline.take(last, chunk, (digest,) if entry.chunks else (), sink, at)
+        at += chunk.length
+    pipeline.settle()
+    sink.flush()
+    return digest.hexdigest() if entry.chunks else entry.sha256
 
 
 class _Sources:

@@ -1,4 +1,4 @@
-"""What an installation knows of its host before it writes anything, read from real files and a real small file system."""
+"""What an installation knows of its host before it writes anything, read from real files and file systems."""
 
 import resource
 import subprocess

@@ -201,6 +201,8 @@ class Broken(io.BytesIO):
     def read(self, _size=-1):
         raise OSError(5, "Input/output error")
 
+    readinto = read
+
 
 def test_media_that_cannot_be_read_says_so(forge, bundle, monkeypatch):
     verified = verify_metadata(open_bundle(bundle), forge.fingerprint, now=NOW)
