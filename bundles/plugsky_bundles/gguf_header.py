@@ -2,6 +2,7 @@
 
 Guarantees, whatever the bytes are:
 * no read goes past the file's size or past `MAX_HEADER`; a length is checked against what is left before it is used;
+* a file that gives fewer bytes than it is asked for is asked again only for what is needed;
 * at most one `WINDOW` of the file is held at a time, and at most `MAX_KEPT` bytes of strings are handed out;
 * `MAX_ELEMENTS` bounds the elements of all arrays together, so that time is bounded by the header's size.
 Little-endian only: the hosts are, and a file of the other kind is refused by name instead of being misread.
@@ -162,8 +163,8 @@ class Cursor:
         self._base += self._at
         self._at = 0
         wanted = min(max(WINDOW, count), self._limit - self._base) - len(kept)
-        parts = [kept]
-        while wanted:
+        parts, missing = [kept], count - len(kept)
+        while missing > 0:
             part = self._file.read(min(wanted, WINDOW))
             if not part:
                 raise refuse(
@@ -171,6 +172,7 @@ class Cursor:
                 )
             parts.append(part)
             wanted -= len(part)
+            missing -= len(part)
         self._window = b"".join(parts)
 
     def _short(self, what: str) -> GgufError:
