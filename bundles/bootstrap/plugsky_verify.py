@@ -434,7 +434,7 @@ def check_shape(signed: dict[str, Any], kind: str) -> bool:
 
     def role(members: dict[str, Any]) -> bool:
         keyids = members["keyids"]
-        return isinstance(keyids, list) and len(set(keyids)) == len(keyids) and bool(members["threshold"] >= 1)
+        return len(set(keyids)) == len(keyids) and bool(members["threshold"] >= 1)
 
     numbers = signed["spec_version"].split(".")
     if len(numbers) not in (2, 3) or numbers[0] != "1" or not all(number.isdigit() for number in numbers):
@@ -470,6 +470,8 @@ def check_root(root: dict[str, Any], what: str) -> None:
     keys, roles, names = root["keys"], root["roles"], root.get("x-plugsky-names", {})
     if root.get("consistent_snapshot") is not True:
         raise malformed(what, "it does not ask for consistent snapshots")
+    if not all(isinstance(role["keyids"], list) for role in roles.values()):
+        raise malformed(what, "the keys of a role are not a list")
     if {keyid for role in roles.values() for keyid in role["keyids"]} != set(keys):
         raise Refused("bad_key", f"{what}: its roles and its list of keys do not match")
     for name, role in roles.items():

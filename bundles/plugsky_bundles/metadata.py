@@ -171,6 +171,8 @@ def check_root(root: Root, what: str) -> None:
     if root.consistent_snapshot is not True:
         raise malformed(what, "it does not ask for consistent snapshots")
     _check_keys({keyid: key.to_dict() for keyid, key in root.keys.items()}, what)
+    if not all(type(role.keyids) is list for role in root.roles.values()):
+        raise malformed(what, "the keys of a role are not a list")
     used = {keyid for role in root.roles.values() for keyid in role.keyids}
     if used != root.keys.keys():
         raise BadKey(f"{what} has loose keys", "its roles and its list of keys do not match", "Do not use it")

@@ -133,6 +133,11 @@ BAD_ROOTS = {
         lambda r: r["roles"]["targets"].update(keyids=r["roles"]["targets"]["keyids"] * 2),
         MalformedMetadata,
     ),
+    "the keys of a role as an object": (
+        lambda r: r["roles"]["targets"].update(keyids=dict.fromkeys(r["roles"]["targets"]["keyids"])),
+        MalformedMetadata,
+    ),
+    "the keys of a role as text": (lambda r: r["roles"]["targets"].update(keyids="x"), MalformedMetadata),
     "no keys for a role": (lambda r: r["roles"]["snapshot"].update(keyids=[]), BadKey),
     "a role missing": (lambda r: r["roles"].pop("timestamp"), MalformedMetadata),
     "a role too many": (lambda r: r["roles"].update(x=r["roles"]["targets"]), MalformedMetadata),

@@ -435,7 +435,9 @@ def apply(signed: Any, steps: list[int], what: str, value: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*function-scoped fixture.*")
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(edits(), min_size=1, max_size=2))
 def test_whatever_keys_could_sign_is_judged_alike(forge, right, tmp_path, wanted):
     bundle = tmp_path / "bundle"
