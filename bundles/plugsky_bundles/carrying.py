@@ -138,6 +138,7 @@ class _Copier:
         self._begin("read back", parts)
         for part in parts:
             if not self._compare(part):
+                (self._path / SEAL).unlink(missing_ok=True)
                 raise ReadBackMismatch(
                     f"{self._contents.whose(part.name)} is not on the medium as it was written",
                     "the medium gave back other bytes or none: it is worn out, or smaller than its label says",
