@@ -166,10 +166,11 @@ def _mend(
     """Replace the wrong parts; returns those that the other copy does not have right."""
     lost: list[str] = []
     in_memory = file_system(path).kind in IN_MEMORY
+    for part in wrong:
+        odd -= _clear_way(path, part.name, odd)
     for done, part in enumerate(wrong, start=1):
         target = path / part.name
         beside = target.with_name(target.name + PART)
-        _clear_way(path, part.name, odd)
         with out_of_space(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -191,10 +192,12 @@ def _mend(
     return lost
 
 
-def _clear_way(path: Path, name: str, odd: frozenset[str]) -> None:
-    """Remove a link or device that stands where a part or one of its directories belongs."""
-    for place in {*(name[:cut] for cut, char in enumerate(name) if char == "/"), name} & odd:
-        (path / place).unlink(missing_ok=True)
+def _clear_way(path: Path, name: str, odd: frozenset[str]) -> set[str]:
+    """Remove what is neither file nor directory where a part or one of its directories belongs; returns what it was."""
+    places = {*(name[:cut] for cut, char in enumerate(name) if char == "/"), name} & odd
+    for place in places:
+        (path / place).unlink()
+    return places
 
 
 def _unlisted(path: Path, contents: Contents, *, remove: bool) -> list[str]:
