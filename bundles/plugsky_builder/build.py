@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from plugsky_builder import bootstrap
 from plugsky_builder.basis import base_of_receipt, sealed_last
 from plugsky_builder.cache import Cache
 from plugsky_builder.debs import parts
@@ -25,6 +26,7 @@ from plugsky_builder.debs.fetching import Mirror
 from plugsky_builder.debs.openpgp import Passphrase, RepositoryKey, no_passphrase
 from plugsky_builder.debs.releases import mirrors
 from plugsky_builder.gather import gather
+from plugsky_builder.offline import require as require_cached
 from plugsky_builder.pack import Material
 from plugsky_builder.prepare import plan, plan_revocations
 from plugsky_builder.recipe import Recipe
@@ -49,11 +51,13 @@ def build(
     since: bytes | None = None,
     passphrase: Passphrase = no_passphrase,
     require_rehearsal: bool = False,
+    offline: bool = False,
     progress: Progress = silent,
 ) -> Built:
     """Build `recipe` into a new directory below `out`; with `since`, the receipt of a site, a delta for that site.
 
-    `passphrase` is asked only where a repository of Debian packages is signed for the first time.
+    An `offline` build opens no connection: everything comes from the cache. `passphrase` is asked only where a
+    repository of Debian packages is signed for the first time.
     Raises RecipeError, SourceError, SourceUnreachable, NotFound, DigestMismatch, GgufError, RehearsalFailed, NoSpace,
     PassphraseError, KeyUnusable, ExistsError or Busy, and the VerificationError of a receipt that cannot be built on;
     nothing new lies in `out` then.
@@ -61,11 +65,13 @@ def build(
     trust = open_trust(trust_dir)
     if since is not None:
         base_of_receipt(since, trust, sealed_last(trust, recipe.channel), recipe.channel, ())
-    store = Cache(cache)
+    store = Cache(cache, offline=offline)
     with (
         _output(out),
         locked(cache, f"The builder's cache {cache} is in use", "another build is running"),
     ):
+        if offline:
+            require_cached(recipe, store)
         materials = gather(recipe, wheelhouse, store, progress)
         debs = None
         if recipe.debs is not None:
@@ -89,7 +95,15 @@ def build(
                     required=require_rehearsal,
                 )
             )
-            return [*rehearsed[0].evidence(), *(debs.evidence if debs else ())]
+            top = bootstrap.materials(
+                recipe.channel,
+                work.version,
+                recipe.title,
+                [material.entry for material in materials],
+                delta=work.base is not None,
+                contact=recipe.contact,
+            )
+            return [*top, *rehearsed[0].evidence(), *(debs.evidence if debs else ())]
 
         built = carry_out(replace(work, evidence=evidence), out, store)
         missing = tuple(f"{one.target}: {one.why}" for rehearsal in rehearsed for one in rehearsal.missing)

@@ -89,7 +89,7 @@ class Recipe:
     """A whole recipe; `valid_days` counts from the build to the expiry of its metadata.
 
     Without `targets` the bundle is for hosts like the build machine. `no_rehearsal` is why the installation shall not
-    be rehearsed, empty when it shall.
+    be rehearsed, empty when it shall. `contact` is whom a sysadmin may ask, for README.txt.
     """
 
     source: Path
@@ -102,6 +102,7 @@ class Recipe:
     targets: tuple[Target, ...] = ()
     debs: DebsRecipe | None = None
     no_rehearsal: str = ""
+    contact: str = ""
 
 
 def load(path: Path) -> Recipe:
@@ -124,6 +125,7 @@ def load(path: Path) -> Recipe:
     channel = table.text("channel")
     _named(table, "channel", check_channel, channel)
     title = table.text("title", channel)
+    contact = table.text("contact") if table.has("contact") else ""
     valid_days = table.count("valid-days", DEFAULT_DAYS)
     models = tuple(_model(entry, path.parent) for entry in table.tables("model"))
     ids = [model.id for model in models]
@@ -152,7 +154,7 @@ def load(path: Path) -> Recipe:
         no_rehearsal = section.text("skip")
         section.end()
     table.end()
-    return Recipe(path, channel, title, valid_days, models, python, playbooks, targets, debs, no_rehearsal)
+    return Recipe(path, channel, title, valid_days, models, python, playbooks, targets, debs, no_rehearsal, contact)
 
 
 def _model(table: Table, base: Path) -> ModelRecipe:
