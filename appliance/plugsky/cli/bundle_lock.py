@@ -1,4 +1,4 @@
-"""``plugsky bundle lock``: resolve the Debian packages of a recipe, and write down what they are."""
+"""``plugsky bundle lock``: resolve the packages of a recipe, Debian's and Python's, and write down what they are."""
 
 import dataclasses
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def lock(
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
-    """Resolve the Debian packages of a recipe for each target, and write their locks where the recipe says.
+    """Resolve the Debian packages and the Python requirements of a recipe for each target, and write their locks.
 
     Debian's signatures are checked; a lock whose answer stays the same is left alone. Review what changes like code:
     a build takes exactly these packages, by SHA-256.
@@ -33,13 +33,15 @@ def lock(
     Example: plugsky bundle lock recipes/riyadh.toml
     """
     # A site need not have the builder, nor what it imports.
+    from plugsky_builder import python_locks
     from plugsky_builder import recipe as recipes
     from plugsky_builder.debs import renewal
 
     chosen = settings.load({"cache": cache}).values
-    renewed = renewal.renew(
-        recipes.load(recipe), chosen.cache, now=datetime.now(UTC), progress=progress(progress_style)
-    )
+    loaded, watch = recipes.load(recipe), progress(progress_style)
+    python = python_locks.renew(loaded, watch)
+    debs = renewal.renew(loaded, chosen.cache, now=datetime.now(UTC), progress=watch)
+    renewed: list[python_locks.Renewed | renewal.Renewed] = [*python, *debs]
     if as_json:
         tell_json(
             "plugsky.bundle.lock/1",
@@ -48,9 +50,10 @@ def lock(
         return
     for one in renewed:
         state = f"{len(one.added)} new, {len(one.removed)} gone" if one.changed else "unchanged"
-        tell(f"{one.path}: {one.packages} packages, {size(one.bytes)}, {state}")
+        large = f", {size(one.bytes)}" if isinstance(one, renewal.Renewed) else ""
+        tell(f"{one.path}: {one.packages} packages{large}, {state}")
         for sign, pins in (("+", one.added), ("-", one.removed)):
             for pin in pins:
                 say(f"  {sign} {pin}")
     if not renewed:
-        say("The recipe has no [debs], so there is nothing to lock.")
+        say("The recipe has neither [debs] nor requirements, so there is nothing to lock.")

@@ -58,6 +58,8 @@ SSL_CERT_FILE: Final = Variable("SSL_CERT_FILE", "The authorities that a build t
 SSL_CERT_DIR: Final = Variable("SSL_CERT_DIR", "The same as a directory.")
 REQUESTS_CA_BUNDLE: Final = Variable("REQUESTS_CA_BUNDLE", "The same as SSL_CERT_FILE, which beats it.")
 NETRC: Final = Variable("NETRC", "The file with a build's passwords by host. Default: ~/.netrc.")
+PIP_INDEX_URL: Final = Variable("PIP_INDEX_URL", "The Python package index of a build, as for pip.")
+UV_DEFAULT_INDEX: Final = Variable("UV_DEFAULT_INDEX", "The same for `bundle lock`, which it beats there.")
 HF_ENDPOINT: Final = Variable("HF_ENDPOINT", "The Hugging Face mirror of a build. Default: https://huggingface.co.")
 HF_TOKEN: Final = Variable("HF_TOKEN", "The token for gated models. Default: that of `hf auth login`.", secret=True)
 HF_HUB_DISABLE_TELEMETRY: Final = Variable("HF_HUB_DISABLE_TELEMETRY", "Always on: a build tells nobody what it does.")
