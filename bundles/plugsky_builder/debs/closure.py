@@ -1,9 +1,9 @@
 """What a package needs on a host that is not this one, as apt itself would decide there.
 
-apt runs in a private root that holds nothing but the verified indexes, the target's architecture and the target's
-package status; its sources lead nowhere, so it can only answer from what it was given. Recommended packages do not
-travel. An empty status stands for a host of which nothing is known: then every dependency travels that the release does
-not call essential.
+apt runs in a private root that holds nothing but indexes that were verified before, the target's architecture and the
+target's package status; its sources lead nowhere, so it can only answer from those. Recommended packages do not travel.
+An empty status stands for a host of which nothing is known: then every dependency travels that the release does not
+call essential.
 Source: apt-get(8), --print-uris; apt.conf(5).
 """
 
@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from plugsky_builder import system_tools
-from plugsky_builder.debs.releases import COMPONENT, KEYRING
+from plugsky_builder.debs.releases import COMPONENT
 from plugsky_builder.debs.upstream import Package, SignedSuite
 from plugsky_bundles.errors import SourceError
 
@@ -92,7 +92,7 @@ def _private_root(indexes: Sequence[VerifiedIndex], arch: str, status: bytes, ro
         (lists / f"{stem}InRelease").write_bytes(index.inrelease)
         with lzma.open(index.path) as packed, (lists / f"{stem}{COMPONENT}_binary-{arch}_Packages").open("wb") as plain:
             shutil.copyfileobj(packed, plain, 1 << 20)
-        sources.append(f"deb [signed-by={KEYRING}] http://{NOWHERE}/{suite.archive} {suite.name} {COMPONENT}\n")
+        sources.append(f"deb [trusted=yes] http://{NOWHERE}/{suite.archive} {suite.name} {COMPONENT}\n")
     (root / "sources.list").write_text("".join(sources), encoding="ascii")
     settings = {
         "Dir": root,

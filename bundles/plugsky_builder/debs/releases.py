@@ -44,11 +44,15 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class DebianRelease:
-    """A release: `suites` in order, the release itself first; `keys` are the primary keys that may sign any of them."""
+    """A release: `suites` in order, the release itself first; `keys` are the primary keys that may sign any of them.
+
+    `keyring` has those keys' bytes, among others.
+    """
 
     codename: str
     suites: tuple[Suite, ...]
     keys: frozenset[str]
+    keyring: Path = KEYRING
 
 
 def _release(codename: str, *keys: str) -> DebianRelease:

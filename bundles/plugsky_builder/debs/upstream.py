@@ -23,7 +23,7 @@ from typing import Final
 from debian.deb822 import Deb822
 
 from plugsky_builder import system_tools
-from plugsky_builder.debs.releases import KEYRING, DebianRelease, Suite
+from plugsky_builder.debs.releases import DebianRelease, Suite
 from plugsky_bundles.errors import DigestMismatch, SourceError
 from plugsky_bundles.format import MIB, is_sha256
 
@@ -64,19 +64,19 @@ class Package:
         return self.path.rsplit("/", 1)[-1]
 
 
-def verify(inrelease: bytes, suite: Suite, release: DebianRelease, arch: str, keyring: Path = KEYRING) -> SignedSuite:
+def verify(inrelease: bytes, suite: Suite, release: DebianRelease, arch: str) -> SignedSuite:
     """Check the signature and read what is signed. Raises DigestMismatch or SourceError."""
     what = f"The InRelease of {suite}"
     if len(inrelease) > MAX_INRELEASE:
         raise DigestMismatch(f"{what} is not usable", f"it is longer than {MAX_INRELEASE} bytes", _CHECK)
-    if not keyring.is_file():
+    if not release.keyring.is_file():
         raise SourceError(
-            f"{what} cannot be checked", f"{keyring} is not there", "apt-get install debian-archive-keyring"
+            f"{what} cannot be checked", f"{release.keyring} is not there", "apt-get install debian-archive-keyring"
         )
     gpgv = system_tools.find("gpgv", "gpgv")
     status = os.memfd_create("status", os.MFD_CLOEXEC)
     try:
-        command = [gpgv, "--keyring", str(keyring), "--status-fd", str(status), "--output", "-"]
+        command = [gpgv, "--keyring", str(release.keyring), "--status-fd", str(status), "--output", "-"]
         said = system_tools.run(command, seconds=60, stdin=inrelease, keep=(status,))
         os.lseek(status, 0, os.SEEK_SET)
         signers = _good_signers(os.read(status, MIB).decode("utf-8", "replace"))
