@@ -35,6 +35,7 @@ _CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _FULL16: Final = 0xFFFF
 _FULL32: Final = 0xFFFFFFFF
+_ZIP64: Final = 1
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED: Final = 1 | 1 << 6 | 1 << 13
 _DESCRIPTOR: Final = 1 << 3
@@ -205,7 +206,7 @@ def _local(file: BinaryIO, entry: _Entry) -> int:
     rest = _exactly(file, entry.offset + _LOCAL.size, named + extra, f"the header of {entry.name!r}")
     if rest[:named] != entry.raw_name or (flags ^ entry.flags) & (_UTF8 | _DESCRIPTOR | _ENCRYPTED):
         refuse(f"{entry.name!r} has another name or kind in its local header")
-    length, packed, _ = _wide(rest[named:], entry.name, (length, packed, 0))
+    length, packed = _wide(rest[named:], entry.name, (length, packed), local=True)
     told = (method, crc, packed, length)
     right = (entry.method, entry.crc, entry.packed, entry.length)
     later = (entry.method, 0, 0, 0)
@@ -228,28 +229,34 @@ def _descriptor(file: BinaryIO, entry: _Entry, at: int, after: int) -> int:
     refuse(f"{entry.name!r} has no data descriptor that fits")
 
 
-def _wide(extra: bytes, name: str, short: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Length, packed length and offset of an entry, taken from its ZIP64 field where the short ones are full."""
+def _wide(extra: bytes, name: str, short: tuple[int, ...], *, local: bool = False) -> tuple[int, ...]:
+    """The lengths (and offset) of an entry, from its ZIP64 field where the short ones are full.
+
+    The field of a local header always has both lengths; where a short one is not full, the two must agree.
+    """
+    fields: dict[int, bytes] = {}
+    at = 0
+    while at < len(extra):
+        tag, size = struct.unpack_from("<2H", extra, at) if at + 4 <= len(extra) else (0, len(extra))
+        if at + 4 + size > len(extra) or tag in fields:
+            refuse(f"{name!r} has malformed extra fields")
+        fields[tag] = extra[at + 4 : at + 4 + size]
+        at += 4 + size
+    full = [number for number, value in enumerate(short) if value == _FULL32]
+    if _ZIP64 not in fields:
+        if full:
+            refuse(f"{name!r} lacks its ZIP64 field")
+        return short
+    places = range(len(short)) if local else full
+    if len(fields[_ZIP64]) != 8 * len(places):
+        refuse(f"{name!r} has a ZIP64 field that does not fit")
+    wide = struct.unpack(f"<{len(places)}Q", fields[_ZIP64])
     values = list(short)
-    at, found = 0, False
-    while at + 4 <= len(extra):
-        tag, size = struct.unpack_from("<2H", extra, at)
-        at += 4
-        if at + size > len(extra):
-            break
-        if tag == 1:
-            full = [number for number, value in enumerate(values) if value == _FULL32]
-            if found or size != 8 * len(full):
-                refuse(f"{name!r} has a ZIP64 field that does not fit")
-            for place, value in zip(full, struct.unpack_from(f"<{len(full)}Q", extra, at), strict=True):
-                values[place] = value
-            found = True
-        at += size
-    if at != len(extra):
-        refuse(f"{name!r} has malformed extra fields")
-    if not found and _FULL32 in short:
-        refuse(f"{name!r} lacks its ZIP64 field")
-    return values[0], values[1], values[2]
+    for place, value in zip(places, wide, strict=True):
+        if short[place] not in (value, _FULL32):
+            refuse(f"{name!r} has a ZIP64 field that says something else")
+        values[place] = value
+    return tuple(values)
 
 
 def _decoded(raw: bytes, flags: int) -> str:
@@ -258,7 +265,7 @@ def _decoded(raw: bytes, flags: int) -> str:
     except UnicodeDecodeError:
         refuse(f"the name {raw!r} is not in the encoding that it announces")
     if not name or len(raw) > MAX_NAME or not name.isprintable() or "\\" in name:
-        refuse(f"the name {name!r} is empty, too long, or has characters that no wheel needs")
+        refuse(f"the name {name[:80]!r} is empty, too long, or has characters that no wheel needs")
     parts = name.removesuffix("/").split("/")
     if any(part in ("", ".", "..") for part in parts) or ":" in parts[0]:
         refuse(f"the name {name!r} leads outside the archive")
