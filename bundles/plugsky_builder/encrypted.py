@@ -8,6 +8,7 @@ holds from whoever finds the medium, save its length. It proves nothing about wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO, Final
 
 import pyrage
@@ -35,6 +36,12 @@ def encrypt(verified: VerifiedBundle, recipients: Iterable[str], out: BinaryIO, 
     except pyrage.EncryptError as error:
         # It carries words only; what happened at either end was kept there.
         raise source.error or sink.error or KeyUnusable("Encrypting failed", str(error), "Run it again") from error
+
+
+def save(verified: VerifiedBundle, recipients: list[str], path: Path, progress: Progress = silent) -> None:
+    """Write the encrypted stream to a file, whole or not at all. Raises what `encrypt` and `streaming.save` raise."""
+    length = encrypted_length(verified, len(recipients))
+    streaming.save(lambda file: encrypt(verified, recipients, file, progress), length, path)
 
 
 def encrypted_length(verified: VerifiedBundle, recipients: int) -> int:

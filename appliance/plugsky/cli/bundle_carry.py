@@ -8,7 +8,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, judge
+from plugsky.cli.bundle_options import EncryptTo, MediaArgument, PinOption, asking, judge
 from plugsky.cli.options import RootOption, TrustOption, path
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
 from plugsky.core.commands import command_line, given
@@ -117,10 +117,7 @@ def stream(
     out: Annotated[
         Path, typer.Option("--out", parser=path, metavar="FILE", help="The file to write; - is standard output.")
     ] = STDOUT,
-    encrypt_to: Annotated[
-        list[str] | None,
-        typer.Option("--encrypt-to", metavar="RECIPIENT", help="Encrypt with age to this recipient; may be repeated."),
-    ] = None,
+    encrypt_to: EncryptTo = None,
     pin: PinOption = None,
     trust: TrustOption = None,
     root: RootOption = None,

@@ -1,6 +1,7 @@
 """What the commands on bundles share: which bundle, whom to believe, and what a verified bundle is called."""
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -15,10 +16,11 @@ from plugsky.core.paths import SitePaths
 from plugsky.fleet import site_trust
 from plugsky_bundles.errors import UntrustedRoot, VolumeMissing
 from plugsky_bundles.format import MAX_ROOT
-from plugsky_bundles.media import Ask, Bundle, Wanted
+from plugsky_bundles.media import Ask, Bundle, Wanted, open_bundle
+from plugsky_bundles.sides import BlobReader, in_store, on_media
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.trustdir import open_trust
-from plugsky_bundles.trusted_copies import CHANNELS, CopiesIn, EitherOf
+from plugsky_bundles.trusted_copies import CHANNELS, CopiesIn, CopiesOn, EitherOf, TrustedCopies
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import Anchor, fingerprint
@@ -35,6 +37,10 @@ MediaArgument = Annotated[
         parser=path, metavar="BUNDLE", help="The bundle: its directory, one of its volumes, a tar stream, or - for one."
     ),
 ]
+EncryptTo = Annotated[
+    list[str] | None,
+    typer.Option("--encrypt-to", metavar="RECIPIENT", help="Encrypt with age to this recipient; may be repeated."),
+]
 PinOption = Annotated[
     str | None,
     typer.Option(
@@ -43,13 +49,48 @@ PinOption = Annotated[
 ]
 
 
-def judge(bundle: Bundle, pin: str | None, trust: Path | None, root: Path | None) -> VerifiedBundle:
-    """Verify a bundle's metadata; what a delta leaves out comes from the site's or the operator's own copies."""
+BaseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--base", parser=path, metavar="DIR", help="Of a delta: an earlier bundle's directory, for what it leaves out."
+    ),
+]
+
+
+def judge(
+    bundle: Bundle, pin: str | None, trust: Path | None, root: Path | None, base: Path | None = None
+) -> VerifiedBundle:
+    """Verify a bundle's metadata; what a delta leaves out comes from the site's or the operator's copies, or `base`."""
+    now = datetime.now(UTC)
+    return verify_metadata(bundle, anchor(bundle, pin, trust, root), now=now, copies=_copies(trust, root, base))
+
+
+def judge_older(
+    bundle: Bundle, pin: str | None, trust: Path | None, root: Path | None, base: Path | None
+) -> VerifiedBundle:
+    """Likewise, and it may be older than what the site has accepted: for looking at it, never for installing."""
+    believed = anchor(bundle, pin, trust, root)
+    if isinstance(believed, TrustState):
+        believed = replace(believed, floors={})
+    return verify_metadata(bundle, believed, now=datetime.now(UTC), copies=_copies(trust, root, base))
+
+
+def site_blobs_of(verified: VerifiedBundle, root: Path | None, base: Path | None) -> list[BlobReader]:
+    """Where small blobs are looked for that a delta leaves out: the site's store, another bundle."""
+    found: list[BlobReader] = []
+    if (site := settings.load({"root": root}).values.root) is not None:
+        found.append(in_store(SitePaths.at(site).store, verified.absent))
+    if base is not None:
+        found.append(on_media(open_bundle(base)))
+    return found
+
+
+def _copies(trust: Path | None, root: Path | None, base: Path | None) -> TrustedCopies:
     chosen = settings.load({"trust": trust, "root": root}).values
     keepers = [SitePaths.at(chosen.root).trust] if chosen.root is not None else []
     keepers += [chosen.trust] if chosen.trust is not None else []
     copies = [CopiesIn(channel) for keeper in keepers for channel in sorted((keeper / CHANNELS).glob("*/"))]
-    return verify_metadata(bundle, anchor(bundle, pin, trust, root), now=datetime.now(UTC), copies=EitherOf(*copies))
+    return EitherOf(*copies, *([CopiesOn(open_bundle(base))] if base is not None else []))
 
 
 def asking(*command: object) -> Ask:
