@@ -124,6 +124,7 @@ class Archive:
         lines = (base / "archive-trust" / "custody.jsonl").read_text().splitlines()
         made = [json.loads(line)["record"] for line in lines if "debs.key" in line]
         self.fingerprint = made[0]["openpgp_fingerprint"]
+        self._signed: dict[str, bytes] = {}
         self.publish(BASIC)
 
     def publish(
@@ -160,7 +161,9 @@ class Archive:
             f"Valid-Until: {format_datetime(date + timedelta(days=valid_days))}\n"
             f"SHA256:\n {digest} {len(index)} main/binary-amd64/Packages.xz\n"
         )
-        (folder / "InRelease").write_bytes(self._key.clearsign(release.encode(), date))
+        if release not in self._signed:
+            self._signed[release] = self._key.clearsign(release.encode(), date)
+        (folder / "InRelease").write_bytes(self._signed[release])
 
     @property
     def release(self) -> DebianRelease:

@@ -16,7 +16,7 @@ from bundles.deb_forge import BASIC, NOW, PASSPHRASE, Archive, Fake, dearmoured,
 from plugsky_builder import build as building
 from plugsky_builder import recipe as recipes
 from plugsky_builder.cache import Cache
-from plugsky_builder.debs import lock, openpgp, parts, releases, renewal
+from plugsky_builder.debs import fetching, lock, openpgp, parts, releases, renewal
 from plugsky_builder.debs.fetching import Mirror
 from plugsky_builder.debs.openpgp import RepositoryKey
 from plugsky_bundles import ceremony, sealing, signing
@@ -54,13 +54,22 @@ def archive(tmp_path_factory):
     return Archive(tmp_path_factory.mktemp("debian"))
 
 
+@pytest.fixture(scope="module")
+def trust(tmp_path_factory):
+    """A trust directory whose repository key is made already: gpg takes its time."""
+    path = tmp_path_factory.mktemp("operator") / "trust"
+    ceremony.init(path, PASSPHRASE, now=NOW)
+    RepositoryKey(open_trust(path), lambda: PASSPHRASE, NOW).public()
+    return path
+
+
 class Workshop:
     """A build machine that knows that archive as Debian 13."""
 
-    def __init__(self, base: Path, archive: Archive, address: str) -> None:
+    def __init__(self, base: Path, archive: Archive, address: str, trust: Path) -> None:
         self.base, self.archive, self.address = base, archive, address
         self.cache, self.trust = base / "cache", base / "trust"
-        ceremony.init(self.trust, PASSPHRASE, now=NOW)
+        shutil.copytree(trust, self.trust)
         self.asked = 0
         self.write()
 
@@ -106,14 +115,14 @@ class Workshop:
 
 
 @pytest.fixture
-def shop(tmp_path, archive, monkeypatch):
+def shop(tmp_path, archive, trust, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "PLUGSKY_MIRRORS"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setitem(releases.DEBIAN, "debian-13", archive.release)
     archive.publish(BASIC)
     with served(archive.root) as address:
-        yield Workshop(tmp_path, archive, address)
+        yield Workshop(tmp_path, archive, address, trust)
 
 
 def paths(found: parts.DebParts) -> set[str]:
@@ -384,6 +393,7 @@ def test_a_package_that_the_mirror_dropped_says_what_to_do(shop):
 
 
 def test_a_mirror_that_nobody_serves_is_unreachable(shop, monkeypatch):
+    monkeypatch.setattr(fetching, "OPTIONS", ("-q", "-o", "APT::Sandbox::User=root"))  # no patience
     monkeypatch.setenv("PLUGSKY_MIRRORS", f"{shop.address}/debian/=http://127.0.0.1:9/debian/")
     with pytest.raises(SourceUnreachable):
         shop.lock()
@@ -401,12 +411,13 @@ def test_the_repository_key_is_made_once_kept_closed_and_logged(shop):
 
 
 def test_a_wrong_passphrase_makes_no_key_and_opens_none(shop, monkeypatch):
+    for file in (shop.trust / "keys").glob("debs-*"):
+        file.unlink()
     shop.lock()
     monkeypatch.setattr(shop, "passphrase", lambda: b"wrong")
     with pytest.raises(PassphraseError):
         shop.gather()
     assert not list((shop.trust / "keys").glob("debs-*"))
-    monkeypatch.undo()
 
 
 def test_a_wrong_passphrase_does_not_open_the_key(shop, tmp_path):
