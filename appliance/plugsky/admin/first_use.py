@@ -18,7 +18,7 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.state import RESTORE, Database, open_database
 
-BEFORE_USE: Final = ("audit.", "bundle.", "chain.", "generation.", "model.")
+BEFORE_USE: Final = ("audit.", "bundle.", "chain.", "generation.", "model.", "trust.")
 """How the actions of records begin that a site has before its first use."""
 
 
