@@ -107,7 +107,7 @@ def missing(recipe: PythonRecipe, cache: Cache, target: Target | None) -> list[s
     local = sources | {normalised(name) for name in recipe.compiled}
     lacks = [f"{pin.name} {pin.version}" for pin in pins if pin.name in sources and not sdists.is_cached(pin, cache)]
     indexed = [pin for pin in pins if pin.name not in local]
-    if _remembered(indexed, fit, cache) is None:
+    if indexed and _remembered(indexed, fit, cache) is None:
         lacks.append(f"{len(indexed)} wheels for {fit.name}")
     return lacks
 
@@ -138,6 +138,8 @@ def _remembered(pins: list[Pin], fit: Fit, cache: Cache) -> dict[str, str] | Non
 
 def _from_index(pins: list[Pin], fit: Fit, cache: Cache, progress: Progress) -> dict[str, Path]:
     """The wheels that pip picks for these pins, by file name; each is one that its lock allows."""
+    if not pins:
+        return {}
     known = _remembered(pins, fit, cache)
     text, key = _question(pins, fit)
     if known is None:
