@@ -21,9 +21,9 @@ from typing import Any, Final
 from plugsky.core.settings import physical_cores
 from plugsky.engine import measurer
 from plugsky.models import measuring
-from plugsky.models.measuring import DoesNotFit, Failed, Measured
+from plugsky.models.measuring import DoesNotFit
 from plugsky_builder.cache import Cache
-from plugsky_bundles.errors import DigestMismatch, GgufError, SourceError
+from plugsky_bundles.errors import DigestMismatch, SourceError
 from plugsky_bundles.progress import Progress, ProgressEvent
 
 ENGINE: Final = "llama-cpp-python"
@@ -47,26 +47,13 @@ def signed(
     for (name, path), digest in zip(files.items(), digests, strict=True):
         _check(name, path, digest, cache)
     outcome = _measure(model_id, mode, files, progress)
-    match outcome:
-        case Failed(why):
-            raise _useless(model_id, why)
-        case DoesNotFit(need, have):
-            raise SourceError(
-                f"The model {model_id} does not fit into the memory of this machine, so it cannot be measured",
-                f"it needs {need} bytes and {have} are free",
-                "Build on a larger machine, or add `health = false` to the model: sites then ask only that it answers",
-            )
-        case Measured(answered=False):
-            raise _useless(model_id, "its answer to a short question is empty")
-    health = None
-    if mode == "generate":
-        if not outcome.nll_micronats:
-            raise _useless(model_id, "what it makes of a fixed text is no number")
-        health = {
-            "text_sha256": outcome.text_sha256,
-            "tokens": outcome.tokens,
-            "nll_micronats": outcome.nll_micronats,
-        }
+    if isinstance(outcome, DoesNotFit):
+        raise SourceError(
+            f"The model {model_id} does not fit into the memory of this machine, so it cannot be measured",
+            f"it needs {outcome.need} bytes and {outcome.have} are free",
+            "Build on a larger machine, or add `health = false` to the model: sites then ask only that it answers",
+        )
+    health = measuring.health_of(model_id, mode, outcome)
     cache.keep_note(note, {"health": health})
     return health
 
@@ -98,11 +85,3 @@ def _measure(model_id: str, mode: str, files: Mapping[str, Path], progress: Prog
         outcome = measuring.measure(Path(sys.executable), first, mode, physical_cores(), told, limit)
     told(100)
     return outcome
-
-
-def _useless(model_id: str, why: str) -> GgufError:
-    return GgufError(
-        f"The model {model_id} does not work with this llama.cpp",
-        why,
-        f"Choose another file; `{ENGINE} {importlib.metadata.version(ENGINE)}` is what a site runs it with",
-    )

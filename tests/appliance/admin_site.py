@@ -25,6 +25,7 @@ class Model:
     licence: str = "Apache-2.0"
     languages: tuple[str, ...] = ("en",)
     sha256: str = DIGEST
+    local: bool = False
 
 
 @dataclass(frozen=True)

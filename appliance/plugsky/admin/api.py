@@ -55,6 +55,8 @@ class ModelView(_Value, frozen=True):
     rss_bytes: int = 0
     restarts: int = 0
     problem: str = ""
+    local: bool = False
+    """Made in this facility and imported, not brought by a bundle."""
 
 
 class RequestView(_Value, frozen=True):

@@ -60,6 +60,7 @@ def model_view(model: CatalogueModel, status: EngineStatus) -> ModelView:
         licence=model.licence,
         languages=tuple(model.languages),
         digest=model.sha256,
+        local=model.local,
         **asdict(status),
     )
 

@@ -25,6 +25,11 @@ RETRACT: Final = "audit.retract"
 INSTALL: Final = "bundle.install"
 ACTIVATE: Final = "generation.activate"
 PRUNE: Final = "generation.prune"
+MODEL_IMPORT: Final = "model.import"
+MODEL_REMOVE: Final = "model.remove"
+MODEL_EXPORT: Final = "model.export"
+MAKE_GENERATIONS: Final = (INSTALL, MODEL_IMPORT, MODEL_REMOVE)
+"""Records of these name the generation that came of it, with its bundle and the head of its custody log."""
 REQUEST: Final = "request.done"
 REFUSED: Final = "request.refused"
 CANCEL: Final = "request.cancel"
@@ -189,6 +194,43 @@ def generation_activate(
         _HEALTH[healthy],
         {"generation": generation, "bundle_id": bundle_id, "channel": channel, "version": version, "health": health},
     )
+
+
+def local_model(
+    action: str,
+    actor: str,
+    *,
+    model: str,
+    sha256: str,
+    approved_by: str,
+    generation: int,
+    bundle_id: str,
+    content_id: str,
+    custody_head: str,
+    health: str,
+    healthy: bool,
+) -> Event:
+    """A model made in the facility came or went (``action``), and with it a generation."""
+    return Event(
+        action,
+        actor,
+        model,
+        _HEALTH[healthy],
+        {
+            "sha256": sha256,
+            "approved_by": approved_by,
+            "generation": generation,
+            "bundle_id": bundle_id,
+            "content_id": content_id,
+            "custody_head": custody_head,
+            "health": health,
+        },
+    )
+
+
+def model_export(actor: str, *, model: str, sha256: str, generation: int) -> Event:
+    """A model of the site is about to be written to files outside of it."""
+    return Event(MODEL_EXPORT, actor, model, "ok", {"sha256": sha256, "generation": generation})
 
 
 def generation_prune(actor: str, *, generations: Iterable[int], files: int, freed_bytes: int) -> Event:

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from plugsky.audit.events import HEAD_PREFIX, INSTALL, KEY_CREATE, KEY_REVOKE, OPEN, REQUEST, ClosedEntry, StoredKey
+from plugsky.audit.events import (
+    HEAD_PREFIX,
+    KEY_CREATE,
+    KEY_REVOKE,
+    MAKE_GENERATIONS,
+    OPEN,
+    REQUEST,
+    ClosedEntry,
+    StoredKey,
+)
 from plugsky.audit.proof import Custody, Evidence, InstalledBundle, Mention, MonthSums, broken_mentions, prove
 from plugsky.audit.trail import CHAIN_FILE, Record, as_record, chain_names, records
 from plugsky.core.errors import PlugskyError
@@ -131,7 +140,7 @@ def _chain(audit: Path, name: str, trusted: Collection[str] | None, evidence: Ev
         seen.note(record.time)
         if record.action == REQUEST:
             evidence.requests.append(record)
-        elif record.action == INSTALL:
+        elif record.action in MAKE_GENERATIONS:
             evidence.installs.append(record)
         elif record.action in (KEY_CREATE, KEY_REVOKE):
             evidence.key_changes.append(record)

@@ -31,7 +31,7 @@ NOUNS: Final = {
     "bundle": "Build, seal, inspect, verify and install bundles.",
     "generation": "List, activate and remove the generations of the site.",
     "serve": "Run the site: gateway, engines and administration.",
-    "model": "Show the models of the site.",
+    "model": "Show, export, approve, import and remove models of the site.",
     "key": "Make, list and revoke API keys.",
     "usage": "Report what was used, from the ledger.",
     "audit": "Search and verify the audit trail.",

@@ -158,7 +158,8 @@ def _kept_model(values: object) -> ModelHealth | None:
 def _of_model(python: Path, entry: ModelEntry, told: measuring.Told) -> ModelHealth:
     if not python.exists():
         return ModelHealth("unchecked", "the generation has no Python environment to run it with")
+    limit_s = measuring.patience_s(entry.size)
     try:
-        return judge(entry, measuring.measure(python, entry.path, entry.mode, physical_cores(), told))
+        return judge(entry, measuring.measure(python, entry.path, entry.mode, physical_cores(), told, limit_s))
     except OSError as error:
         return ModelHealth("failed", f"{error.filename or entry.path.name}: {error.strerror or error}")

@@ -70,6 +70,7 @@ def check_names(entries: Iterable[FileEntry], paths: Iterable[str]) -> None:
 def add(paths: SitePaths, model: LocalModel, approval: bytes) -> None:
     """Make a model one of the site's own; its files must be in the store. The list is written last."""
     folder = paths.local / model.id
+    paths.local.mkdir(mode=0o750, exist_ok=True)
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     write_file(folder / APPROVAL, approval, mode=0o440)
     files = [{"path": entry.path, "length": entry.length, "sha256": entry.sha256} for entry in model.files]

@@ -36,12 +36,18 @@ def switch(
     trail: Trail,
     record: Record,
     *,
+    settle: Callable[[], None] | None = None,
     progress: Progress = silent,
 ) -> tuple[Generation, Verdict]:
-    """Make ``generation`` the current one, in the order above. Raises Revoked or HealthCheckFailed."""
+    """Make ``generation`` the current one, in the order above. Raises Revoked or HealthCheckFailed.
+
+    ``settle`` does what else must last before the record of a switch; it is not called for one that does not come.
+    """
     check_revoked(revocations, generation.bundle_id, generation.digests)
     verdict = health.check(paths, generation, progress=progress)
     health.keep(generation.path, verdict)
+    if settle is not None and not verdict.failed:
+        settle()
     with trail() as log:
         log.record(*record(verdict))
     if verdict.failed:

@@ -18,6 +18,8 @@ from plugsky_bundles.format import is_sha256
 SCHEMA: Final = "plugsky.model/1"
 ENTRY: Final = "model.json"
 MAX_ENTRY: Final = 256 * 1024
+LOCAL: Final = "local"
+"""The origin of a model that no bundle brought."""
 Mode = Literal["generate", "embed", "rerank"]
 MODES: Final = ("generate", "embed", "rerank")
 
@@ -70,6 +72,11 @@ class ModelEntry:
     parts: tuple[ModelFile, ...] = ()
 
     @property
+    def local(self) -> bool:
+        """Whether it was made in this facility (:mod:`plugsky.models.local`)."""
+        return self.origin == LOCAL
+
+    @property
     def files(self) -> tuple[ModelFile, ...]:
         """Every file of the model, in order."""
         return self.parts or (ModelFile(self.path, self.sha256, self.size),)
@@ -108,7 +115,15 @@ def find(paths: SitePaths, model_id: str) -> ModelEntry:
 
 def _read(path: Path) -> ModelEntry:
     with path.open("rb") as file:
-        values = strict_json.parse_object(file.read(MAX_ENTRY + 1), str(path), limit=MAX_ENTRY)
+        return parse(file.read(MAX_ENTRY + 1), path)
+
+
+def parse(content: bytes, path: Path) -> ModelEntry:
+    """The entry with this content, that lies or will lie at ``path``: ``…/<id>/model.json``.
+
+    Raises PlugskyError, or MalformedMetadata for what is no JSON.
+    """
+    values = strict_json.parse_object(content, str(path), limit=MAX_ENTRY)
     if values.pop("schema", None) != SCHEMA:
         raise _damaged(path, f"its schema is not {SCHEMA}")
     name = values.pop("file", None)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from plugsky.core import bound_child
+from plugsky_bundles.errors import GgufError
 from plugsky_bundles.format import is_sha256
 
 MODULE: Final = "plugsky.engine.measurer"
@@ -100,6 +101,27 @@ def measure(python: Path, file: Path, mode: str, threads: int, told: Told, limit
             if child.stdout is not None:
                 child.stdout.close()
         return _outcome(last) if code == 0 else Failed(_how_it_ended(code, grumbled))
+
+
+def health_of(model_id: str, mode: str, outcome: Measured | Failed) -> dict[str, Any] | None:
+    """The member ``health`` of a catalogue entry, to be signed; None for a mode without a measure.
+
+    Raises GgufError for a model that does not work: better in the room where it is approved than where it is to run.
+    """
+    match outcome:
+        case Failed(why):
+            raise _useless(model_id, why)
+        case Measured(answered=False):
+            raise _useless(model_id, "its answer to a short question is empty")
+        case Measured(nll_micronats=nll) if mode == "generate" and not nll:
+            raise _useless(model_id, "what it makes of a fixed text is no number")
+        case Measured(text_sha256=text, tokens=tokens, nll_micronats=nll) if mode == "generate":
+            return {"text_sha256": text, "tokens": tokens, "nll_micronats": nll}
+    return None
+
+
+def _useless(model_id: str, why: str) -> GgufError:
+    return GgufError(f"The model {model_id} does not work with this llama.cpp", why, "Choose another file")
 
 
 def _listen(pipe: IO[bytes], deadline: float, told: Told) -> bytes | Failed:
