@@ -16,9 +16,10 @@ from typing import BinaryIO, Final, cast
 
 from plugsky_bundles import gguf, store_index
 from plugsky_bundles.entries import read_blob
-from plugsky_bundles.format import MIB, Chunk, FileEntry, content_id
+from plugsky_bundles.format import MIB, Chunk, FileEntry, blob_path, content_id
 from plugsky_bundles.gguf_header import MAX_HEADER
 from plugsky_bundles.kept import Kept
+from plugsky_bundles.media import Bundle
 from plugsky_bundles.verified import VerifiedBundle
 
 MAX_SMALL: Final = MIB
@@ -97,6 +98,15 @@ def in_store(store: Path, wanted: Collection[str]) -> BlobReader:
             file.seek(place.offset)
             data = file.read(place.length)
         return data if hashlib.sha256(data).hexdigest() == chunk.sha256 else None
+
+    return blob
+
+
+def on_media(bundle: Bundle) -> BlobReader:
+    """Blobs as they lie in another bundle, which need not be trusted."""
+
+    def blob(chunk: Chunk) -> bytes | None:
+        return read_blob(bundle, chunk) if blob_path(chunk.sha256) in bundle.files else None
 
     return blob
 

@@ -109,7 +109,7 @@ class EitherOf:
 
 def keep(directory: Path, copies: Iterable[tuple[str, bytes]]) -> None:
     """Add copies (digest and bytes) to a directory; what is there whole already is left alone. Raises NoSpace."""
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     there = CopiesIn(directory)
     for sha256, data in copies:
         if there.read(sha256, len(data)) is None:

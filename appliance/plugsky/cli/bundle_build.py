@@ -4,17 +4,22 @@ import dataclasses
 import functools
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from plugsky.cli.bundle_options import BundleArgument
+from plugsky.cli.bundle_options import BundleArgument, EncryptTo, judge
 from plugsky.cli.options import PassphraseFile, TrustOption, passphrase, path, trust_directory
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
 from plugsky.core import settings
 from plugsky.core.commands import command_line, given
 from plugsky.core.paths import checkout
 from plugsky_bundles import sealing
+from plugsky_bundles.media import open_media
+from plugsky_bundles.receipt import MAX_RECEIPT
+
+if TYPE_CHECKING:
+    from plugsky_builder.work import Built
 
 WHEELHOUSE: Final = Path(".cache/wheels")
 
@@ -39,8 +44,19 @@ def build(
     wheelhouse: Annotated[
         Path | None, typer.Option("--wheelhouse", parser=path, metavar="PATH", help="A folder with compiled wheels.")
     ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option("--since", parser=path, metavar="RECEIPT", help="Only what the site lacks that signed this."),
+    ] = None,
+    revocations_only: Annotated[
+        bool,
+        typer.Option("--revocations-only", help="What was sealed last, with nothing new but what was revoked since."),
+    ] = False,
     require_rehearsal: Annotated[
         bool, typer.Option("--require-rehearsal", help="Fail where the installation cannot be rehearsed.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Open no connection: take everything from the cache.")
     ] = False,
     passphrase_file: PassphraseFile = None,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
@@ -52,29 +68,52 @@ def build(
     written, its installation is rehearsed where there is no network. The passphrase is asked for only where a
     repository of Debian packages is to be signed.
 
+    With --since the bundle is a delta: a site leaves its receipt in plugsky-returns/ when it installs, and what it
+    holds does not travel again. The site's key must be enrolled here. With --revocations-only nothing is obtained; the
+    bundle serves every site that has the one sealed last.
+
     Example: plugsky bundle build bundles/recipes/demo.toml --out /media/usb --trust /secure/trust
     """
     # A site need not have the builder, nor what it imports: only this command does.
     from plugsky_builder import build as building
     from plugsky_builder import recipe as recipes
 
+    if since is not None and revocations_only:
+        raise typer.BadParameter("a bundle of revocations serves every site: leave --since out.")
+    asked, operator, now = recipes.load(recipe), trust_directory(trust), datetime.now(UTC)
+    if revocations_only:
+        _tell_built(building.build_revocations(asked.channel, asked.valid_days, out, operator, now=now), trust, as_json)
+        return
     chosen = settings.load({"cache": cache, "wheelhouse": wheelhouse}).values
     built = building.build(
-        recipes.load(recipe),
+        asked,
         out,
-        trust_directory(trust),
+        operator,
         cache=chosen.cache,
         wheelhouse=chosen.wheelhouse or (checkout() or chosen.cache) / WHEELHOUSE,
-        now=datetime.now(UTC),
+        now=now,
+        since=None if since is None else _receipt(since),
         passphrase=functools.cache(lambda: passphrase(passphrase_file)),
         require_rehearsal=require_rehearsal,
+        offline=offline,
         progress=progress(progress_style),
     )
+    _tell_built(built, trust, as_json)
+
+
+def _receipt(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(MAX_RECEIPT + 1)
+
+
+def _tell_built(built: "Built", trust: Path | None, as_json: bool) -> None:
     state = "sealed" if built.sealed else "draft"
     if as_json:
         tell_json("plugsky.bundle.build/1", {**dataclasses.asdict(built), "state": state})
         return
     tell(f"{built.path}: {built.files} files, {size(built.bytes)}, content {built.content_id}")
+    if built.since is not None:
+        say(f"It is a delta since bundle {built.since}: {size(built.media_bytes)} of files are on the media.")
     if built.unchanged:
         say("It was there already with the same content; nothing was written.")
     for why in built.not_rehearsed:
@@ -88,15 +127,28 @@ def seal(
     bundle: BundleArgument,
     trust: TrustOption = None,
     passphrase_file: PassphraseFile = None,
+    encrypt_to: EncryptTo = None,
+    progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
     """Seal a signed bundle: snapshot and timestamp. Refuses below the threshold of signatures.
 
+    With --encrypt-to, an encrypted copy is written beside it, NAME.tar.age, which `age -d` decrypts.
+
     Example: plugsky bundle seal /media/usb/plugsky-demo-1 --trust /secure/trust
     """
     sealed = sealing.seal(bundle, trust_directory(trust), passphrase(passphrase_file), datetime.now(UTC))
+    encrypted = bundle.absolute().with_name(f"{bundle.absolute().name}.tar.age") if encrypt_to else None
+    if encrypt_to and encrypted is not None:
+        # A site need not have the builder, nor what it imports: only this option does.
+        from plugsky_builder import encrypted as encryption
+
+        verified = judge(open_media(bundle), sealed.root_fingerprint, trust, None)
+        encryption.save(verified, encrypt_to, encrypted, progress(progress_style))
     if as_json:
-        tell_json("plugsky.bundle.seal/1", dataclasses.asdict(sealed))
+        tell_json("plugsky.bundle.seal/1", {**dataclasses.asdict(sealed), "encrypted": encrypted})
         return
     tell(f"{sealed.path}: sealed as bundle {sealed.bundle_id}")
+    if encrypted is not None:
+        tell(f"{encrypted}: an encrypted copy for {len(encrypt_to or [])} recipients")
     say(f"next: carry it to the site, with root {sealed.root_fingerprint} on paper")

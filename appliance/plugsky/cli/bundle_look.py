@@ -6,17 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity, judge
+from plugsky.cli.bundle_options import BaseOption, MediaArgument, PinOption, asking, identity, judge, site_blobs_of
 from plugsky.cli.options import RootOption, TrustOption
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, size, table, tell, tell_json
 from plugsky.core.commands import given
-from plugsky_bundles.entries import read_blob
 from plugsky_bundles.errors import VolumeMissing
-from plugsky_bundles.format import Chunk
 from plugsky_bundles.forward_read import read_parts, verify_forward
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import Directory, open_media
 from plugsky_bundles.progress import Progress
+from plugsky_bundles.sides import of_bundle
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.volumes import Volumes
 
@@ -29,6 +28,7 @@ def verify(
     pin: PinOption = None,
     trust: TrustOption = None,
     root: RootOption = None,
+    base: BaseOption = None,
     this_volume: Annotated[
         bool, typer.Option("--this-volume", help="Of a split bundle, judge this one volume and no other.")
     ] = False,
@@ -41,11 +41,15 @@ def verify(
     split bundle, all volumes are judged: those that are not beside this one are asked for. What is there is judged
     first, and only then what is not there is an error; with --this-volume it is none.
 
+    A delta is judged with what the site (--root), the operator (--trust) or an earlier bundle (--base) has of the
+    metadata that it leaves out; by the paper alone it is not. The bytes that it leaves out are the site's, and are
+    compared when it is installed.
+
     Example: plugsky bundle verify /media/usb/plugsky-demo-1 --pin 3f2a…
     """
-    command = ("bundle", "verify", bundle, *given(pin=pin, trust=trust, root=root))
+    command = ("bundle", "verify", bundle, *given(pin=pin, trust=trust, root=root, base=base))
     media = open_media(bundle, asking(*command))
-    verified = judge(media, pin, trust, root)
+    verified = judge(media, pin, trust, root, base)
     shown = progress(progress_style)
     if isinstance(media, Volumes) and (this_volume or not sys.stdin.isatty()):
         judged = _verify_here(media, verified, shown, alone=this_volume)
@@ -53,10 +57,12 @@ def verify(
         judged = None
     if judged is None:
         read = verify_payload if isinstance(media, Directory) else verify_forward
-        by_chunks = read(verified, shown)
-        checks = [*verified.checks, "every byte of every file is the one that was signed"]
-        if by_chunks:
-            checks.append(f"of these, compared by their chunks only, as what is left out needs: {', '.join(by_chunks)}")
+        partly = read(verified, shown)
+        checks = [*verified.checks, "every byte on the media is the one that was signed"]
+        if partly:
+            checks.append(
+                f"{len(partly)} files are not here, or not whole; their other bytes are the site's to compare"
+            )
     else:
         checks = [*verified.checks, f"every byte of this volume is the one that was signed; {judged}"]
     if as_json:
@@ -74,6 +80,7 @@ def inspect(
     pin: PinOption = None,
     trust: TrustOption = None,
     root: RootOption = None,
+    base: BaseOption = None,
     files: Annotated[bool, typer.Option("--files", help="List every file.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -81,13 +88,24 @@ def inspect(
 
     Example: plugsky bundle inspect /media/usb/plugsky-demo-1 --root /var/lib/plugsky
     """
-    verified = judge(open_media(bundle), pin, trust, root)
-    models = [_model(verified, path) for path in verified.entries if path.endswith("/model.json")]
+    verified = judge(open_media(bundle), pin, trust, root, base)
+    side = of_bundle(verified, *site_blobs_of(verified, root, base))
+    found = {path: side.small(path) for path in verified.entries if path.endswith("/model.json")}
+    models: list[dict[str, Any]] = [json.loads(raw) for raw in found.values() if raw is not None]
+    unread = [path for path, raw in found.items() if raw is None]
     by_role = _by_role(verified)
     if as_json:
         entries = [{"path": e.path, "length": e.length, "sha256": e.sha256} for e in verified.entries.values()]
         tell_json(
-            "plugsky.bundle.inspect/1", {**identity(verified), "models": models, "contents": by_role, "files": entries}
+            "plugsky.bundle.inspect/1",
+            {
+                **identity(verified),
+                "since": None if verified.since is None else verified.since.to_dict(),
+                "absent": len(verified.absent),
+                "models": models,
+                "contents": by_role,
+                "files": entries,
+            },
         )
         return
     tell(f"bundle   {verified.bundle_id}")
@@ -95,6 +113,8 @@ def inspect(
     tell(f"content  {verified.content_id}")
     tell(f"root     {verified.root_fingerprint}")
     tell(f"sealed   {verified.sealed_at:%Y-%m-%d %H:%M:%S} UTC, valid until {verified.expires:%Y-%m-%d}")
+    if verified.since is not None:
+        tell(f"since    {verified.since.bundle_id}: {len(verified.absent)} blobs are left to sites that have it")
     for role, signers in verified.signers.items():
         tell(f"signed   {role:10} by {', '.join(signer.name or signer.keyid[:16] for signer in signers)}")
     tell("")
@@ -108,6 +128,8 @@ def inspect(
                 for m in models
             ],
         )
+    for path in unread:
+        tell(f"{path} is the site's; name it with --root to see that model")
     if files:
         tell("")
         table(
@@ -145,11 +167,3 @@ def _by_role(verified: VerifiedBundle) -> dict[str, dict[str, int]]:
         part["files"] += 1
         part["size"] += entry.length
     return parts
-
-
-def _model(verified: VerifiedBundle, path: str) -> dict[str, Any]:
-    """A model's catalogue entry: the one kind of small payload that is read, and checked against its digest."""
-    entry = verified.entries[path]
-    raw = read_blob(verified.bundle, Chunk(entry.sha256, entry.length))
-    model: dict[str, Any] = json.loads(raw)
-    return model

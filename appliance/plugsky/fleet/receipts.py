@@ -50,7 +50,8 @@ def kept_copies(paths: SitePaths, verified: VerifiedBundle) -> Iterator[None]:
     folder = _folder(paths, verified.channel)
     needed = dict(verified.copies())
     with out_of_space(folder):
-        paths.trust.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in (paths.trust, folder.parent):
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         trusted_copies.keep(folder, needed.items())
     yield
     trusted_copies.forget(folder, needed)

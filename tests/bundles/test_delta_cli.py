@@ -1,0 +1,148 @@
+"""A delta from command to command: build, install, receipt, delta, verify, diff, install."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from appliance.test_cli_bundle import Desk
+from bundles.gguf_forge import STRING, Forge
+from plugsky.audit.site_key import site_key
+from plugsky.core.errors import ExitCode
+from plugsky.core.paths import SitePaths
+from plugsky_bundles import enrolment
+
+
+def model(template: str) -> bytes:
+    return Forge().with_key("tokenizer.chat_template", STRING, template).build()
+
+
+class Lab(Desk):
+    """An operator with a trust directory, and a site that installed version 1 of channel lab."""
+
+    def __init__(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(place, capsys)
+        self.root = place / "site"
+        self.write_recipe(model("one"))
+        self.run("trust", "init", "--out", place / "trust")
+        self.first = self.ready()
+        self.run("bundle", "install", self.first, "--root", self.root, "--pin", self.pin, "--yes")
+
+    def ready(self, *options: object) -> Path:
+        """A sealed bundle of the recipe."""
+        words = ("bundle", "build", self.place / "lab.toml", "--out", self.place / "media", *options)
+        bundle = Path(self.json(*words)["path"])
+        self.run("trust", "sign", bundle)
+        self.run("bundle", "seal", bundle)
+        return bundle
+
+    def enrol(self) -> None:
+        """Believe the site's receipts, as `plugsky trust enrol` does with the card that the site shows."""
+        key = site_key(SitePaths.at(self.root)).public_key
+        known = enrolment.EnrolledKey(enrolment.SITE, "lab", key, "2026-11-22T12:00:00Z")
+        enrolment.save(self.place / "trust", enrolment.Enrolled({key.keyid: known}))
+
+    @property
+    def receipt(self) -> Path:
+        (found,) = (self.place / "media" / "plugsky-returns").glob("*.receipt.json")
+        return found
+
+    def delta(self) -> Path:
+        self.enrol()
+        self.write_recipe(model("two"))
+        return self.ready("--since", self.receipt)
+
+
+@pytest.fixture
+def lab(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PLUGSKY_TRUST", str(tmp_path / "trust"))
+    monkeypatch.setenv("PLUGSKY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PLUGSKY_PASSPHRASE", "correct horse battery")
+    return Lab(tmp_path, capsys)
+
+
+def test_a_site_leaves_a_receipt_where_it_installed_from_and_one_with_itself(lab):
+    assert [path.read_bytes() for path in (lab.root / "returns").iterdir()] == [lab.receipt.read_bytes()]
+
+
+def test_the_receipt_command_gives_the_same_on_standard_output_and_in_a_directory(lab):
+    told = lab.run("bundle", "receipt", "--root", lab.root)
+    assert json.loads(told.out)["payloadType"] == "application/vnd.plugsky.receipt+json"
+    said = lab.json("bundle", "receipt", "--root", lab.root, "--out", lab.place)
+    assert (said["channel"], said["version"], said["generation"]) == ("lab", 1, 1)
+    assert Path(said["path"]).name == lab.receipt.name
+
+
+def test_a_receipt_of_a_channel_that_the_site_has_not_is_not_found(lab):
+    told = lab.run("bundle", "receipt", "--root", lab.root, "--channel", "other", expect=ExitCode.NOT_FOUND)
+    assert "it has accepted lab" in told.err
+
+
+def test_a_delta_is_refused_until_the_site_is_enrolled(lab):
+    words = ("bundle", "build", lab.place / "lab.toml", "--out", lab.place / "media", "--since", lab.receipt)
+    told = lab.run(*words, expect=ExitCode.VERIFICATION_FAILED)
+    assert "not enrolled" in told.err
+    assert "plugsky trust enrol" in told.err
+
+
+def test_a_delta_is_built_looked_at_and_installed(lab, monkeypatch):
+    delta, pin = lab.delta(), lab.pin
+    monkeypatch.delenv("PLUGSKY_TRUST")
+    by_paper = lab.run("bundle", "verify", delta, "--pin", pin, expect=ExitCode.VERIFICATION_FAILED)
+    assert "this is a delta for sites that have bundle" in by_paper.err
+    for judge in (("--root", lab.root), ("--pin", pin, "--base", lab.first), ("--trust", lab.place / "trust")):
+        checks = lab.json("bundle", "verify", delta, *judge)["checks"]
+        assert any("builds on bundle" in check for check in checks)
+        assert any("the site's to compare" in check for check in checks)
+    seen = lab.json("bundle", "inspect", delta, "--root", lab.root)
+    assert [one["id"] for one in seen["models"]] == ["tiny"]
+    assert seen["since"]["roles"] == ["debs", "playbooks", "policy", "python"]
+    lab.run("bundle", "install", delta, "--root", lab.root, "--yes")
+    installed = lab.root / "current/models/tiny/tiny.gguf"
+    assert hashlib.sha256(installed.read_bytes()).hexdigest() == hashlib.sha256(model("two")).hexdigest()
+    assert (lab.root / "current/models/tiny/LICENSE").read_bytes() == b"MIT\n"
+
+
+def test_inspect_without_the_site_says_which_models_it_cannot_show(lab):
+    lab.enrol()
+    delta = lab.ready("--since", lab.receipt)
+    told = lab.run("bundle", "inspect", delta, "--trust", lab.place / "trust")
+    assert "models/tiny/model.json is the site's" in told.out
+
+
+def test_the_difference_is_shown_between_bundles_and_against_the_site(lab):
+    delta = lab.delta()
+    against_site = lab.run("bundle", "diff", delta, "--root", lab.root).out
+    assert "model tiny: changed" in against_site
+    assert "    -one" in against_site
+    assert "    +two" in against_site
+    found = lab.json("bundle", "diff", lab.first, delta, "--pin", lab.pin)
+    (changed,) = found["models"]
+    assert changed["templates"][0]["diff"][-1] == "+two"
+    assert (found["same"], found["old"]["version"], found["new"]["version"]) == (False, 1, 2)
+    lab.run("bundle", "install", delta, "--root", lab.root, "--yes")
+    older = lab.json("bundle", "diff", lab.first, delta, "--root", lab.root)
+    assert older["models"] == found["models"]
+    assert lab.json("bundle", "diff", delta, "--root", lab.root)["same"]
+
+
+def test_the_exit_code_tells_of_a_difference_only_when_asked(lab):
+    lab.write_recipe(model("two"))
+    second = lab.ready()
+    lab.run("bundle", "diff", lab.first, second, "--pin", lab.pin)
+    lab.run("bundle", "diff", lab.first, second, "--pin", lab.pin, "--exit-code", expect=ExitCode.FAILED)
+    lab.run("bundle", "diff", second, second, "--pin", lab.pin, "--exit-code")
+
+
+def test_revocations_alone_are_built_and_installed(lab):
+    bad = hashlib.sha256(b"bad").hexdigest()
+    words = ("bundle", "build", lab.place / "lab.toml", "--out", lab.place / "media", "--revocations-only")
+    told = lab.run(*words, expect=ExitCode.FAILED)
+    assert "Nothing was revoked" in told.err
+    lab.run("trust", "revoke", "--digest", bad)
+    bundle = lab.ready("--revocations-only")
+    assert sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) < 100_000
+    lab.run("bundle", "install", bundle, "--root", lab.root, "--yes")
+    assert bad in json.loads((lab.root / "trust/state.json").read_text())["revocations"]["digests"]
+    lab.run(*words, "--since", lab.place / "lab.toml", expect=ExitCode.USAGE)
