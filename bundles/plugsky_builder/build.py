@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from plugsky_builder import bootstrap
@@ -33,9 +34,10 @@ from plugsky_builder.recipe import Recipe
 from plugsky_builder.rehearsal import Rehearsal, rehearse
 from plugsky_builder.work import Built, carry_out
 from plugsky_bundles.atomic import out_of_space
+from plugsky_bundles.errors import DigestMismatch
 from plugsky_bundles.locks import locked
 from plugsky_bundles.progress import Progress, silent
-from plugsky_bundles.trustdir import open_trust
+from plugsky_bundles.trustdir import TrustDir, open_trust
 
 __all__ = ["Built", "build", "build_revocations"]
 
@@ -70,44 +72,68 @@ def build(
         _output(out),
         locked(cache, f"The builder's cache {cache} is in use", "another build is running"),
     ):
-        if offline:
-            require_cached(recipe, store)
-        materials = gather(recipe, wheelhouse, store, progress)
-        debs = None
-        if recipe.debs is not None:
-            mirror = Mirror(store, mirrors(recipe.debs), progress)
-            key = RepositoryKey(trust, passphrase, now)
-            debs = parts.gather(recipe.debs, recipe.targets, mirror, key, progress)
-            materials = [*materials, *debs.materials]
-        expires = now + timedelta(days=recipe.valid_days)
-        work = plan(trust, recipe.channel, materials, now=now, expires=expires, since=since, progress=progress)
-        rehearsed: list[Rehearsal] = []
+        made = partial(
+            _build, recipe, out, trust, store, wheelhouse, now, since, passphrase, require_rehearsal, progress
+        )
+        try:
+            return made()
+        except DigestMismatch:
+            if not store.forgotten:
+                raise
+        return made()  # a copy in the cache was damaged; what is fetched anew is hashed as it comes
 
-        def evidence() -> list[Material]:
-            rehearsed.append(
-                rehearse(
-                    materials,
-                    recipe.targets,
-                    debs,
-                    store,
-                    progress,
-                    off=recipe.no_rehearsal,
-                    required=require_rehearsal,
-                )
-            )
-            top = bootstrap.materials(
-                recipe.channel,
-                work.version,
-                recipe.title,
-                [material.entry for material in materials],
-                delta=work.base is not None,
-                contact=recipe.contact,
-            )
-            return [*top, *rehearsed[0].evidence(), *(debs.evidence if debs else ())]
 
-        built = carry_out(replace(work, evidence=evidence), out, store)
-        missing = tuple(f"{one.target}: {one.why}" for rehearsal in rehearsed for one in rehearsal.missing)
-        return replace(built, not_rehearsed=missing)
+def _build(
+    recipe: Recipe,
+    out: Path,
+    trust: TrustDir,
+    store: Cache,
+    wheelhouse: Path,
+    now: datetime,
+    since: bytes | None,
+    passphrase: Passphrase,
+    require_rehearsal: bool,
+    progress: Progress,
+) -> Built:
+    """One try, which a damaged copy in the cache can make fail."""
+    if store.offline:
+        require_cached(recipe, store)
+    materials = gather(recipe, wheelhouse, store, progress)
+    debs = None
+    if recipe.debs is not None:
+        mirror = Mirror(store, mirrors(recipe.debs), progress)
+        key = RepositoryKey(trust, passphrase, now)
+        debs = parts.gather(recipe.debs, recipe.targets, mirror, key, progress)
+        materials = [*materials, *debs.materials]
+    expires = now + timedelta(days=recipe.valid_days)
+    work = plan(trust, recipe.channel, materials, now=now, expires=expires, since=since, progress=progress)
+    rehearsed: list[Rehearsal] = []
+
+    def evidence() -> list[Material]:
+        rehearsed.append(
+            rehearse(
+                materials,
+                recipe.targets,
+                debs,
+                store,
+                progress,
+                off=recipe.no_rehearsal,
+                required=require_rehearsal,
+            )
+        )
+        top = bootstrap.materials(
+            recipe.channel,
+            work.version,
+            recipe.title,
+            [material.entry for material in materials],
+            delta=work.base is not None,
+            contact=recipe.contact,
+        )
+        return [*top, *rehearsed[0].evidence(), *(debs.evidence if debs else ())]
+
+    built = carry_out(replace(work, evidence=evidence), out, store)
+    missing = tuple(f"{one.target}: {one.why}" for rehearsal in rehearsed for one in rehearsal.missing)
+    return replace(built, not_rehearsed=missing)
 
 
 def build_revocations(

@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -27,6 +28,7 @@ class Cache:
     def __init__(self, root: Path, *, offline: bool = False) -> None:
         self.root = root
         self.offline = offline
+        self.forgotten = 0
         with out_of_space(root):
             for name in ("files", "notes", "work"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -55,8 +57,10 @@ class Cache:
         return sound
 
     def discard(self, sha256: str) -> None:
-        """Forget a file that turned out to be damaged."""
-        self.file(sha256).unlink(missing_ok=True)
+        """Forget a file that turned out to be damaged; `forgotten` counts them."""
+        with suppress(FileNotFoundError):
+            self.file(sha256).unlink()
+            self.forgotten += 1
 
     def adopt(self, path: Path) -> str:
         """Move a finished file of the work directory in; returns its digest."""
