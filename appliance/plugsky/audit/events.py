@@ -158,11 +158,12 @@ def bundle_install(
     health: str = "",
     healthy: bool = True,
     approved_by: Iterable[str] = (),
+    local: Iterable[str] = (),
 ) -> Event:
     """A generation was installed. ``custody_head`` is the head that the custody log beside it has.
 
     ``health`` sums its check up; where it was not ``healthy``, the generation did not become the current one.
-    ``approved_by`` are the approvers whose signatures let it in.
+    ``approved_by`` are the approvers whose signatures let it in, ``local`` the ids of the facility's own models in it.
     """
     return Event(
         INSTALL,
@@ -179,6 +180,7 @@ def bundle_install(
             "custody_head": custody_head,
             "health": health,
             "approved_by": ",".join(approved_by),
+            "local": ",".join(local),
         },
     )
 

@@ -167,4 +167,5 @@ def _event(generation: Generation, actor: str, approved_by: Collection[str], ver
         approved_by=approved_by,
         health=verdict.summary,
         healthy=not verdict.failed,
+        local=generation.local_ids,
     )
