@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from plugsky_builder import sources, wheels
 from plugsky_builder.cache import Cache
-from plugsky_builder.debs import lock
+from plugsky_builder.debs import parts
 from plugsky_builder.recipe import Recipe
 from plugsky_bundles.errors import NotCached
 
@@ -36,9 +36,6 @@ def missing(recipe: Recipe, cache: Cache) -> list[str]:
             lacks += wheels.missing(recipe.python, cache, target)
     if recipe.debs is not None:
         for target in recipe.targets:
-            pinned = lock.read(recipe.debs.lock_of(target.folder))
-            digests = [package.sha256 for package in pinned.debs]
-            digests += [digest for one in pinned.suites for digest in (one.inrelease_sha256, one.index_sha256)]
-            if count := sum(not cache.has(digest) for digest in digests):
+            if count := parts.missing(recipe.debs, target, cache):
                 lacks.append(f"{count} Debian files for {target.folder}")
     return lacks

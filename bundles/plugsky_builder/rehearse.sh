@@ -21,7 +21,7 @@ if [ -d "$parts/debs" ]; then
   if [ -d "$parts/stages" ]; then
     step bootstrap
     for stage in "$parts"/stages/*; do
-      (cd "$parts/debs" && xargs dpkg --refuse-downgrade --unpack) <"$stage" >&2
+      (cd "$parts/debs" && xargs dpkg --force-confold --refuse-downgrade --skip-same-version --unpack) <"$stage" >&2
       dpkg --configure --pending >&2
     done
     python3 -I -c 'import ctypes, hashlib, sqlite3, ssl, venv, zlib'

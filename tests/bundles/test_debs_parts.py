@@ -184,7 +184,7 @@ def test_a_host_that_has_libc_gets_only_what_it_lacks(shop):
     assert "libc6=1.0" not in shop.lock().added
     shop.gather()
     (shop.base / "status").write_text(status.replace("9.0", "9.1"))
-    with pytest.raises(RecipeError, match="its status is not what the recipe asks for"):
+    with pytest.raises(RecipeError, match="what it says of status is not what the recipe asks for"):
         shop.gather()
 
 
@@ -215,6 +215,8 @@ def test_an_empty_cache_is_not_enough_without_a_network(shop, tmp_path):
     shop.lock()
     with pytest.raises(NotCached):
         shop.gather(tmp_path / "empty", offline=True)
+    with pytest.raises(NotCached, match=f"7 Debian files for {TARGET}"):
+        shop.build("out", offline=True)
 
 
 def test_a_lock_whose_answer_stays_is_left_alone(shop):
@@ -235,6 +237,8 @@ def test_a_newer_state_of_the_mirror_is_as_good_evidence_and_changes_nothing_tha
     second = shop.gather(tmp_path / "other-cache")
     assert content(first) == content(second)
     assert [m.sha256 for m in first.evidence] != [m.sha256 for m in second.evidence]
+    offline = shop.gather(tmp_path / "other-cache", offline=True)
+    assert [m.sha256 for m in offline.evidence] == [m.sha256 for m in second.evidence]
 
 
 def test_a_lock_that_debian_does_not_vouch_for_any_more_is_refused(shop, tmp_path):
@@ -282,7 +286,15 @@ def test_apt_would_believe_our_repository_with_our_key(shop, tmp_path):
 def test_a_recipe_that_asks_for_more_than_its_lock_is_refused(shop):
     shop.lock()
     shop.write('packages = ["sudo"]')
-    with pytest.raises(RecipeError, match="its packages is not what the recipe asks for"):
+    with pytest.raises(RecipeError, match="what it says of packages is not what the recipe asks for"):
+        shop.gather()
+
+
+def test_a_lock_that_leaves_out_security_updates_is_refused(shop):
+    shop.lock()
+    lines = shop.lock_file.read_text().splitlines(keepends=True)
+    shop.lock_file.write_text("".join(line for line in lines if "trixie-security" not in line))
+    with pytest.raises(RecipeError, match="suites"):
         shop.gather()
 
 

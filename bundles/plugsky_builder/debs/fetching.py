@@ -53,6 +53,8 @@ class Mirror:
         Raises SourceUnreachable, NotCached, SourceError for one that the mirror has no more, or DigestMismatch.
         """
         missing = sorted({item for item in wanted if not self.cache.has(item.sha256)}, key=lambda item: item.path)
+        if missing:
+            self.cache.going_out(f"{missing[0].name}, with {len(missing) - 1} more Debian files,")
         total = sum(item.length for item in missing)
         done = 0
         for start in range(0, len(missing), BATCH):
@@ -74,7 +76,6 @@ class Mirror:
         return data
 
     def _fetch(self, batch: list[Wanted], before: int, total: int) -> None:
-        self.cache.going_out(batch[0].name)
         work = self.cache.work(WORK)
         parts = [work / f"{item.sha256}.part" for item in batch]
         arguments = [

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from plugsky_builder.cache import Cache
 from plugsky_builder.debs import lint, lock, order, releases, repository, state
 from plugsky_builder.debs.closure import VerifiedIndex
 from plugsky_builder.debs.fetching import Mirror, Wanted
@@ -104,6 +105,13 @@ def bootstrap_set(entries: Iterable[FileEntry], folder: str) -> list[BootstrapDe
     return [deb for _, deb in sorted(found, key=lambda item: item[0])]
 
 
+def missing(recipe: DebsRecipe, target: Target, cache: Cache) -> int:
+    """How many files a build of the target's Debian parts would have to fetch. Raises as `lock.read` does."""
+    pinned = lock.read(recipe.lock_of(target.folder))
+    lacks = sum(not cache.has(deb.sha256) for deb in pinned.debs)
+    return lacks + (0 if state.cached(pinned, cache) is not None else 2 * len(pinned.suites))
+
+
 def read_status(recipe: DebsRecipe, target: Target) -> bytes | None:
     """The package status that the recipe names for a target, None for a bare host. Raises NotFound or RecipeError."""
     path = recipe.status_of(target.folder)
@@ -131,7 +139,7 @@ def _of_target(
     release = releases.release_of(target.os)
     pinned = lock.read(recipe.lock_of(target.folder))
     _check_question(pinned, recipe, target)
-    indexes = state.of_lock(pinned, target, mirror) or state.newest(target, mirror, None)
+    indexes = state.of_lock(pinned, target, mirror)
     proven = state.prove(pinned.debs, indexes)
     mirror.obtain([Wanted(deb.sha256, deb.length, deb.path) for deb in pinned.debs])
     examined = []
@@ -170,16 +178,15 @@ def _of_target(
 
 def _check_question(pinned: DebLock, recipe: DebsRecipe, target: Target) -> None:
     status = read_status(recipe, target)
-    asked = (target.folder, recipe.packages, BARE if status is None else hashlib.sha256(status).hexdigest())
-    if pinned.question != asked:
-        changed = [
-            word
-            for word, locked, wanted in zip(("target", "packages", "status"), pinned.question, asked, strict=True)
-            if locked != wanted
-        ]
+    digest = BARE if status is None else hashlib.sha256(status).hexdigest()
+    asked = (target.folder, recipe.packages, digest, releases.release_of(target.os).suites)
+    answers = (*pinned.question, tuple(suite.suite for suite in pinned.suites))
+    if answers != asked:
+        words = ("target", "packages", "status", "suites")
+        changed = [word for word, locked, wanted in zip(words, answers, asked, strict=True) if locked != wanted]
         raise RecipeError(
             f"The lock {recipe.lock_of(target.folder).name} does not answer this recipe",
-            f"its {' and '.join(changed)} is not what the recipe asks for",
+            f"what it says of {' and '.join(changed)} is not what the recipe asks for",
             "Run `plugsky bundle lock` on the recipe and look at what changes",
         )
 

@@ -2,7 +2,7 @@
 
 A lock names the state that answered it by hash, and the cache keeps that. Where the cache has lost it, the mirror's
 present state serves as evidence just as well, as long as it still vouches for every locked package: which one it was
-says the evidence, and what travels does not depend on it.
+says the evidence, and what travels does not depend on it. The cache then remembers that one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
+from plugsky_builder.cache import Cache
 from plugsky_builder.debs import closure, upstream
 from plugsky_builder.debs.closure import VerifiedIndex
 from plugsky_builder.debs.fetching import WORK, Mirror, Wanted
@@ -49,19 +50,38 @@ def newest(target: Target, mirror: Mirror, valid_at: datetime | None) -> list[Ve
 
 
 def of_lock(lock: DebLock, target: Target, mirror: Mirror) -> list[VerifiedIndex]:
-    """The state that the lock was made from, from the cache; verified again. Empty where the cache lacks any of it."""
-    release = release_of(target.os)
-    cache = mirror.cache
-    if not all(cache.has(s.inrelease_sha256) and cache.has(s.index_sha256) for s in lock.suites):
-        return []
+    """A state that vouches for the lock: its own or the one of the last build, from the cache, else the mirror's.
+
+    Verified again in any case. Raises as `newest` does, and DigestMismatch for a damaged file of the cache.
+    """
+    kept = cached(lock, mirror.cache)
+    if kept is None:
+        found = newest(target, mirror, None)
+        digests = [(hashlib.sha256(index.inrelease).hexdigest(), index.signed.index_sha256) for index in found]
+        mirror.cache.keep_note(_note(lock), digests)
+        return found
     found = []
-    for suite in lock.suites:
-        with cache.file(suite.inrelease_sha256).open("rb") as file:
+    for suite, inrelease_sha256 in zip(release_of(target.os).suites, kept, strict=True):
+        with mirror.cache.file(inrelease_sha256).open("rb") as file:
             inrelease = file.read(MAX_INRELEASE + 1)
-        _check_cached(mirror, suite.inrelease_sha256, hashlib.sha256(inrelease).hexdigest())
-        signed = upstream.verify(inrelease, suite.suite, release, target.arch)
+        _check_cached(mirror, inrelease_sha256, hashlib.sha256(inrelease).hexdigest())
+        signed = upstream.verify(inrelease, suite, release_of(target.os), target.arch)
         found.append(_with_index(signed, inrelease, target, mirror))
     return found
+
+
+def cached(lock: DebLock, cache: Cache) -> list[str] | None:
+    """The InRelease files of a state that vouches for the lock, by SHA-256; None where the cache has no whole one."""
+    own = [(suite.inrelease_sha256, suite.index_sha256) for suite in lock.suites]
+    for state in (own, cache.note(_note(lock)) or []):
+        if len(state) == len(own) and all(cache.has(digest) for pair in state for digest in pair):
+            return [inrelease for inrelease, _ in state]
+    return None
+
+
+def _note(lock: DebLock) -> str:
+    pins = " ".join((lock.target, *(deb.sha256 for deb in lock.debs)))
+    return f"debs-state-{hashlib.sha256(pins.encode()).hexdigest()[:32]}"
 
 
 def prove(debs: Iterable[Package], indexes: Sequence[VerifiedIndex]) -> dict[str, Suite]:
