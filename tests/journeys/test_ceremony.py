@@ -116,7 +116,7 @@ def test_the_ceremony_of_the_runbook_ends_with_a_site_that_runs_what_two_of_thre
     verified = verify_metadata(
         open_bundle(room.stick / "plugsky-office-2"), hashlib.sha256(trust.roots[0]).hexdigest(), now=datetime.now(UTC)
     )
-    assert [signer.name for signer in verified.signers["models"]] == ["dana", "farah"]
+    assert [signer.name for signer in verified.signers["policy"]] == ["dana", "farah"]
     assert room.told["BUNDLE"] in {verified.bundle_id} | verified.state.revocations.bundles
     assert len(verified.state.revocations.bundles) == len(verified.state.revocations.keys) == 1
     assert (room.place / "site/site/current/models/tiny/tiny.gguf").read_bytes() == model
