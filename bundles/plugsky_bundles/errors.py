@@ -134,16 +134,20 @@ class MediaUnreadable(VerificationError):
     """The medium did not give back its bytes: an input/output error."""
 
 
+class StreamCut(MediaUnreadable):
+    """A tar stream that ends before its end: lost on its way. What came before may be kept."""
+
+
+class VolumeMissing(MediaUnreadable):
+    """A volume of a split bundle that nobody has brought. What the others gave may be kept."""
+
+
 class ReadBackMismatch(VerificationError):
     """A medium that gives back other bytes than were written to it: worn out, or smaller than it says."""
 
 
 class MalformedStream(VerificationError):
     """A tar stream that is not the one way in which a bundle is written as one."""
-
-
-class VolumeMissing(VerificationError):
-    """A volume of a split bundle that nobody has brought."""
 
 
 class VolumeForeign(VerificationError):
@@ -179,6 +183,10 @@ class ChainError(VerificationError):
     def __init__(self, what: str, why: str, then: str, *, seq: int, offset: int) -> None:
         super().__init__(what, why, then)
         self.seq, self.offset = seq, offset
+
+
+class CustodyDoubt(VerificationError):
+    """Something in the records of who had a bundle in hand is missing, cut, or by nobody who is known."""
 
 
 class PlanMismatch(VerificationError):

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from plugsky_bundles import ustar
-from plugsky_bundles.errors import DigestMismatch, MalformedStream, MediaUnreadable, NotFound, UnsafeName
+from plugsky_bundles.errors import (
+    DigestMismatch,
+    MalformedStream,
+    MediaUnreadable,
+    NotFound,
+    StreamCut,
+    UnsafeName,
+)
 from plugsky_bundles.format import METADATA, MIB, check_evidence_path
 from plugsky_bundles.media_directory import missing, unreadable
 from plugsky_bundles.media_order import MAX_EARLY, Contents, Part
@@ -44,7 +51,7 @@ class TarStream:
     """The bundle in an open file or pipe, which is read forward from where it stands, and closed with this object."""
 
     def __init__(self, descriptor: int, path: Path) -> None:
-        """Read the metadata. Raises NotFound, MalformedStream or MediaUnreadable."""
+        """Read the metadata. Raises NotFound, MalformedStream, StreamCut or MediaUnreadable."""
         self.path = path
         self.files: dict[str, int] = {}
         self._descriptor = descriptor
@@ -194,13 +201,13 @@ class TarStream:
         return bytes(data)
 
     def take_into(self, view: memoryview, *, may_end: bool = False) -> int:
-        """Read some bytes into `view`, and say how many. Raises MalformedStream at an end that may not be there."""
+        """Read some bytes into `view`, and say how many. Raises StreamCut at an end that may not be there."""
         try:
             count = os.readv(self._descriptor, [view])
         except OSError as error:
             raise unreadable(str(self.path), error) from None
         if not count and not may_end:
-            raise MalformedStream("The stream ends early", "it was cut off on its way", _RESEND)
+            raise StreamCut("The stream ends early", "it was cut off on its way", _RESEND)
         return count
 
 

@@ -140,6 +140,24 @@ def test_a_stream_through_a_pipe_is_verified_and_installed(desk, install):
     assert (desk.site / "current/models/tiny/tiny.gguf").read_bytes() == MODEL
 
 
+def staged(desk) -> dict[str, bytes]:
+    return tree(desk.site / "staging")
+
+
+def test_what_a_cut_stream_brought_is_kept_for_the_next_one(desk, install):
+    tar, cut = desk.place / "bundle.tar", desk.place / "cut.tar"
+    desk.run("bundle", "stream", desk.bundle, "--out", tar, *desk.trusting)
+    data = tar.read_bytes()
+    cut.write_bytes(data[: data.index(b"- hosts: all")])
+    error = desk.failure(*install, cut, expect=ExitCode.VERIFICATION_FAILED)
+    assert error["code"] == "stream_cut"
+    assert b"Apache-2.0\n" in b"".join(staged(desk).values())
+    assert not (desk.site / "current").exists()
+    desk.run(*install, tar)
+    assert (desk.site / "current/models/tiny/tiny.gguf").read_bytes() == MODEL
+    assert staged(desk) == {}
+
+
 @pytest.mark.parametrize("cut", ["the end", "a byte in the middle", "something behind it"])
 def test_a_damaged_stream_installs_nothing(desk, install, cut):
     tar = desk.place / "bundle.tar"
@@ -188,6 +206,13 @@ def test_without_a_terminal_a_missing_volume_fails_with_the_command_to_run_again
     assert (error["code"], error["what"]) == ("volume_missing", f"Volume 2 of {len(volumes)} is not here")
     assert f"plugsky bundle install {volumes[0]} --root {desk.site}" in error["next"]
     assert not (desk.site / "current").exists()
+    kept = staged(desk)
+    assert kept
+    for number in range(2, len(volumes) + 1):
+        desk.run("bundle", "split", desk.bundle, "--size", SMALL, "--volume", number, "--out", volumes[0].parent,
+                 *desk.trusting)  # fmt: skip
+    desk.run(*install, volumes[0])
+    assert (desk.site / "current/models/tiny/tiny.gguf").read_bytes() == MODEL
 
 
 def test_one_volume_is_judged_and_what_is_not_here_is_said(desk):

@@ -25,6 +25,7 @@ from plugsky_bundles.errors import (
     MediaUnreadable,
     MetadataMissing,
     NotFound,
+    StreamCut,
     VerificationError,
 )
 from plugsky_bundles.format import blob_path
@@ -232,7 +233,7 @@ CUTS = {
 @pytest.mark.parametrize("through", ["file", "pipe"])
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_stream_that_was_cut_is_refused(workshop, tmp_path, cut, through):
-    with pytest.raises(MalformedStream, match="ends early") as caught:
+    with pytest.raises(StreamCut, match="ends early") as caught:
         read_all(workshop, CUTS[cut](workshop.stream), tmp_path / "b.tar", through=through)
     assert caught.value.exit_code == 5
 
@@ -361,8 +362,12 @@ def test_a_source_that_turns_bad_ends_the_stream_unfinished(tmp_path):
 @pytest.mark.parametrize("beginning", [b"", b"hello", bytes(1024), b"PK\3\4" * 300, os.urandom(2000)])
 def test_what_is_no_stream_is_refused(tmp_path, beginning):
     (tmp_path / "b.tar").write_bytes(beginning)
-    with pytest.raises((MalformedStream, NotFound)):
+    with pytest.raises((MalformedStream, StreamCut, NotFound)):
         open_media(tmp_path / "b.tar")
+
+
+def test_the_documented_time_is_the_one_that_is_written():
+    assert f'"{ustar.MTIME:011o}" NUL (1980-01-02' in (Path(__file__).parents[2] / "docs/formats.md").read_text()
 
 
 SEGMENT = st.text("abcxyzABC019._+~-", min_size=1, max_size=30)
