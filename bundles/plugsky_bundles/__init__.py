@@ -9,10 +9,11 @@ keys, ceremony            trust init: keys, the first root, the custody log     
 drafting                  entries -> unsigned role files                          -> drafting.Draft
 signing                   sign, by k of n people                                  -> signing.Signed
 sealing                   seal: snapshot and timestamp                            -> sealing.Sealed, on media
-media                     the directory as it lies there, read without detours    -> media.Bundle
+media                     a directory, volumes or a stream, read without detours   -> media.Bundle
 walk on metadata          the TUF workflow, offline; no file is opened here
 entries, verify           names, chunk lists, the exact set, revocations          -> verified.VerifiedBundle
-full_read                 every byte, for people who want that before they install
+full_read, forward_read   every byte, for people who want that before they install
+carrying, splitting, streaming, mending   a verified bundle on its way: copied and read back, split, streamed, repaired
 plan, transfer            VerifiedBundle -> Plan -> files in a site's store, in one read
 ```
 

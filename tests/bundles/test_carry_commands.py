@@ -18,6 +18,7 @@ from bundles.gguf_forge import Forge as GgufForge
 from plugsky.cli import app as cli
 from plugsky.core.errors import ExitCode
 from plugsky_bundles.volume_sets import CLUSTER
+from pseudo_terminal import Terminal
 
 MODEL = GgufForge().build()
 FILES = {
@@ -213,6 +214,38 @@ def test_without_a_terminal_a_missing_volume_fails_with_the_command_to_run_again
                  *desk.trusting)  # fmt: skip
     desk.run(*install, volumes[0])
     assert (desk.site / "current/models/tiny/tiny.gguf").read_bytes() == MODEL
+
+
+@pytest.mark.integration
+def test_on_a_terminal_the_next_volume_is_asked_for_until_it_is_brought(desk, install):
+    volumes = split(desk, SMALL)
+    for number, volume in enumerate(volumes, start=1):
+        (desk.place / f"drive{number}" / "deep").mkdir(parents=True)
+        volume.rename(desk.place / f"drive{number}" / "deep" / volume.name)
+    drives = [desk.place / f"drive{number}" / "deep" for number in range(1, len(volumes) + 1)]
+    command = [sys.executable, "-m", "plugsky", *map(str, install), str(drives[0] / volumes[0].name)]
+    terminal = Terminal(command, ENVIRONMENT | {"XDG_CONFIG_HOME": str(desk.place / "config")})
+    terminal.until(f"insert volume 2 of {len(volumes)}")
+    terminal.press(f"{drives[0]}\n".encode())
+    terminal.until("is volume 1")
+    for number, drive in enumerate(drives[1:], start=2):
+        terminal.until(f"insert volume {number} of {len(volumes)}")
+        terminal.press(f"{drive}\n".encode())
+    assert terminal.exit_code() == 0, terminal.screen()
+    assert (desk.site / "current/models/tiny/tiny.gguf").read_bytes() == MODEL
+
+
+@pytest.mark.integration
+def test_on_a_terminal_nobody_has_to_bring_it(desk, install):
+    volumes = split(desk, SMALL)
+    for volume in volumes[1:]:
+        shutil.rmtree(volume)
+    command = [sys.executable, "-m", "plugsky", *map(str, install), str(volumes[0])]
+    terminal = Terminal(command, ENVIRONMENT | {"XDG_CONFIG_HOME": str(desk.place / "config")})
+    terminal.until(f"insert volume 2 of {len(volumes)}")
+    terminal.press(b"\n")
+    assert terminal.exit_code() == ExitCode.VERIFICATION_FAILED
+    assert not (desk.site / "current").exists()
 
 
 def test_one_volume_is_judged_and_what_is_not_here_is_said(desk):
