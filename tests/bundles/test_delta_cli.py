@@ -54,12 +54,16 @@ class Lab(Desk):
         return self.ready("--since", self.receipt)
 
 
-@pytest.fixture
-def lab(tmp_path, capsys, monkeypatch):
+def lab_at(tmp_path, capsys, monkeypatch) -> Lab:
     monkeypatch.setenv("PLUGSKY_TRUST", str(tmp_path / "trust"))
     monkeypatch.setenv("PLUGSKY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PLUGSKY_PASSPHRASE", "correct horse battery")
     return Lab(tmp_path, capsys)
+
+
+@pytest.fixture
+def lab(tmp_path, capsys, monkeypatch):
+    return lab_at(tmp_path, capsys, monkeypatch)
 
 
 def test_a_site_leaves_a_receipt_where_it_installed_from_and_one_with_itself(lab):
@@ -102,6 +106,18 @@ def test_a_delta_is_built_looked_at_and_installed(lab, monkeypatch):
     installed = lab.root / "current/models/tiny/tiny.gguf"
     assert hashlib.sha256(installed.read_bytes()).hexdigest() == hashlib.sha256(model("two")).hexdigest()
     assert (lab.root / "current/models/tiny/LICENSE").read_bytes() == b"MIT\n"
+
+
+def test_a_site_that_lost_what_it_said_it_holds_is_told_so_before_the_first_write(lab):
+    delta = lab.delta()
+    lost = lab.root / "store" / f"sha256-{hashlib.sha256(b'MIT' + bytes([10])).hexdigest()}"
+    lost.unlink()
+    before = sorted(str(path) for path in lab.root.rglob("*"))
+    told = lab.run("bundle", "install", delta, "--root", lab.root, "--yes", expect=ExitCode.VERIFICATION_FAILED)
+    assert json.loads((lab.root / "trust/state.json").read_text())["floors"]["lab"]["bundle_id"] in told.err
+    assert sorted(str(path) for path in lab.root.rglob("*")) == before
+    lab.run("bundle", "install", lab.ready(), "--root", lab.root, "--yes")
+    assert lost.is_file()
 
 
 def test_inspect_without_the_site_says_which_models_it_cannot_show(lab):
