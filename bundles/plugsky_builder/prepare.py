@@ -51,6 +51,7 @@ def plan(
         now=now,
         expires=expires,
         progress=progress,
+        revoked=revoked.keys,
     )
 
 
@@ -88,4 +89,5 @@ def plan_revocations(
         now=now,
         expires=expires,
         progress=progress,
+        revoked=revoked.keys,
     )

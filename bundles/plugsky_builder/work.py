@@ -25,9 +25,11 @@ from plugsky_bundles.atomic import out_of_space, sync_directory
 from plugsky_bundles.drafting import SIGNED_ROLES, Base, read_draft, write_draft
 from plugsky_bundles.errors import DigestMismatch, ExistsError, KeyUnusable, NoSpace, NotFound, VerificationError
 from plugsky_bundles.format import BLOBS, METADATA, MIB, FileEntry, blob_path, bundle_dirname, content_id
+from plugsky_bundles.linux_calls import sync_file_system
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.progress import Progress, ProgressEvent
+from plugsky_bundles.role_reuse import signed_well
 from plugsky_bundles.since import Since
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.trustdir import TrustDir
@@ -66,6 +68,7 @@ class Built:
 class Work:
     """A bundle that is to be written: its files, with the chunks that they had before, and what it takes over.
 
+    `revoked` are keyids that count for nothing.
     `evidence` gives the files that lie beside them, `evidence/…`; it is called only when the bundle is really written.
     """
 
@@ -79,6 +82,7 @@ class Work:
     now: datetime
     expires: datetime
     progress: Progress
+    revoked: frozenset[str] = frozenset()
     evidence: Callable[[], Sequence[Material]] = field(default=tuple)
 
     @property
@@ -148,9 +152,12 @@ def _is_draft_like(path: Path, work: Work) -> bool:
         for entry in draft.entries.values()
         for blob in (entry.blobs if work.base is None else work.base.lacks(entry))
     )
+    before = {role: metadata for role, metadata in draft.metadata.items() if role not in draft.fresh}
     return (
         draft.content_id == work.content_id
         and draft.expires > work.now
+        and all(metadata.signed.expires > work.now for metadata in before.values())
+        and all(signed_well(metadata, work.trust.root, role, work.revoked) for role, metadata in before.items())
         and _same_base(draft.since, work)
         and all(bundle.files.get(blob_path(blob.sha256)) == blob.length for blob in blobs)
     )
@@ -209,6 +216,7 @@ def _write(work: Work, out: Path, cache: Cache | None) -> None:
                 taken_over=work.taken_over,
                 base=work.base,
             )
+            _sync(partial)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             sync_directory(out)
@@ -226,8 +234,6 @@ def _write_evidence(evidence: Sequence[Material], partial: Path, base: Base | No
             path.parent.mkdir(parents=True, exist_ok=True)
             with material.open() as source, path.open("wb") as out:
                 shutil.copyfileobj(source, out)
-                out.flush()
-                os.fsync(out.fileno())
 
 
 def _pack(work: Work, partial: Path, cache: Cache | None) -> list[FileEntry]:
@@ -261,6 +267,15 @@ def _pack_missing(work: Work, base: Base, partial: Path, cache: Cache | None) ->
         with _forgetting(cache, material):
             packer.add_missing(material, entry, base.held)
     return [known[material.path] for material in work.materials]
+
+
+def _sync(partial: Path) -> None:
+    """Put all that was written on disk, in one go: thousands of small blobs would each wait for the disk."""
+    descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_file_system(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -49,8 +49,17 @@ def taken_over(
         for role in ROLES
         if wanted[role] == had[role]
         and kept.roles[role].signed.expires >= until
-        and _signed_well(kept.roles[role], root, role, revoked)
+        and signed_well(kept.roles[role], root, role, revoked)
     }
+
+
+def signed_well(metadata: Metadata[Targets], root: Root, role: str, revoked: frozenset[str]) -> bool:
+    """Whether people who may sign now signed it, and enough of them without the `revoked` keys."""
+    try:
+        signers = count_signatures([root], "targets", metadata, role)
+    except VerificationError:
+        return False
+    return len(set(signers) - revoked) >= root.roles["targets"].threshold
 
 
 def as_before(entry: FileEntry, kept: Kept | None) -> FileEntry | None:
@@ -64,11 +73,3 @@ def as_before(entry: FileEntry, kept: Kept | None) -> FileEntry | None:
 def _content(entry: FileEntry) -> tuple[Any, ...]:
     custom: Mapping[str, Any] = {key: value for key, value in entry.custom.items() if key != "chunks"}
     return entry.length, entry.sha256, custom
-
-
-def _signed_well(metadata: Metadata[Targets], root: Root, role: str, revoked: frozenset[str]) -> bool:
-    try:
-        signers = count_signatures([root], "targets", metadata, role)
-    except VerificationError:
-        return False
-    return len(set(signers) - revoked) >= root.roles["targets"].threshold

@@ -23,8 +23,9 @@ from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.drafting import SIGNED_ROLES, Draft, read_draft, sweep
-from plugsky_bundles.errors import ExistsError
+from plugsky_bundles.errors import ExistsError, MixAndMatch
 from plugsky_bundles.format import BLOBS, CUSTODY, METADATA, check_evidence_path
+from plugsky_bundles.kept import read_kept
 from plugsky_bundles.media import Bundle, open_bundle
 from plugsky_bundles.metadata import CHANNEL, EVIDENCE, TIME, count_signatures, serialise, sign_with
 from plugsky_bundles.since import SINCE
@@ -73,6 +74,7 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
             f"version {last.version} was sealed as {last.bundle_id}",
             "Build it again: it gets the next version",
         )
+    _check_taken_over(found, trust, last)
     (snapshot_key, *_), (timestamp_key, *_) = (trust.open_keys(role, passphrase) for role in ("snapshot", "timestamp"))
     trust.log(passphrase, [{"event": "bundle.seal", "at": stamp(now), **found.identity}])
     for number, root in enumerate(trust.roots, start=1):
@@ -92,6 +94,18 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
         put_back(bundle_dir, taken)
         raise
     return _finish(trust, verified, passphrase, now, fresh=True)
+
+
+def _check_taken_over(found: Draft, trust: TrustDir, last: ChannelRecord | None) -> None:
+    """Refuse a role file that was signed before and is not the one sealed last: whoever signs sees what is new only."""
+    for role in found.metadata.keys() - found.fresh:
+        kept = None if last is None else read_kept(trust.path / CHANNELS / found.channel, last.bundle_id)
+        if kept is None or kept.files[role] != (found.path / found.file(role)).read_bytes():
+            raise MixAndMatch(
+                f"{found.file(role)} is from another bundle",
+                f"it is not the {role} metadata that was sealed last for {found.channel}",
+                "Build it again",
+            )
 
 
 def _snapshot(bundle: Bundle, found: Draft, key: CryptoSigner) -> bytes:

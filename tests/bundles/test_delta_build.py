@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bundles.delta_site import GGUF, MODEL, NEW_TEMPLATE, Site, model
-from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key
+from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key, put_blob
 from plugsky_bundles import keys, signing
-from plugsky_bundles.errors import BaseMissing, ExistsError
+from plugsky_bundles.errors import BaseMissing, ExistsError, MixAndMatch
 from plugsky_bundles.format import BLOBS, METADATA, ROLES
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.state import Revocations
@@ -200,3 +201,25 @@ def test_every_role_file_and_chunk_list_lies_in_the_draft_of_a_delta(forge, site
     assert json.loads((draft / METADATA / "since.json").read_bytes())["bundle_id"] == site.accepted.bundle_id
     forge.finish(draft)
     assert not (draft / METADATA / "since.json").exists()
+
+
+def test_a_role_file_of_an_older_bundle_cannot_be_slipped_into_a_draft(forge):
+    first = forge.built({**MODEL, "playbooks/a.yml": b"old and weak"})
+    forge.built(MODEL)
+    draft = forge.build(NEW_TEMPLATE)
+    (draft / f"{METADATA}/2.playbooks.json").unlink()
+    shutil.copy(first / f"{METADATA}/1.playbooks.json", draft / METADATA)
+    put_blob(draft, b"old and weak")
+    forge.sign(draft)
+    with pytest.raises(MixAndMatch, match="sealed last"):
+        forge.finish(draft)
+
+
+def test_a_draft_is_made_anew_when_what_it_took_over_has_expired(forge):
+    forge.built(MODEL)
+    draft = forge.build(NEW_TEMPLATE, expires=NOW + 2 * LIFETIME)
+    assert versions(draft)["python"] == 1
+    assert forge.build(NEW_TEMPLATE, now=NOW + LIFETIME * 0.9) == draft
+    assert versions(draft)["python"] == 1
+    assert forge.build(NEW_TEMPLATE, now=NOW + LIFETIME, expires=NOW + 2 * LIFETIME) == draft
+    assert versions(draft)["python"] == 2
