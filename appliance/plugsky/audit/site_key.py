@@ -27,7 +27,7 @@ _NAME: Final = "site-key.pem"
 def site_key(paths: SitePaths) -> CryptoSigner:
     """The site's key. Raises PlugskyError where it is lost or others could read the file, BundleError for no key."""
     path = paths.trust / _NAME
-    if read_secret(path) is None and site_key_of_trail(paths, None) is not None:
+    if read_secret(path) is None and _has_trail(paths):
         raise PlugskyError(
             ErrorKind.TAMPERED,
             f"the site's key {path} is gone",
@@ -58,6 +58,11 @@ def site_key_of_trail(paths: SitePaths, keyid: str | None) -> SSlibKey | None:
         if key.keyid == keyid or (keyid is None and key.keyid not in former):
             return key
     return None
+
+
+def _has_trail(paths: SitePaths) -> bool:
+    """Whether any chain of the site was begun, readable or not: then the site had a key."""
+    return any((paths.audit / name / CHAIN_FILE).stat().st_size for name in chain_names(paths.audit))
 
 
 def _beginners(paths: SitePaths) -> Iterator[SSlibKey]:
