@@ -6,7 +6,7 @@ for each arrow:
 
 ```
 keys, ceremony            trust init: keys, the first root, the custody log       -> trustdir.TrustDir
-drafting                  entries -> unsigned role files                          -> drafting.Draft
+drafting, role_reuse      entries -> unsigned role files, or those signed before  -> drafting.Draft
 signing                   sign, by k of n people                                  -> signing.Signed
 sealing                   seal: snapshot and timestamp                            -> sealing.Sealed, on media
 media                     a directory, volumes or a stream, read without detours   -> media.Bundle
@@ -15,7 +15,13 @@ entries, verify           names, chunk lists, the exact set, revocations        
 full_read, forward_read   every byte, for people who want that before they install
 carrying, splitting, streaming, mending   a verified bundle on its way: copied and read back, split, streamed, repaired
 plan, transfer            VerifiedBundle -> Plan -> files in a site's store, in one read
+receipt                   what a site holds, signed by it                         -> receipt.Receipt, for the next delta
+difference                two sides -> what changes, for who approves it          -> difference.Difference
 ```
+
+A delta leaves out what its sites hold: `since` says what, `taking_out` does it when it is sealed, and `trusted_copies`
+(read back by `kept`) are what both ends keep of the metadata before it. `sealed_history` and `receipt` say what a delta
+may build on; `sides` reads the small parts of a bundle or a site that are worth comparing.
 
 Below them, pure: `format` (names, chunks, ids), `state` (what a site believes), `strict_json` (one way to write, bounds
 to read), `dsse`, `times`, `chain_lines`. `chain` and `chain_verify` are the hash-chained signed log that custody and

@@ -162,3 +162,16 @@ def test_revocations_alone_are_built_and_installed(lab):
     lab.run("bundle", "install", bundle, "--root", lab.root, "--yes")
     assert bad in json.loads((lab.root / "trust/state.json").read_text())["revocations"]["digests"]
     lab.run(*words, "--since", lab.place / "lab.toml", expect=ExitCode.USAGE)
+
+
+def test_a_delta_travels_like_every_other_bundle(lab):
+    delta = lab.delta()
+    copied = lab.place / "stick" / delta.name
+    copied.parent.mkdir()
+    lab.run("bundle", "copy", delta, copied.parent, "--root", lab.root)
+    lab.run("bundle", "verify", copied, "--root", lab.root)
+    stream = lab.place / "delta.tar"
+    lab.run("bundle", "stream", delta, "--out", stream, "--root", lab.root)
+    lab.run("bundle", "verify", stream, "--root", lab.root)
+    lab.run("bundle", "install", stream, "--root", lab.root, "--yes")
+    assert (lab.root / "current/models/tiny/tiny.gguf").read_bytes() == model("two")
