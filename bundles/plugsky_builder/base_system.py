@@ -83,7 +83,7 @@ def _make(
         command,
         seconds=SECONDS,
         environment=environment,
-        tick=lambda: progress(ProgressEvent("rehearse", 0, 0, f"a minimal {target.folder}")),
+        tick=lambda _: progress(ProgressEvent("rehearse", 0, 0, f"a minimal {target.folder}")),
     )
     if said.code != 0:
         raise SourceError(f"A minimal {target.folder} could not be made", said.last, "Run it again")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from plugsky.core import env
 from plugsky_builder import locks, resolve, system_tools, web
 from plugsky_builder.fit import Fit, fit_of
 from plugsky_builder.recipe import PythonRecipe, Recipe
+from plugsky_builder.system_tools import Tick
 from plugsky_builder.targets import Target
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.errors import SourceError, SourceUnreachable
@@ -57,7 +57,7 @@ def renew(recipe: Recipe, progress: Progress) -> list[Renewed]:
         progress(ProgressEvent("lock", number, len(jobs), f"{path.name} for {target.folder}"))
         resolve.wanted(path)
 
-        def tick(number: int = number, path: Path = path) -> None:
+        def tick(_said: bytes, number: int = number, path: Path = path) -> None:
             progress(ProgressEvent("lock", number, len(jobs), path.name))
 
         renewed.append(_renew(recipe.python, path, target, tick))
@@ -66,7 +66,7 @@ def renew(recipe: Recipe, progress: Progress) -> list[Renewed]:
     return renewed
 
 
-def _renew(recipe: PythonRecipe, path: Path, target: Target, tick: Callable[[], None]) -> Renewed:
+def _renew(recipe: PythonRecipe, path: Path, target: Target, tick: Tick) -> Renewed:
     place = resolve.lock_of(path, target)
     fit = fit_of(target)
     before = _pins(place) if place.exists() else set()
@@ -94,7 +94,7 @@ def _constraints(recipe: PythonRecipe, fit: Fit) -> str:
 
 
 def _resolve(
-    path: Path, constraints: Path, made: Path, recipe: PythonRecipe, target: Target, tick: Callable[[], None]
+    path: Path, constraints: Path, made: Path, recipe: PythonRecipe, target: Target, tick: Tick
 ) -> None:
     glibc = min(target.release.glibc[1], NEWEST_GLIBC)
     command = [uv.find_uv_bin(), "pip", "compile", str(path), "--constraints", str(constraints)]

@@ -32,7 +32,7 @@ from plugsky_builder.debs.lock import BARE
 from plugsky_builder.debs.parts import KEYRING_PATH, DebParts, TargetDebs
 from plugsky_builder.debs.recipe_part import ALWAYS
 from plugsky_builder.pack import Material
-from plugsky_builder.system_tools import Said
+from plugsky_builder.system_tools import Said, Tick
 from plugsky_builder.targets import Target
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.errors import RehearsalFailed, SourceError
@@ -174,7 +174,7 @@ class _Stage:
         _check_possible(root=True)
         tar = base_system.obtain(target, index, () if own else ALWAYS, self._mirror, self._progress)
         with self._work() as work:
-            self._tick(name)()
+            self._tick(name)(b"")
             parts = rehearsal_host.unpack(tar, work / "root")
             _lay_out(parts / "python", self._below(f"python/{name}"), copy=True)
             packages: Sequence[str] = ()
@@ -207,8 +207,7 @@ class _Stage:
             said = run()
         except SourceError as error:
             raise RehearsalFailed(f"The rehearsal on {name} did not end", error.why, error.next) from error
-        lines = said.out.decode("utf-8", "replace").splitlines()
-        steps = [line.removeprefix("step: ") for line in lines if line.startswith("step: ")]
+        steps = _steps(said.out)
         if said.code != 0 or steps[-1:] != ["done"]:
             write_file(log, said.out + said.err.encode("utf-8"))
             raise RehearsalFailed(
@@ -216,7 +215,7 @@ class _Stage:
                 said.last,
                 f"The whole of what was said is in {log}; correct the recipe or its locks",
             )
-        facts = dict(line.removeprefix("fact: ").split(" ", 1) for line in lines if line.startswith("fact: "))
+        facts = dict(line.split(" ", 1) for line in _after("fact: ", said.out) if " " in line)
         self._cache.keep_note(key, {"steps": steps[:-1], "facts": facts})
         return Outcome(name, host, tuple(steps[:-1]), facts)
 
@@ -241,8 +240,22 @@ class _Stage:
         finally:
             self._cache.drop_work(WORK)
 
-    def _tick(self, name: str) -> Callable[[], None]:
-        return lambda: self._progress(ProgressEvent("rehearse", 0, 0, name))
+    def _tick(self, name: str) -> Tick:
+        def tick(said: bytes) -> None:
+            steps = _steps(said)
+            self._progress(ProgressEvent("rehearse", len(steps), 0, f"{name}: {steps[-1] if steps else 'start'}"))
+
+        return tick
+
+
+def _steps(said: bytes) -> list[str]:
+    return _after("step: ", said)
+
+
+def _after(mark: str, said: bytes) -> list[str]:
+    """What stands behind the mark in each line that begins with it."""
+    lines = said.decode("utf-8", "replace").splitlines()
+    return [line.removeprefix(mark) for line in lines if line.startswith(mark)]
 
 
 def _lay_out(folder: Path, materials: Sequence[Material], *, copy: bool) -> None:

@@ -9,9 +9,16 @@ set -eu
 parts=$1
 shift
 step() { printf 'step: %s\n' "$1"; }
-fact() { printf 'fact: %s %s\n' "$1" "$2"; }
+# fact NAME COMMAND...: the command must succeed; its output is the value.
+fact() {
+  name=$1
+  shift
+  value=$("$@")
+  printf 'fact: %s %s\n' "$name" "$value"
+}
 
 step network
+test -r /proc/net/dev
 if grep -v -e '|' -e '^ *lo:' /proc/net/dev >&2; then
   echo "There is a network here, so this would prove nothing." >&2
   exit 1
@@ -31,8 +38,10 @@ if [ -d "$parts/debs" ]; then
   cp "$parts/plugsky.sources" /etc/apt/sources.list.d/
   apt-get --quiet --option APT::Update::Error-Mode=any update >&2
   apt-get --quiet --yes --no-install-recommends install -- "$@" >&2
-  test -z "$(dpkg --audit)"
-  fact packages "$(dpkg-query --show --showformat '.\n' | wc -l)"
+  problems=$(dpkg --audit)
+  test -z "$problems"
+  installed() { dpkg-query --show --showformat '.\n' | wc -l; }
+  fact packages installed
 fi
 
 if [ -d "$parts/python" ]; then
@@ -43,19 +52,19 @@ if [ -d "$parts/python" ]; then
   "$python" -I "$1/pip" --isolated --disable-pip-version-check --no-input install --no-index \
     --find-links "$parts/python" --require-hashes --no-deps --no-compile --only-binary :all: --no-cache-dir \
     --progress-bar off --quiet --no-warn-script-location --requirement "$parts/python/requirements.txt" >&2
-  fact python "$("$python" -I -c 'import platform; print(platform.python_version())')"
+  fact python "$python" -I -c 'import platform; print(platform.python_version())'
   if [ -x "$parts/venv/bin/plugsky" ]; then
     step plugsky
-    fact plugsky "$("$parts/venv/bin/plugsky" --version)"
+    fact plugsky "$parts/venv/bin/plugsky" --version
   fi
   set -- "$parts"/venv/lib/python3*/site-packages/llama_cpp
   if [ -d "$1" ]; then
     step llama.cpp
     if [ -x "$parts/venv/bin/plugsky" ]; then
-      fact kernels "$("$python" -I -c 'from plugsky.engine import llama; print(llama.load_kernels())')"
+      fact kernels "$python" -I -c 'from plugsky.engine import llama; print(llama.load_kernels())'
     fi
     "$python" -I -c 'import llama_cpp; llama_cpp.llama_backend_init(); llama_cpp.llama_backend_free()' >&2
-    fact llama-cpp-python "$("$python" -I -c 'import importlib.metadata as m; print(m.version("llama-cpp-python"))')"
+    fact llama-cpp-python "$python" -I -c 'import importlib.metadata as m; print(m.version("llama-cpp-python"))'
   fi
 fi
 step done

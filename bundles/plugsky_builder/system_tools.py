@@ -18,7 +18,8 @@ from plugsky.core import env
 from plugsky_bundles.errors import SourceError
 
 MAX_SAID: Final = 1 << 20
-Tick = Callable[[], None]
+Tick = Callable[[bytes], None]
+"""Hears what a tool has written to its standard output so far."""
 TICK_SECONDS: Final = 0.2
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -56,7 +57,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     inherited: bool = False,
     keep: Collection[int] = (),
-    tick: Tick = lambda: None,
+    tick: Tick = lambda _: None,
 ) -> Said:
     """Run `command` for at most `seconds`; `tick` is called about five times a second.
 
@@ -77,7 +78,7 @@ def run(
             process_group=0,
         )
         try:
-            code = _wait(child, seconds, tick)
+            code = _wait(child, seconds, out, tick)
         finally:
             if child.returncode is None:  # not reaped, so the number of its group is still its own
                 os.killpg(child.pid, signal.SIGKILL)
@@ -89,12 +90,12 @@ def run(
         return Said(code, _read(out), _read(err).decode("utf-8", "replace"))
 
 
-def _wait(child: subprocess.Popen[bytes], seconds: float, tick: Tick) -> int | None:
+def _wait(child: subprocess.Popen[bytes], seconds: float, out: IO[bytes], tick: Tick) -> int | None:
     for _ in range(int(seconds / TICK_SECONDS) + 1):
         try:
             return child.wait(TICK_SECONDS)
         except subprocess.TimeoutExpired:
-            tick()
+            tick(os.pread(out.fileno(), MAX_SAID, 0))
     return None
 
 
@@ -103,5 +104,4 @@ def _memory(name: str) -> IO[bytes]:
 
 
 def _read(said: IO[bytes]) -> bytes:
-    said.seek(0)
-    return said.read(MAX_SAID)
+    return os.pread(said.fileno(), MAX_SAID, 0)

@@ -67,7 +67,7 @@ class Mirror:
         self.cache.going_out(path)
         part = self.cache.work(WORK) / "newest.part"
         part.unlink(missing_ok=True)
-        self._run([self._url(path), str(part), ""], path, lambda: None)
+        self._run([self._url(path), str(part), ""], path, lambda _: None)
         with part.open("rb") as file:
             data = file.read(limit + 1)
         part.unlink()
@@ -84,12 +84,12 @@ class Mirror:
             for text in (self._url(item.path), str(part), f"SHA256:{item.sha256}")
         ]
 
-        def tick() -> None:
+        def tick(_said: bytes) -> None:
             sizes = [_size(part) for part in parts]
             current = next((item for item, size in zip(batch, sizes, strict=True) if size < item.length), batch[-1])
             self._progress(ProgressEvent("fetch", min(before + sum(sizes), total), total, current.name))
 
-        tick()
+        tick(b"")
         self._run(arguments, batch[0].name, tick)
         for item, part in zip(batch, parts, strict=True):
             if not part.is_file() or self.cache.adopt(part) != item.sha256:

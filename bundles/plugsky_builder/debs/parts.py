@@ -10,7 +10,7 @@ evidence/debs/<target>/packages.json               … and what was found inside
 evidence/debs/<target>/lock.txt
 ```
 
-`custom.bootstrap` of a package is its stage in the set that a host without Python needs; see `order` and
+`custom.bootstrap` of a package is its stage in the set that a bare host needs (`recipe_part.ALWAYS`); see `order` and
 `bootstrap_set`. Same recipe, same lock and same repository key: same files below `debs/`. The evidence may be newer.
 """
 
@@ -30,7 +30,7 @@ from plugsky_builder.debs.fetching import Mirror, Wanted
 from plugsky_builder.debs.lint import Examined
 from plugsky_builder.debs.lock import BARE, DebLock
 from plugsky_builder.debs.openpgp import RepositoryKey
-from plugsky_builder.debs.recipe_part import DebsRecipe
+from plugsky_builder.debs.recipe_part import ALWAYS, DebsRecipe
 from plugsky_builder.pack import Material
 from plugsky_builder.targets import Target
 from plugsky_bundles.errors import DigestMismatch, NotFound, RecipeError
@@ -39,7 +39,6 @@ from plugsky_bundles.progress import Progress, ProgressEvent
 
 KEYRING_PATH: Final = "debs/plugsky-archive-keyring.asc"
 LISTING, RELEASE, SIGNED_RELEASE = "Packages", "Release", "InRelease"
-INTERPRETER: Final = "python3"
 MAX_STATUS: Final = 64 * 1024 * 1024
 
 
@@ -75,7 +74,7 @@ class DebParts:
 
 @dataclass(frozen=True, slots=True)
 class BootstrapDeb:
-    """One package that a host without Python needs; its `stage` says when dpkg takes it, see `order`."""
+    """One package that a bare host needs before the appliance; its `stage` says when dpkg takes it, see `order`."""
 
     stage: int
     path: str
@@ -96,7 +95,7 @@ def gather(
 
 
 def bootstrap_set(entries: Iterable[FileEntry], folder: str) -> list[BootstrapDeb]:
-    """The packages of a target that bring Python to a bare host, in an order that dpkg can take, by stage."""
+    """The packages of a target without which a bare host cannot install, in an order that dpkg can take, by stage."""
     found = []
     for entry in entries:
         stage = entry.custom.get("bootstrap")
@@ -202,9 +201,9 @@ def _check_bytes(mirror: Mirror, path: Path, wanted: str, name: str) -> None:
 
 
 def _bootstrap_places(examined: Sequence[Examined]) -> dict[str, list[int]]:
-    """Stage and place of each package of the interpreter's closure, by name."""
+    """Stage and place of each package in the closure of what always travels, by name."""
     fields = {item.package.name: item.deb.control for item in examined}
-    stages = order.stages(order.closure([INTERPRETER], fields))
+    stages = order.stages(order.closure(ALWAYS, fields))
     return {name: [stage, place] for stage, names in enumerate(stages) for place, name in enumerate(names)}
 
 
