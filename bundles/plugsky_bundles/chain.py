@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer, SSlibKey
 
 from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
 from plugsky_bundles.chain_lines import (
@@ -79,7 +79,7 @@ def being_written(path: Path) -> bool:
 class ChainWriter:
     """The one writer of a chain. `origin` says whose log it is ("trust", "gateway.host1") and is signed with it."""
 
-    def __init__(self, path: Path, signer: CryptoSigner, origin: str, *, follows: Position = START) -> None:
+    def __init__(self, path: Path, signer: Signer, origin: str, *, follows: Position = START) -> None:
         """Open or create the chain at `path`.
 
         Raises ExistsError when another process writes it, KeyUnusable when it belongs to another key or origin,
@@ -88,7 +88,11 @@ class ChainWriter:
         if not origin or len(origin) > MAX_ORIGIN or not origin.isprintable():
             msg = f"an origin is 1 to {MAX_ORIGIN} printable characters"
             raise ValueError(msg)
-        self._path, self._signer, self._origin = path, signer, origin
+        key = signer.public_key
+        if not isinstance(key, SSlibKey):
+            msg = "a chain is signed with a key of securesystemslib's own kind"
+            raise TypeError(msg)
+        self._path, self._signer, self._key, self._origin = path, signer, key, origin
         self._position = follows
         self._uncommitted = 0
         self._unsynced = False
@@ -174,7 +178,7 @@ class ChainWriter:
         cut = self._size
         os.ftruncate(self._fd, 0)
         self._size = 0
-        first, position = write_line(self._position, "genesis", genesis(self._signer.public_key, self._origin))
+        first, position = write_line(self._position, "genesis", genesis(self._key, self._origin))
         second, position = write_line(position, "commit", sign_head(self._signer, self._origin, position))
         self._write(first + second)
         os.fsync(self._fd)
@@ -214,7 +218,7 @@ class ChainWriter:
             key, origin = read_genesis(read_line(head[: head.find(b"\n") + 1]))
         except VerificationError as error:
             raise self._refusal(f"its first line is not that of a log: {error.why}") from None
-        if key.keyid != self._signer.public_key.keyid or origin != self._origin:
+        if key.keyid != self._key.keyid or origin != self._origin:
             raise KeyUnusable(
                 f"{self._path} belongs to someone else",
                 f"it was begun by {origin!r} with key {key.keyid}",
@@ -236,7 +240,7 @@ class ChainWriter:
                 line, before = read_line(raw), read_line(lines[index - 1][0])
             except VerificationError:
                 continue
-            if line.prev == before.hash and commit_fits(line, before.position, self._signer.public_key, self._origin):
+            if line.prev == before.hash and commit_fits(line, before.position, self._key, self._origin):
                 return end, line.position
         raise self._refusal("no signature of its key is near its end: it was edited")
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import Signer, SSlibKey
 
 from plugsky_bundles import dsse
 from plugsky_bundles.keys import public_dict, public_from_dict
@@ -107,6 +107,6 @@ def head_payload(origin: str, head: Position) -> bytes:
     return encode({"schema": HEAD_SCHEMA, "origin": origin, "seq": head.seq, "head": head.hash})
 
 
-def sign_head(signer: CryptoSigner, origin: str, head: Position) -> dict[str, Any]:
+def sign_head(signer: Signer, origin: str, head: Position) -> dict[str, Any]:
     """The body of a commit line after `head`."""
     return dsse.sign(signer, HEAD_TYPE, head_payload(origin, head))

@@ -30,6 +30,7 @@ NOUNS: Final = {
     "trust": "Make and use the operator's keys.",
     "bundle": "Build, seal, inspect, verify and install bundles.",
     "generation": "List, activate and remove the generations of the site.",
+    "custody": "Record and review who had a bundle in hand.",
     "serve": "Run the site: gateway, engines and administration.",
     "model": "Show, export, approve, import and remove models of the site.",
     "key": "Make, list and revoke API keys.",

@@ -10,7 +10,7 @@ from plugsky.cli.bundle_options import BundleArgument, PinOption, identity, judg
 from plugsky.cli.options import PassphraseFile, RootOption, TrustOption, path
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, tell, tell_json
 from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
-from plugsky_bundles import approval
+from plugsky_bundles import approval, custody
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import open_bundle
 
@@ -53,6 +53,7 @@ def approve(
         card.keyid,
         out or approval.returns_of(bundle),
     )
+    custody.record(place.parent / custody.FOLDER, verified, signer, card.name, "bundle.approve", datetime.now(UTC))
     if as_json:
         tell_json("plugsky.bundle.approve/1", {"approval": str(place), "by": card.name, **identity(verified)})
         return

@@ -7,7 +7,8 @@
    and signs a receipt of what it holds (:mod:`plugsky.fleet.receipts`);
 4. the generation's health is checked, the trail records the installation, and ``current`` moves to it
    (:mod:`plugsky.fleet.switching` has that order). The lock is held until then, so that no revocation is lost on the
-   way. A generation that fails its check stays, inactive and marked.
+   way. A generation that fails its check stays, inactive and marked;
+5. the site signs into the bundle's custody log that it runs here (:mod:`plugsky.fleet.site_custody`).
 
 An interruption between any two steps is finished by running the same installation again: each step finds its work done,
 and one that was recorded but not yet current is checked and recorded a second time.
@@ -23,7 +24,7 @@ from plugsky.audit import events
 from plugsky.audit.events import Event
 from plugsky.audit.trail import newest_commit
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import enrolled, generations, host_facts, receipts, site_trust, switching
+from plugsky.fleet import enrolled, generations, host_facts, receipts, site_custody, site_trust, switching
 from plugsky.fleet.generations import Generation
 from plugsky.fleet.health import Verdict
 from plugsky.fleet.interruption import sigterm_interrupts
@@ -127,11 +128,13 @@ def install(
                 site_trust.save(paths, verified.state)
         receipts.give(paths, verified.channel, verified.bundle.path)
         if not plan.activates:
+            site_custody.complete(paths, verified, generation.number, datetime.now(UTC))
             return generation
         revocations = verified.state.revocations
         switching.switch(
             paths, generation, revocations, trail, partial(_event, generation, actor, approved_by), progress=progress
         )
+        site_custody.installed(paths, verified, generation.number, datetime.now(UTC))
         return generation
 
 

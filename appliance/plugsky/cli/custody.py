@@ -1,0 +1,130 @@
+"""``plugsky custody``: who had a bundle in hand, from the build to the installation."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tuf.api.metadata import Root
+
+from plugsky.audit.site_key import site_key_of_trail
+from plugsky.cli.bundle_options import MediaArgument, PinOption, judge
+from plugsky.cli.options import PassphraseFile, RootOption, TrustOption, path
+from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
+from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
+from plugsky.core import settings
+from plugsky.core.paths import SitePaths
+from plugsky_bundles import custody, enrolment
+from plugsky_bundles.approval import returns_of
+from plugsky_bundles.media import open_media
+from plugsky_bundles.metadata import key_names, read_metadata
+from plugsky_bundles.verified import VerifiedBundle
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Record and review who had a bundle in hand.")
+
+
+class Happening(StrEnum):
+    """What people record by hand; copying, verifying, approving and installing record themselves."""
+
+    WRITE = "write"
+    HAND_OVER = "hand-over"
+    RECEIVE = "receive"
+    VERIFY = "verify"
+    NOTE = "note"
+
+
+@app.command()
+def record(
+    bundle: MediaArgument,
+    event: Annotated[Happening, typer.Argument(help="What happened.")],
+    keys: Annotated[Path, typer.Option("--keys", parser=path, metavar="PATH", help="The directory of your own keys.")],
+    key: KeyNames = None,
+    to: Annotated[str | None, typer.Option("--to", help="Who has it now.")] = None,
+    medium: Annotated[str | None, typer.Option("--medium", help="The stick or disc: label, serial number.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Anything else, on one line.")] = None,
+    pin: PinOption = None,
+    trust: TrustOption = None,
+    root: RootOption = None,
+    hsm: HsmOption = None,
+    hsm_pin_file: HsmPinFile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Sign into the custody log beside a bundle what happened to it, with your own key.
+
+    The bundle's metadata is verified first. The log travels in plugsky-returns/custody beside the bundle.
+
+    Example: plugsky custody record /media/usb/plugsky-demo-1 hand-over --to "Ben" --keys ~/plugsky-keys --pin 3f2a…
+    """
+    verified = judge(open_media(bundle), pin, trust, root)
+    own = holder(keys, passphrase_file, hsm, hsm_pin_file)
+    (card, signer), *_ = own.opened(None, key)
+    details = {name: value for name, value in (("to", to), ("medium", medium), ("text", text)) if value is not None}
+    folder = returns_of(verified.bundle.path) / custody.FOLDER
+    now = datetime.now(UTC)
+    place = custody.record(folder, verified, signer, card.name, f"bundle.{event}", now, details)
+    if as_json:
+        body = {"log": str(place), "event": f"bundle.{event}", "by": card.name, "bundle_id": verified.bundle_id}
+        tell_json("plugsky.custody.record/1", body)
+        return
+    tell(f"{place}: bundle.{event} is recorded, signed by {card.name}")
+
+
+@app.command()
+def show(
+    bundle: MediaArgument,
+    pin: PinOption = None,
+    trust: TrustOption = None,
+    root: RootOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the way of a bundle, one line per event, and whether every record of it can be believed.
+
+    Keys are those that the root names and those that were enrolled with --trust or --root. Any doubt ends with 5.
+
+    Example: plugsky custody show /media/usb/plugsky-demo-1 --root /var/lib/plugsky
+    """
+    verified = judge(open_media(bundle), pin, trust, root)
+    folder = returns_of(verified.bundle.path) / custody.FOLDER
+    found = custody.review(folder, verified, known_keys(verified, trust, root))
+    if as_json:
+        events = [
+            {"at": e.at, "event": e.event, "by": e.by, "known_as": e.known_as, "keyid": e.keyid, "details": e.details}
+            for e in found.events
+        ]
+        body: dict[str, Any] = {"bundle_id": verified.bundle_id, "events": events, "doubts": found.doubts}
+        tell_json("plugsky.custody.show/1", body)
+    else:
+        tell(f"{verified.channel} version {verified.version}, bundle {verified.bundle_id}")
+        table(
+            ("when (UTC)", "what", "who", "key", "details"),
+            [
+                (
+                    f"{e.at:%Y-%m-%d %H:%M:%S}",
+                    e.event,
+                    e.by or e.known_as,
+                    e.keyid[:16] if e.known_as else "UNKNOWN",
+                    "; ".join(f"{name} {value}" for name, value in e.details.items()),
+                )
+                for e in found.events
+            ],
+        )
+        for doubt in found.doubts:
+            say(f"doubt: {doubt}")
+    if found.doubts:
+        raise custody.doubt(found)
+
+
+def known_keys(verified: VerifiedBundle, trust: Path | None, root: Path | None) -> dict[str, str]:
+    """Whose keys are believed: those that the root names, and those enrolled at the operator's or the site."""
+    root_metadata = read_metadata(verified.state.root, Root, "The root").signed
+    known = dict(key_names(root_metadata, "The root"))
+    chosen = settings.load({"trust": trust, "root": root}).values
+    keepers = [SitePaths.at(chosen.root).trust] if chosen.root is not None else []
+    keepers += [chosen.trust] if chosen.trust is not None else []
+    for keeper in keepers:
+        known |= {keyid: f"{key.role} {key.name}" for keyid, key in enrolment.load(keeper).keys.items()}
+    if chosen.root is not None and (own := site_key_of_trail(SitePaths.at(chosen.root), None)) is not None:
+        known[own.keyid] = "this site"
+    return known

@@ -1,0 +1,323 @@
+"""Who had a sealed bundle in hand: one signed chain per person, in `plugsky-returns/custody/` beside the bundle.
+
+Until the seal, custody is the operator's log (`evidence/custody.jsonl`, covered by the snapshot). Afterwards a bundle
+must not change any more, so everyone who writes it to media, hands it over, verifies, approves or installs it appends
+to a chain of their own (`chain`), signed with their own key:
+`<channel>-<version>-<first 16 of the keyid>.jsonl`, origin `custody.<channel>-<version>.<first 16 of the keyid>`.
+
+A record is `{"event", "at", "by", "bundle_id", "details", "seen"}`. `seen` maps the origin of every other chain that
+the writer found there, and `trust` for the sealed log, to the hash of its newest commit: a chain that was taken away or
+cut afterwards is missed by those who saw it, and the order of events across people does not rest on their clocks.
+
+`review` believes nobody but the keys it is given, and says every doubt; the media may hold anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from securesystemslib.signer import Signer
+
+from plugsky_bundles.atomic import write_file
+from plugsky_bundles.chain import ChainWriter
+from plugsky_bundles.chain_lines import MAX_LINE, Line, read_genesis, read_line
+from plugsky_bundles.chain_verify import verify_chain
+from plugsky_bundles.errors import ChainError, CustodyDoubt, VerificationError
+from plugsky_bundles.format import CUSTODY, is_sha256
+from plugsky_bundles.strict_json import malformed
+from plugsky_bundles.times import parse_stamp, stamp
+from plugsky_bundles.verified import VerifiedBundle
+
+FOLDER: Final = "custody"
+EVENTS: Final = (
+    "bundle.write",
+    "bundle.hand-over",
+    "bundle.receive",
+    "bundle.verify",
+    "bundle.approve",
+    "bundle.install",
+    "bundle.note",
+)
+SEALED_LOG: Final = "trust"
+MAX_CHAINS: Final = 256
+MAX_CHAIN_BYTES: Final = 8 << 20
+MAX_DETAIL: Final = 500
+CLOCKS_APART: Final = timedelta(days=2)
+_FILE: Final = re.compile(r"([a-z0-9][a-z0-9-]{0,31})-([1-9][0-9]{0,9})-([0-9a-f]{16})\.jsonl", re.ASCII)
+_DETAIL: Final = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+_FIELDS: Final = frozenset({"event", "at", "by", "bundle_id", "details", "seen"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a bundle. `by` is what the keyholder calls themselves, `known_as` what they were
+    enrolled as ("" for a key that nobody enrolled); `at` in UTC."""
+
+    at: datetime
+    event: str
+    by: str
+    known_as: str
+    keyid: str
+    details: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """The way of a bundle: what was sealed with it, what came after, in order of time; and every reason for doubt."""
+
+    events: tuple[Event, ...]
+    doubts: tuple[str, ...]
+
+
+def record(
+    folder: Path,
+    verified: VerifiedBundle,
+    signer: Signer,
+    by: str,
+    event: str,
+    now: datetime,
+    details: Mapping[str, str] | None = None,
+) -> Path:
+    """Append one record to the signer's own chain in `folder`, which is made when it is not there; signed and on disk.
+
+    Raises ValueError for an unknown event or details out of bounds, and what `ChainWriter` raises.
+    """
+    if event not in EVENTS:
+        raise ValueError(event)
+    checked = _details(dict(details or {}))
+    keyid = signer.public_key.keyid
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path = folder / file_name(verified, keyid)
+    seen = {SEALED_LOG: _sealed_head(verified)} if CUSTODY in verified.evidence else {}
+    for other in _chains(folder, verified):
+        if other != path:
+            origin, head = _head_of(other)
+            seen[origin] = head
+    with ChainWriter(path, signer, _origin(verified, keyid)) as chain:
+        chain.append(
+            {
+                "event": event,
+                "at": stamp(now),
+                "by": by,
+                "bundle_id": verified.bundle_id,
+                "details": checked,
+                "seen": seen,
+            }
+        )
+    return path
+
+
+def carry(source: Path, destination: Path, verified: VerifiedBundle) -> int:
+    """Take the chains of a bundle along to where its copy lies; returns how many were taken.
+
+    A chain that is there already stays when it goes further, and is replaced when it only begins like the other.
+    Raises CustodyDoubt when the two are different logs.
+    """
+    taken = 0
+    for path in _chains(source, verified):
+        data = _read(path)
+        there = destination / path.name
+        before = _read(there) if there.exists() or there.is_symlink() else b""
+        if before.startswith(data):
+            continue
+        if not data.startswith(before):
+            raise CustodyDoubt(
+                f"There are two custody logs {path.name}",
+                f"{there} and {path} differ in what they have in common",
+                "Keep both as evidence, and ask whose key it is",
+            )
+        destination.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_file(there, data)
+        taken += 1
+    return taken
+
+
+def review(folder: Path, verified: VerifiedBundle, known: Mapping[str, str]) -> Custody:
+    """Everything that the chains in `folder` and the sealed log say of a bundle. `known`: keyid to name and role.
+
+    What is not right there is a doubt in words, one each. Raises CustodyDoubt only for too many logs to look at.
+    """
+    found = _Review(verified, known)
+    found.sealed()
+    for path in _chains(folder, verified):
+        found.chain(path)
+    found.compare_seen()
+    return Custody(tuple(sorted(found.events, key=lambda event: event.at)), tuple(found.doubts))
+
+
+class _Review:
+    """Collects events and doubts, chain by chain."""
+
+    def __init__(self, verified: VerifiedBundle, known: Mapping[str, str]) -> None:
+        self.events: list[Event] = []
+        self.doubts: list[str] = []
+        self._verified = verified
+        self._known = known
+        self._heads: dict[str, set[str]] = {}
+        self._seen: list[tuple[str, str, str]] = []
+
+    def sealed(self) -> None:
+        """The operator's log, which the seal covers; its signature is a custodian's."""
+        verified = self._verified
+        if CUSTODY not in verified.evidence:
+            return
+        heads: set[str] = set()
+        taken: list[Event] = []
+        what = "The sealed log"
+
+        def take(line: Line) -> None:
+            heads.add(line.prev)
+            event = line.body.get("event")
+            if not isinstance(event, str) or line.body.get("channel") not in (None, verified.channel):
+                return
+            details = {n: v for n, v in line.body.items() if isinstance(v, str) and n not in ("event", "at")}
+            taken.append(Event(parse_stamp(line.body.get("at"), what), event, "", "the operator", "", details))
+
+        try:
+            with verified.bundle.open(CUSTODY) as file:
+                report = verify_chain(file, verified.custodians, on_record=take)
+        except VerificationError as error:
+            self.doubts.append(f"the sealed log: {error.what}: {error.why}")
+            return
+        self._heads[SEALED_LOG] = heads | {report.head.hash}
+        self.events += taken
+
+    def chain(self, path: Path) -> None:
+        """One person's chain."""
+        taken: list[tuple[Event, Mapping[str, str]]] = []
+        positions: set[str] = set()
+        keyid, name = "", path.name
+
+        def take(line: Line) -> None:
+            positions.add(line.prev)
+            if line.body.get("event") == "chain.recovered":
+                self.doubts.append(f"{name}: a record was cut off or left unsigned, and the log was continued")
+                return
+            taken.append(self._event(line.body, keyid, name))
+
+        try:
+            with path.open("rb") as file:
+                keyid, origin = _whose(file, name)
+                file.seek(0)
+                report = verify_chain(file, on_record=take)
+                if (
+                    origin != _origin(self._verified, keyid)
+                    or path.name != f"{_stem(self._verified)}-{keyid[:16]}.jsonl"
+                ):
+                    raise malformed(name, "its name does not fit its key or its bundle")
+        except (VerificationError, OSError) as error:
+            self.doubts.append(f"{name}: {error}")
+            return
+        self._heads.setdefault(report.origin, set()).update(positions | {report.head.hash})
+        if keyid not in self._known:
+            self.doubts.append(f"{name}: nobody enrolled its key {keyid}")
+        for event, seen in taken:
+            self.events.append(event)
+            self._seen += [(name, origin, head) for origin, head in seen.items()]
+
+    def compare_seen(self) -> None:
+        """What somebody saw must still be there."""
+        for name, origin, head in self._seen:
+            if origin not in self._heads:
+                self.doubts.append(f"{name}: its writer saw the log {origin}, which is gone")
+            elif head not in self._heads[origin]:
+                self.doubts.append(
+                    f"{name}: its writer saw more of {origin} than is there: that log was cut or replaced"
+                )
+
+    def _event(self, body: Mapping[str, Any], keyid: str, name: str) -> tuple[Event, Mapping[str, str]]:
+        if set(body) != _FIELDS or body["event"] not in EVENTS or not isinstance(body["by"], str):
+            raise malformed(name, "a record in it is none of custody")
+        if body["bundle_id"] != self._verified.bundle_id:
+            raise malformed(name, "a record in it is about another bundle")
+        seen = body["seen"]
+        if not isinstance(seen, dict) or len(seen) > MAX_CHAINS or not all(is_sha256(head) for head in seen.values()):
+            raise malformed(name, "what a record in it saw cannot be read")
+        at = parse_stamp(body["at"], name)
+        if at < self._verified.sealed_at - CLOCKS_APART:
+            self.doubts.append(f"{name}: {body['event']} of {stamp(at)} is older than the seal: a clock was wrong")
+        details = _details(body["details"])
+        return Event(at, body["event"], body["by"], self._known.get(keyid, ""), keyid, details), seen
+
+
+def doubt(custody: Custody) -> CustodyDoubt:
+    """The error that stands for the doubts of a review."""
+    more = f"; and {len(custody.doubts) - 1} more" if len(custody.doubts) > 1 else ""
+    return CustodyDoubt(
+        "The way of this bundle is in doubt", f"{custody.doubts[0]}{more}", "Do not install it before that is explained"
+    )
+
+
+def _stem(verified: VerifiedBundle) -> str:
+    return f"{verified.channel}-{verified.version}"
+
+
+def file_name(verified: VerifiedBundle, keyid: str) -> str:
+    """The name of the chain that the holder of a key writes about a bundle."""
+    return f"{_stem(verified)}-{keyid[:16]}.jsonl"
+
+
+def _origin(verified: VerifiedBundle, keyid: str) -> str:
+    return f"custody.{_stem(verified)}.{keyid[:16]}"
+
+
+def _chains(folder: Path, verified: VerifiedBundle) -> list[Path]:
+    """The chains of this bundle, by name. Raises CustodyDoubt for more than anyone could have written."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))
+    found = [n for n in names if (m := _FILE.fullmatch(n)) and f"{m[1]}-{m[2]}" == _stem(verified)]
+    if len(found) > MAX_CHAINS:
+        raise CustodyDoubt(f"{folder} holds too many logs", f"{len(found)} of one bundle", "Look at it by hand")
+    return [folder / name for name in found]
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(MAX_CHAIN_BYTES + 1)
+    if len(data) > MAX_CHAIN_BYTES:
+        raise CustodyDoubt(f"{path} is too long", f"a custody log has at most {MAX_CHAIN_BYTES} bytes", "Look at it")
+    return data
+
+
+def _whose(file: BinaryIO, name: str) -> tuple[str, str]:
+    """The key and the origin that a chain's first line names."""
+    if os.fstat(file.fileno()).st_size > MAX_CHAIN_BYTES:
+        raise malformed(name, f"it has more than {MAX_CHAIN_BYTES} bytes")
+    first = file.readline(MAX_LINE + 1)
+    if not first.endswith(b"\n"):
+        raise malformed(name, "it has no first line")
+    key, origin = read_genesis(read_line(first))
+    return key.keyid, origin
+
+
+def _head_of(path: Path) -> tuple[str, str]:
+    """Origin and newest commit of somebody else's chain, whose right to write it is not judged here."""
+    try:
+        report = verify_chain(path)
+    except ChainError as error:
+        raise CustodyDoubt(
+            f"{path} is no custody log that could be continued from", error.why, "Keep it as evidence, apart"
+        ) from error
+    return report.origin, report.head.hash
+
+
+def _sealed_head(verified: VerifiedBundle) -> str:
+    with verified.bundle.open(CUSTODY) as file:
+        return verify_chain(file, verified.custodians).head.hash
+
+
+def _details(values: Any) -> dict[str, str]:
+    if not isinstance(values, dict) or len(values) > 32:
+        raise malformed("A custody record", "its details cannot be read")
+    for name, value in values.items():
+        good = _DETAIL.fullmatch(name) and isinstance(value, str) and len(value) <= MAX_DETAIL and value.isprintable()
+        if not good:
+            raise malformed("A custody record", f"its detail {name[:40]!r} is not one short line")
+    return dict(values)

@@ -1,0 +1,153 @@
+"""Who had a bundle in hand: what is recorded after the seal, and what makes it doubtful."""
+
+from datetime import timedelta
+
+import pytest
+
+from bundles.forge import NOW, Forge
+from plugsky_bundles import custody, keys
+from plugsky_bundles.errors import CustodyDoubt, MalformedMetadata
+from plugsky_bundles.media import open_bundle
+from plugsky_bundles.verify import verify_metadata
+
+OPERATOR, COURIER, OFFICER, STRANGER = (keys.generate() for _ in range(4))
+KNOWN = {
+    signer.public_key.keyid: name
+    for name, signer in (("operator", OPERATOR), ("courier", COURIER), ("officer", OFFICER))
+}
+
+
+@pytest.fixture(scope="module")
+def forged(tmp_path_factory):
+    forge = Forge(tmp_path_factory.mktemp("forge"))
+    return verify_metadata(open_bundle(forge.sealed()), forge.fingerprint, now=NOW)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "plugsky-returns" / custody.FOLDER
+
+
+def hand_on(folder, forged):
+    """A bundle written, handed over and verified by three people."""
+    custody.record(folder, forged, OPERATOR, "Ada", "bundle.write", NOW + timedelta(hours=1), {"medium": "stick 7"})
+    custody.record(folder, forged, COURIER, "Ben", "bundle.receive", NOW + timedelta(hours=2))
+    custody.record(folder, forged, COURIER, "Ben", "bundle.hand-over", NOW + timedelta(hours=9), {"to": "Cleo"})
+    return custody.record(folder, forged, OFFICER, "Cleo", "bundle.verify", NOW + timedelta(hours=10))
+
+
+def test_the_way_of_a_bundle_reads_from_the_build_to_the_facility(folder, forged):
+    hand_on(folder, forged)
+    found = custody.review(folder, forged, KNOWN)
+    assert found.doubts == ()
+    assert [event.event for event in found.events] == [
+        "trust.init",
+        "bundle.build",
+        "bundle.sign",
+        "bundle.seal",
+        "bundle.write",
+        "bundle.receive",
+        "bundle.hand-over",
+        "bundle.verify",
+    ]
+    assert [event.known_as for event in found.events[4:]] == ["operator", "courier", "courier", "officer"]
+    assert found.events[4].details == {"medium": "stick 7"}
+
+
+def test_a_bundle_that_nobody_carried_yet_has_its_sealed_log_only(folder, forged):
+    found = custody.review(folder, forged, KNOWN)
+    assert found.doubts == ()
+    assert [event.event for event in found.events] == ["trust.init", "bundle.build", "bundle.sign", "bundle.seal"]
+
+
+def edited(path):
+    path.write_bytes(path.read_bytes().replace(b'"Ben"', b'"Bea"', 1))
+
+
+def cut(path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]))
+
+
+def removed(path):
+    path.unlink()
+
+
+def torn(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize(
+    ("harm", "doubt"),
+    [(edited, "jsonl"), (cut, "cut or replaced"), (removed, "which is gone"), (torn, "jsonl")],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_log_that_was_harmed_after_others_saw_it_is_missed(folder, forged, harm, doubt):
+    hand_on(folder, forged)
+    harm(next(folder.glob(f"*{COURIER.public_key.keyid[:16]}*")))
+    found = custody.review(folder, forged, KNOWN)
+    assert any(doubt in said for said in found.doubts), found.doubts
+
+
+def test_a_key_that_nobody_enrolled_is_a_doubt(folder, forged):
+    custody.record(folder, forged, STRANGER, "Ada", "bundle.write", NOW)
+    (said,) = custody.review(folder, forged, KNOWN).doubts
+    assert STRANGER.public_key.keyid in said
+
+
+def test_a_log_of_another_bundle_under_this_ones_name_is_a_doubt(folder, forged, tmp_path):
+    other = Forge(tmp_path / "other")
+    foreign = verify_metadata(open_bundle(other.sealed()), other.fingerprint, now=NOW)
+    custody.record(folder, foreign, COURIER, "Ben", "bundle.write", NOW)
+    (said,) = custody.review(folder, forged, KNOWN).doubts
+    assert "another bundle" in said
+
+
+def test_a_record_older_than_the_seal_tells_of_a_wrong_clock(folder, forged):
+    custody.record(folder, forged, COURIER, "Ben", "bundle.write", NOW - timedelta(days=30))
+    (said,) = custody.review(folder, forged, KNOWN).doubts
+    assert "clock" in said
+
+
+def test_logs_are_carried_along_and_go_on_at_the_other_end(folder, forged, tmp_path):
+    custody.record(folder, forged, OPERATOR, "Ada", "bundle.write", NOW)
+    there = tmp_path / "stick" / custody.FOLDER
+    assert custody.carry(folder, there, forged) == 1
+    assert custody.carry(folder, there, forged) == 0
+    custody.record(there, forged, OFFICER, "Cleo", "bundle.verify", NOW)
+    custody.record(there, forged, OPERATOR, "Ada", "bundle.note", NOW, {"text": "seal of the bag intact"})
+    assert custody.carry(folder, there, forged) == 0, "what is longer there stays"
+    assert custody.carry(there, folder, forged) == 2
+    found = custody.review(folder, forged, KNOWN)
+    assert found.doubts == ()
+    assert len(found.events) == 7
+
+
+def test_two_different_logs_of_one_key_are_not_joined(folder, forged, tmp_path):
+    there = tmp_path / "stick" / custody.FOLDER
+    custody.record(folder, forged, COURIER, "Ben", "bundle.write", NOW)
+    custody.record(there, forged, COURIER, "Ben", "bundle.receive", NOW)
+    with pytest.raises(CustodyDoubt):
+        custody.carry(folder, there, forged)
+
+
+def test_junk_in_the_folder_is_not_read_and_links_are_not_followed(folder, forged, tmp_path):
+    hand_on(folder, forged)
+    (folder / "notes.txt").write_text("hello")
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    (folder / f"demo-1-{'0' * 16}.jsonl").symlink_to(secret)
+    assert custody.review(folder, forged, KNOWN).doubts == ()
+
+
+def test_a_log_that_was_tampered_with_is_not_continued_from(folder, forged):
+    edited(hand_on(folder, forged).with_name(f"demo-1-{COURIER.public_key.keyid[:16]}.jsonl"))
+    with pytest.raises(CustodyDoubt):
+        custody.record(folder, forged, OFFICER, "Cleo", "bundle.verify", NOW)
+
+
+@pytest.mark.parametrize("details", [{"Bad name": "x"}, {"to": "two\nlines"}, {"to": "x" * 501}], ids=str)
+def test_details_are_short_lines_under_plain_names(folder, forged, details):
+    with pytest.raises(MalformedMetadata):
+        custody.record(folder, forged, COURIER, "Ben", "bundle.note", NOW, details)
+    assert not folder.exists()
