@@ -1,8 +1,8 @@
 """Writes files into a bundle as chunks named by their SHA-256: one read of the source, one write of each new chunk.
 
 A material knows its digest before it is read, because everything that travels is pinned; bytes that turn out to be
-others are refused, and the chunks written for them are for the caller to throw away with the directory. Memory: one
-block of 1 MiB.
+others are refused, and the chunks written for them are for the caller to throw away with the directory. Reading,
+hashing and writing overlap (`lanes`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any
 
+from plugsky_builder.lanes import Blob, Lanes
 from plugsky_bundles import cut
 from plugsky_bundles.atomic import out_of_space
 from plugsky_bundles.errors import DigestMismatch
 from plugsky_bundles.format import MAX_CHUNK, Chunk, FileEntry, blob_path
 from plugsky_bundles.gguf import GgufInfo
-
-BLOCK: Final = 1024 * 1024
+from plugsky_bundles.uncached import FileWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,58 +46,65 @@ class Material:
         return FileEntry(self.path, self.length, self.sha256, (), self.custom)
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
+    def open(self) -> Iterator[io.FileIO | io.BytesIO]:
         if isinstance(self.content, bytes):
             yield io.BytesIO(self.content)
         else:
             with self.content.open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 yield file
 
 
 class Packer:
-    """Writes materials below `root/blobs`; `moved` hears how many bytes are done so far, and of which path."""
+    """Writes materials below `root/blobs`; `moved` hears how many bytes are done so far, and of which path.
+
+    What it wrote is on disk only when the caller has put its file system there (`linux_calls.sync_file_system`).
+    """
 
     def __init__(self, root: Path, moved: Callable[[int, str], None]) -> None:
         self._root = root
         self._moved = moved
         self._done = 0
         self._item = ""
+        self._blobs = 0
 
     def add(self, material: Material, before: FileEntry | None = None) -> FileEntry:
         """Write `material`'s chunks, cut as they were in `before` if it has one.
 
         Raises DigestMismatch when its bytes are not the pinned ones, or NoSpace.
         """
-        return self._go_through(material, before, self._write)
+        return self._go_through(material, before, self._blob)
 
     def survey(self, material: Material, before: FileEntry | None = None) -> FileEntry:
         """What `add` would return, from one read and without writing anything."""
-        return self._go_through(material, before, self._hash)
+        return self._go_through(material, before, lambda _: None)
 
     def add_missing(self, material: Material, entry: FileEntry, held: Collection[str]) -> None:
         """Of `material`, surveyed as `entry`, write the chunks that are not `held`."""
         self._item = material.path
         offset = 0
-        with material.open() as file:
+        with out_of_space(self._root), material.open() as file, Lanes(material.length, self._move) as lanes:
             for blob in entry.blobs:
                 if blob.sha256 not in held:
                     file.seek(offset)
-                    if self._write(file, blob.length, None) != blob:
+                    if lanes.take(file, blob.length, None, self._blob(blob.length)).result() != blob:
                         raise _changed(material)
                 offset += blob.length
 
     def _go_through(
-        self, material: Material, before: FileEntry | None, take: Callable[[BinaryIO, int, Any], Chunk]
+        self, material: Material, before: FileEntry | None, blob: Callable[[int], Blob | None]
     ) -> FileEntry:
         self._item = material.path
-        with material.open() as file:
-            lengths = _cuts(material, before)
+        lengths = _cuts(material, before)
+        with out_of_space(self._root), material.open() as file, Lanes(material.length, self._move) as lanes:
             if not lengths:
                 chunks: tuple[Chunk, ...] = ()
-                digest = take(file, material.length, None).sha256
+                digest = lanes.take(file, material.length, None, blob(material.length)).result().sha256
             else:
                 whole = hashlib.sha256()
-                chunks = tuple(take(file, length, whole) for length in lengths)
+                taken = [lanes.take(file, length, whole, blob(length)) for length in lengths]
+                chunks = tuple(chunk.result() for chunk in taken)
+                lanes.settle()
                 digest = whole.hexdigest()
             longer = bool(file.read(1))
         if longer or digest != material.sha256:
@@ -108,34 +115,39 @@ class Packer:
             )
         return FileEntry(material.path, material.length, material.sha256, chunks, material.custom)
 
-    def _write(self, file: BinaryIO, length: int, whole: Any) -> Chunk:
-        """Copy exactly `length` bytes (fewer only at the end of the file) into a blob named by what they are."""
-        part = self._root / "part"
-        with out_of_space(part), part.open("wb", buffering=0) as out:
-            chunk = self._read(file, length, whole, out)
-            os.fsync(out.fileno())
-        blob = self._root / blob_path(chunk.sha256)
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(blob)
-        return chunk
+    def _blob(self, length: int) -> Blob:
+        self._blobs += 1
+        return _Blob(self._root, self._root / f"part-{self._blobs}", length)
 
-    def _hash(self, file: BinaryIO, length: int, whole: Any) -> Chunk:
-        return self._read(file, length, whole, None)
+    def _move(self, count: int) -> None:
+        self._done += count
+        self._moved(self._done, self._item)
 
-    def _read(self, file: BinaryIO, length: int, whole: Any, out: io.FileIO | None) -> Chunk:
-        digest = hashlib.sha256()
-        left = length
-        while left and (block := file.read(min(BLOCK, left))):
-            digest.update(block)
-            if whole is not None:
-                whole.update(block)
-            view = memoryview(block)
-            while out is not None and view:
-                view = view[out.write(view) :]
-            left -= len(block)
-            self._done += len(block)
-            self._moved(self._done, self._item)
-        return Chunk(digest.hexdigest(), length - left)
+
+class _Blob:
+    """A blob that is being written, around the page cache where that is possible."""
+
+    def __init__(self, root: Path, part: Path, length: int) -> None:
+        self._root, self._part = root, part
+        self._descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._writer = FileWriter(part, self._descriptor, length)
+
+    def write(self, view: memoryview, at: int, /) -> None:
+        self._writer.write(view, at)
+
+    def finish(self, chunk: Chunk, /) -> None:
+        self._writer.flush()
+        self.abandon()
+        place = self._root / blob_path(chunk.sha256)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._part.replace(place)
+
+    def abandon(self) -> None:
+        """Let go of the file; what is in it is for the caller to throw away."""
+        if self._descriptor >= 0:
+            self._writer.__exit__(None, None, None)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _cuts(material: Material, before: FileEntry | None) -> list[int]:
