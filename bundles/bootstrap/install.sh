@@ -2,9 +2,9 @@
 # Install Plugsky from this bundle on a host that has nothing but Debian's minimal system; no network is used.
 #
 # Compare `sha256sum` of this file with the paper before you run it: it is what everything else is checked by. In order:
-#   1. this file knows the SHA-256 of the verifier and of the packages that bring Python; each is copied to a private
+#   1. this file knows the SHA-256 of the verifier and of the packages that bring Python and libgomp1; each is copied to a private
 #      directory on this host, the copy is compared, and only the copy is used;
-#   2. where Python is missing, those packages are installed with dpkg (root; it says so and asks first);
+#   2. where Python or libgomp1 is missing, those packages are installed with dpkg (root; it says so and asks first);
 #   3. the verifier checks all signatures of the bundle against the fingerprint on the paper, and the bytes of all
 #      that is needed here, and copies the Python parts while it hashes them;
 #   4. from these copies a small Python environment is made in that directory; with it, `plugsky bundle install` does
@@ -118,9 +118,9 @@ read_arguments() {
 }
 
 check_host() {
-  for tool in cat chmod cp id mkdir mktemp rm sha256sum uname; do
-    command -v "$tool" >/dev/null 2>&1 || fail 1 "The command $tool is missing" "this needs a Debian system" \
-      "Install the package coreutils"
+  for tool in cat chmod cp flock id mkdir rm rmdir sha256sum uname; do
+    command -v "$tool" >/dev/null 2>&1 || fail 1 "The command $tool is missing" "every Debian system has it" \
+      "Install coreutils and util-linux"
   done
   bundle=$(CDPATH='' cd -- "$bundle" 2>/dev/null && pwd) || fail 7 "There is no directory $bundle" "it cannot be entered" \
     "Check the path of the media"
@@ -149,15 +149,11 @@ make_work() {
   made=
   [ -d "$root" ] || made=yes
   (umask "$users_umask" && mkdir -p -- "$root") || fail 1 "$root cannot be made" "see above" "Name another directory with --root"
-  for old in "$root"/bootstrap.*; do
-    [ -d "$old" ] || continue
-    if [ -f "$old/pid" ] && kill -0 "$(cat "$old/pid")" 2>/dev/null; then
-      fail 8 "Another install.sh works on $root" "process $(cat "$old/pid") runs" "Wait for it to end, then run this again"
-    fi
-    rm -rf -- "$old"
-  done
-  work=$(mktemp -d "$root/bootstrap.XXXXXXXX") || fail 1 "$root cannot be written" "see above" "Name another directory with --root"
-  echo $$ >"$work/pid"
+  mkdir -p -- "$root/bootstrap" || fail 1 "$root cannot be written" "see above" "Name another directory with --root"
+  exec 9<"$root/bootstrap" # the directory is the lock; the kernel lets go of it when the last of our processes ends
+  flock -n 9 || fail 8 "Another install.sh works on $root" "it holds its lock" "Wait for it to end, then run this again"
+  work=$root/bootstrap
+  rm -rf -- "${work:?}"/*
   printf '#!/bin/sh\nexit 0\n' >"$work/may-run"
   chmod 700 "$work/may-run"
   "$work/may-run" 2>/dev/null || fail 1 "No program may run below $root" "its file system is mounted noexec" \
@@ -217,7 +213,17 @@ find_python() {
   return 1
 }
 
-bring_python() {
+# Sets lacking: what the host needs before the appliance; empty when all is there.
+look() {
+  lacking=
+  if find_python "$wanted"; then
+    "$python" -I -B -c "import ctypes; ctypes.CDLL('libgomp.so.1')" 2>/dev/null || lacking=libgomp1
+  else
+    lacking="Python $wanted"
+  fi
+}
+
+bring_packages() {
   names='' last=''
   while read -r kind name stage digest file; do
     [ "$kind" = deb ] && [ "$name" = "$folder" ] || continue
@@ -226,18 +232,20 @@ bring_python() {
   done <<END
 $(parts)
 END
-  [ -n "$names" ] || fail 1 "Python $wanted is missing here" "and this bundle carries no packages that would bring it" \
-    "Install python3 of $os; or ask the operator for a bundle with [debs]"
-  command -v dpkg >/dev/null 2>&1 || fail 1 "The command dpkg is missing" "this is no Debian system" "Install Python $wanted yourself"
-  [ "$(id -u)" = 0 ] || fail 1 "Python $wanted is missing here" "only root may install it" \
-    "Have root run: $(again)"
-  say "Python $wanted is missing here. These packages of the bundle would be installed with dpkg:"
+  [ -n "$names" ] || fail 1 "$lacking is missing here" "and this bundle carries no packages that would bring it" \
+    "Install python3 and libgomp1 of $os; or ask the operator for a bundle with [debs]"
+  command -v dpkg >/dev/null 2>&1 || fail 1 "$lacking is missing here" "without dpkg this cannot bring it" "Install $lacking yourself"
+  [ "$(id -u)" = 0 ] || fail 1 "$lacking is missing here" "only root may install it" "Have root run: $(again)"
+  say "$lacking is missing here. With dpkg, these packages of the bundle would be installed; those that are there"
+  say "in the same or a newer version stay as they are:"
   say " $names"
   ask "Install them?"
+  number=100
   while read -r kind name stage digest file; do
     [ "$kind" = deb ] && [ "$name" = "$folder" ] || continue
     prefix=${digest%"${digest#??}"}
-    bring "blobs/$prefix/sha256-$digest" "debs/$stage/$file" "$digest"
+    bring "blobs/$prefix/sha256-$digest" "debs/$stage/$number-$file" "$digest" # dpkg gets them in this order
+    number=$((number + 1))
   done <<END
 $(parts)
 END
@@ -248,8 +256,8 @@ END
     run_dpkg --configure --pending
     stage=$((stage + 1))
   done
-  find_python "$wanted" || fail 1 "Python $wanted does not run" "the packages are installed, though" \
-    "Look at: python3 -c 'import venv'"
+  look
+  [ -z "$lacking" ] || fail 1 "$lacking does not work here" "the packages are installed, though" "Look at: dpkg --audit"
 }
 
 run_dpkg() {
@@ -284,7 +292,7 @@ install() {
   set -- bundle install "$bundle" --root "$root" --pin "$pin"
   [ -z "$yes" ] || set -- "$@" --yes
   code=0
-  (umask "$users_umask" && exec "$work/venv/bin/plugsky" "$@") || code=$?
+  (umask "$users_umask" && exec "$work/venv/bin/plugsky" "$@" 9<&-) || code=$?
   if [ "$code" != 0 ]; then
     say "The installation did not end well; once that is dealt with, run: $(again)"
     exit "$code"
@@ -303,7 +311,8 @@ main() {
   bring tools/plugsky_verify.py tools/plugsky_verify.py "$verifier_sha256"
   python=
   choose_parts
-  find_python "$wanted" || bring_python
+  look
+  [ -z "$lacking" ] || bring_packages
   verify
   make_environment
   install

@@ -442,7 +442,7 @@ def check_shape(signed: dict[str, Any], kind: str) -> bool:
     if kind == "root":
         return set(signed["roles"]) == set(TOP_LEVEL) and all(map(role, signed["roles"].values()))
     if kind == "targets":
-        return all(map(target, signed["targets"].values()))
+        return all(map(target, signed["targets"].values())) and isinstance(signed.get("delegations", {}), dict)
     others = kind == "timestamp" and set(signed["meta"]) != {"snapshot.json"}
     return not others and all(map(metafile, signed["meta"].values()))
 

@@ -1,8 +1,8 @@
 """What a sysadmin meets first: install.sh, README.txt and the one-file verifier at the top of a bundle.
 
 * A bundle with the appliance for whole hosts has all three. install.sh holds the SHA-256 of the verifier and, per
-  target, of the packages that bring Python, in the order in which dpkg takes them; of everything else the verifier
-  checks the signatures. So the paper needs to name no more than install.sh and the root.
+  target, of the packages that bring Python and libgomp1, in the order in which dpkg takes them; of everything else the
+  verifier checks the signatures. So the paper needs to name no more than install.sh and the root.
 * A delta, or a bundle without the appliance, has README.txt alone: a bare host cannot use it.
 * Same content, channel and version: same bytes. No time, no path and no name of the build machine.
 * README.txt is ASCII in lines of at most 79; what a recipe says in other letters is left out of it.
@@ -101,14 +101,14 @@ def _is_wheel_in(entry: FileEntry, folder: str) -> bool:
 
 
 def _debs(entries: Sequence[FileEntry], hosts: Sequence[str]) -> list[str]:
-    """A line `deb FOLDER STAGE SHA256 FILE` for each package that brings Python to a bare host, in dpkg's order."""
+    """A line `deb FOLDER STAGE SHA256 FILE` for each package that a bare host needs, in dpkg's order."""
     lines = []
     for host in hosts:
         folder = host.split(" ")[1]
         for deb in parts.bootstrap_set(entries, folder):
             if deb.length > MAX_CHUNK:
                 raise SourceError(
-                    f"{deb.path} is too long to bring Python to a bare host",
+                    f"{deb.path} is too long for a bare host",
                     f"it has {deb.length} bytes, install.sh takes a package as one blob of at most {MAX_CHUNK}",
                     "Leave out [debs], or report it",
                 )
@@ -120,7 +120,7 @@ def _told(host: str, entries: Sequence[FileEntry]) -> str:
     _, folder, system, machine, python = host.split(" ")
     name = "Linux" if system == "any" else system.replace("-", " ").title()
     brought = bool(parts.bootstrap_set(entries, folder))
-    return f"{name} on {machine}, {'with or without Python' if brought else f'with Python {python}'}"
+    return f"{name} on {machine}, {'with or without Python' if brought else f'with Python {python} and libgomp1'}"
 
 
 def _contents(entries: Sequence[FileEntry]) -> list[str]:
