@@ -93,9 +93,7 @@ def _constraints(recipe: PythonRecipe, fit: Fit) -> str:
     return "".join(f"{pin.name}=={pin.version}\n" for pin in own)
 
 
-def _resolve(
-    path: Path, constraints: Path, made: Path, recipe: PythonRecipe, target: Target, tick: Tick
-) -> None:
+def _resolve(path: Path, constraints: Path, made: Path, recipe: PythonRecipe, target: Target, tick: Tick) -> None:
     glibc = min(target.release.glibc[1], NEWEST_GLIBC)
     command = [uv.find_uv_bin(), "pip", "compile", str(path), "--constraints", str(constraints)]
     command += ["--python-platform", f"{target.machine}-manylinux_2_{glibc}", "--python-version", target.release.python]
