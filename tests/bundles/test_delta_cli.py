@@ -8,10 +8,7 @@ import pytest
 
 from appliance.test_cli_bundle import Desk
 from bundles.gguf_forge import STRING, Forge
-from plugsky.audit.site_key import site_key
 from plugsky.core.errors import ExitCode
-from plugsky.core.paths import SitePaths
-from plugsky_bundles import enrolment
 
 
 def model(template: str) -> bytes:
@@ -38,10 +35,10 @@ class Lab(Desk):
         return bundle
 
     def enrol(self) -> None:
-        """Believe the site's receipts, as `plugsky trust enrol` does with the card that the site shows."""
-        key = site_key(SitePaths.at(self.root)).public_key
-        known = enrolment.EnrolledKey(enrolment.SITE, "lab", key, "2026-11-22T12:00:00Z")
-        enrolment.save(self.place / "trust", enrolment.Enrolled({key.keyid: known}))
+        """Believe the site's receipts from now on: its card and the fingerprint of that, each by its own way."""
+        card = self.json("trust", "card", "--root", self.root, "--name", "lab", "--out", self.place)
+        words = ("--role", "site", "--fingerprint", card["fingerprint"], "--trust", self.place / "trust")
+        self.run("trust", "enrol", card["path"], *words)
 
     @property
     def receipt(self) -> Path:
@@ -67,7 +64,8 @@ def lab(tmp_path, capsys, monkeypatch):
 
 
 def test_a_site_leaves_a_receipt_where_it_installed_from_and_one_with_itself(lab):
-    assert [path.read_bytes() for path in (lab.root / "returns").iterdir()] == [lab.receipt.read_bytes()]
+    (kept,) = (lab.root / "returns").glob("*.receipt.json")
+    assert kept.read_bytes() == lab.receipt.read_bytes()
 
 
 def test_the_receipt_command_gives_the_same_on_standard_output_and_in_a_directory(lab):
