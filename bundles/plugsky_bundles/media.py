@@ -70,7 +70,11 @@ def open_media(path: Path, ask: Ask = nobody) -> Bundle:
     `ask` is for the volumes after the first. Raises NotFound, UnlistedFile, MediaUnreadable, MalformedStream or
     VolumeMixed.
     """
-    if path == STDIN or path.is_file() or path.is_fifo():
+    try:
+        single = path == STDIN or path.is_file() or path.is_fifo()
+    except OSError as error:
+        raise unreadable(str(path), error) from None
+    if single:
         return open_stream(path)
     found = open_bundle(path)
     return open_volumes(found, ask) if LABEL in found.files else found

@@ -61,7 +61,12 @@ class Directory:
         finally:
             if here >= 0:
                 os.close(here)
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        try:
+            mode = os.fstat(file.fileno()).st_mode
+        except OSError as error:
+            file.close()
+            raise unreadable(name, error) from None
+        if not stat.S_ISREG(mode):
             file.close()
             raise UnlistedFile(f"{name} is not a file", "it changed while it was read", _RECOPY)
         return file
@@ -135,6 +140,8 @@ def open_bundle(path: Path) -> Directory:
         raise NotFound(
             f"There is no bundle at {path}", "it is not a directory", "Check the path of the media"
         ) from None
+    except OSError as error:
+        raise unreadable(str(path), error) from None
     try:
         listing("", top, 0)
     except OSError as error:

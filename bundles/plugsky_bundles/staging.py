@@ -59,7 +59,7 @@ def allocated(staging: Path) -> dict[str, int]:
 
 def clear(staging: Path, keep: Collection[str] = ()) -> None:
     """Remove what transfers leave in staging, save the files of the digests in `keep`."""
-    for path in staging.iterdir():
+    for path in staging.iterdir() if staging.is_dir() else ():
         match = _STAGED.fullmatch(path.name)
         if match is not None and match[1] not in keep:
             path.unlink()

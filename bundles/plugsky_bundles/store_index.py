@@ -64,7 +64,7 @@ def site_blobs(store: Path, wanted: Collection[str]) -> dict[str, Place]:
 
 def chunks_of(store: Path, digest: str, length: int) -> tuple[Chunk, ...]:
     """The chunks of a stored file of `length` bytes; none when it has no list, or one that does not fit."""
-    with suppress(FileNotFoundError, MalformedChunkList):
+    with suppress(OSError, MalformedChunkList):
         with list_path(store, digest).open("rb") as file:
             chunks = decode_chunk_list(file.read(MAX_CHUNK_LIST + 1))
         if sum(chunk.length for chunk in chunks) == length:

@@ -113,7 +113,7 @@ def apply(
             stored_path(staging, digest).replace(stored_path(store, digest))
         sync_directory(store)
         progress(ProgressEvent("flush", 1, 1, "what was copied"))
-    clear(staging)
+        clear(staging)
     return tuple(wanted)
 
 

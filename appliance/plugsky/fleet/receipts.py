@@ -107,9 +107,9 @@ def give(paths: SitePaths, channel: str, beside: Path | None) -> Path:
     for old in folder.iterdir():
         if old != path and re.fullmatch(rf"{channel}-[0-9]+-[0-9a-f]{{8}}\.receipt\.json", old.name):
             old.unlink()
-    if beside is not None and beside.exists():
-        returned = beside.absolute().parent / BESIDE
-        with suppress(OSError):
+    with suppress(OSError):
+        if beside is not None and beside.exists():
+            returned = beside.absolute().parent / BESIDE
             returned.mkdir(exist_ok=True)
             if not returned.is_symlink() and (there is None or not (returned / path.name).exists()):
                 write_file(returned / path.name, there or data)
