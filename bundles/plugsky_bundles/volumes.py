@@ -12,6 +12,7 @@ What precedes the payload is held in memory once its volume was seen, so that no
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from io import BufferedReader, BytesIO
@@ -262,20 +263,21 @@ class Volumes:
 def _below(place: Path) -> list[Path]:
     """The directories in `place`, by name; not more than a few."""
     try:
-        found = sorted(path for path in place.iterdir() if path.is_dir() and not path.is_symlink())
+        with os.scandir(place) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except OSError:
         return []
-    return found[:MAX_LOOKED_AT]
+    return [place / name for name in found[:MAX_LOOKED_AT]]
 
 
 def _volume_at(place: Path) -> Directory | None:
-    """The volume at a place, if one is there that can be read."""
-    if not (place / LABEL).is_file():
-        return None
+    """The volume at a place, if one is there that can be read; other people's media beside it are no error."""
     try:
+        if not (place / LABEL).is_file():
+            return None
         volume = open_bundle(place)
         label_of(volume)
-    except BundleError:
+    except (BundleError, OSError):
         return None
     return volume
 

@@ -160,6 +160,19 @@ def test_a_missing_volume_is_named_and_says_where_it_was_looked_for(made, volume
     assert caught.value.exit_code == 5
 
 
+def test_other_peoples_media_beside_are_no_error(made, volumes, monkeypatch):
+    (volumes[0].parent / "somebody").mkdir()
+    real = Path.is_file
+
+    def forbidden(self):
+        if "somebody" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    verify_forward(made.verify(open_media(volumes[0])))
+
+
 def test_volumes_that_are_not_needed_are_not_asked_for(made, volumes):
     shutil.rmtree(volumes[1])
     media = open_media(volumes[0])
