@@ -12,8 +12,6 @@ an approver who is not installing. Each person counts once.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,8 +23,9 @@ from securesystemslib.signer import Signer
 from plugsky_bundles import dsse
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.enrolment import APPROVER, Enrolled
-from plugsky_bundles.errors import NotApproved, VerificationError
+from plugsky_bundles.errors import NotApproved, NotFound, VerificationError
 from plugsky_bundles.format import check_channel, check_version, is_sha256
+from plugsky_bundles.plain_files import read_plain
 from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
 from plugsky_bundles.verified import VerifiedBundle
@@ -68,11 +67,8 @@ def put(verified: VerifiedBundle, data: bytes, keyid: str, folder: Path) -> Path
 
 
 def read(path: Path) -> Approval:
-    """An approval from a file. Raises MalformedMetadata or OSError."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise malformed(f"{path}", "it is no file")
-        data = file.read(MAX_APPROVAL + 1)
+    """An approval from a file. Raises NotFound, MalformedMetadata or OSError."""
+    data = read_plain(path, MAX_APPROVAL, "Name the approval's file by --approval")
     return Approval(f"{path}", parse_object(data, f"{path}", limit=MAX_APPROVAL))
 
 
@@ -82,7 +78,7 @@ def beside(bundle: Path) -> tuple[Approval, ...]:
     for path in sorted(returns_of(bundle).glob(f"*{APPROVAL}"))[:MAX_APPROVALS]:
         try:
             found.append(read(path))
-        except (OSError, VerificationError):
+        except (OSError, NotFound, VerificationError):
             continue
     return tuple(found)
 

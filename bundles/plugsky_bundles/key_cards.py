@@ -27,6 +27,7 @@ from plugsky_bundles import keys
 from plugsky_bundles.atomic import out_of_space, write_file
 from plugsky_bundles.errors import ExistsError, FingerprintDiffers, KeyUnusable, NotFound, PassphraseError, UnsafeName
 from plugsky_bundles.format import is_sha256
+from plugsky_bundles.plain_files import read_plain
 from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
 
 CARD_SCHEMA: Final = "plugsky.key-card/1"
@@ -80,12 +81,7 @@ class KeyCard:
 
 def read_card(path: Path) -> KeyCard:
     """The card at `path`. Raises NotFound, MalformedMetadata, BadKey or UnsafeName."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CARD + 1)
-    except FileNotFoundError:
-        raise NotFound(f"There is no key card {path}", "the file does not exist", "Check the path") from None
-    return KeyCard.from_json(data, f"{path}")
+    return KeyCard.from_json(read_plain(path, MAX_CARD, "Check the path of the card"), f"{path}")
 
 
 def check_fingerprint(card: KeyCard, fingerprint: str) -> None:

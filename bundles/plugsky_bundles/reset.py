@@ -25,9 +25,10 @@ from tuf.api.metadata import Root
 from plugsky_bundles import dsse, keys
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.enrolment import ENROLLED_ROLES, MAX_KEYS, Enrolled
-from plugsky_bundles.errors import NotFound, OtherContent, Rollback, ThresholdNotMet
+from plugsky_bundles.errors import OtherContent, Rollback, ThresholdNotMet
 from plugsky_bundles.format import is_sha256
 from plugsky_bundles.key_cards import KeyCard
+from plugsky_bundles.plain_files import read_plain
 from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
 
@@ -123,11 +124,7 @@ def from_json(data: bytes, what: str) -> Reset:
 
 def read(path: Path) -> Reset:
     """The request or statement at `path`. Raises NotFound, and what `from_json` raises."""
-    try:
-        with path.open("rb") as file:
-            return from_json(file.read(MAX_RESET + 1), f"{path}")
-    except FileNotFoundError:
-        raise NotFound(f"There is no statement {path}", "the file does not exist", "Check the path") from None
+    return from_json(read_plain(path, MAX_RESET, "Check the path of the statement"), f"{path}")
 
 
 def write(path: Path, reset: Reset) -> None:

@@ -22,11 +22,12 @@ from tuf.api.metadata import Metadata, Root, Targets
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.cosigning import good_signatures, join
 from plugsky_bundles.drafting import Draft, read_draft, sweep
-from plugsky_bundles.errors import ExistsError, FingerprintDiffers, MetadataMissing, NotFound
+from plugsky_bundles.errors import ExistsError, FingerprintDiffers, MetadataMissing
 from plugsky_bundles.format import MAX_ROOT, MAX_TARGETS_METADATA, METADATA
 from plugsky_bundles.key_cards import Holder
 from plugsky_bundles.media import Bundle, open_bundle
 from plugsky_bundles.metadata import key_names, read_metadata, serialise, sign_with
+from plugsky_bundles.plain_files import read_plain
 from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import TrustDir, check_roots, open_trust
 from plugsky_bundles.walk import fingerprint
@@ -198,14 +199,7 @@ def _signed(found: Draft, root: Root, data: bytes, added: Collection[str]) -> Si
 
 
 def _role_file(path: Path) -> Metadata[Targets]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_TARGETS_METADATA + 1)
-    except FileNotFoundError:
-        raise NotFound(
-            f"{path} is not there", "the copy is of another version, or not whole", "Name copies of this draft"
-        ) from None
-    return read_metadata(data, Targets, f"{path}")
+    return read_metadata(read_plain(path, MAX_TARGETS_METADATA, "Name whole copies of this draft"), Targets, f"{path}")
 
 
 def _records(found: Draft, added: Collection[str], first: bool, now: datetime) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ from plugsky_bundles.errors import ExistsError, NotFound, OtherContent, RootWait
 from plugsky_bundles.format import MAX_ROOT
 from plugsky_bundles.locks import locked
 from plugsky_bundles.metadata import check_root, key_names, read_metadata, serialise, sign_with
+from plugsky_bundles.plain_files import read_plain
 from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import KEYS, ROOTS, WAITING, TrustDir, begin_custody, check_roots, open_trust
@@ -291,8 +292,4 @@ def _number(file: Path) -> int:
 
 
 def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(MAX_ROOT + 1)
-    except FileNotFoundError:
-        raise NotFound(f"{file} is missing", "the root that waits follows it", "Copy the whole of waiting/") from None
+    return read_plain(file, MAX_ROOT, "Copy the whole of waiting/")

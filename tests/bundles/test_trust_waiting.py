@@ -1,6 +1,7 @@
 """A ceremony of people on machines of their own: cards, a root that waits, copies that are signed and joined."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -201,6 +202,21 @@ def test_a_copy_of_another_root_is_refused(people, tmp_path):
     other = Ceremony(tmp_path / "other")
     with pytest.raises(OtherContent, match="copy-amal"):
         waiting.merge(waiting.find(people.trust), [other.signed_copy("amal")])
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+def test_a_copy_that_is_no_plain_file_is_not_waited_for(people, kind):
+    copy = people.signed_copy("amal")
+    file = copy / "1.root.json"
+    aside = file.rename(copy / "aside")
+    if kind == "link":
+        file.symlink_to(aside)
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.mkdir()
+    with pytest.raises(MalformedMetadata, match="no file"):
+        waiting.merge(waiting.find(people.trust), [copy])
 
 
 def test_a_copy_that_is_not_there_is_not_found(people, tmp_path):
