@@ -484,6 +484,14 @@ def check_root(root: dict[str, Any], what: str) -> None:
         raise malformed(what, "two keys have one name")
 
 
+def void_floors(old: dict[str, Any], new: dict[str, Any]) -> frozenset[str]:
+    """The roles whose floors do not count under a new root, because it took keys away (TUF 5.3.11)."""
+    taken = {role for role in TOP_LEVEL if set(old["roles"][role]["keyids"]) - set(new["roles"][role]["keyids"])}
+    if not taken & {"timestamp", "snapshot"}:
+        return frozenset()
+    return frozenset(("timestamp", "snapshot", *(("targets", *ROLES) if "targets" in taken else ())))
+
+
 # 2. The directory
 
 NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -744,6 +752,8 @@ class Bundle:
         if len(numbers) > MAX_ROOTS or numbers != list(range(numbers[0], numbers[-1] + 1)):
             raise Refused("untrusted_root", f"the roots {numbers[:10]} do not follow each other")
         own = read_metadata(self.site.root, "root", "The trusted root of this site") if self.site.root else None
+        if own is not None:
+            check_root(own.signed, own.what)
         before = own if own is not None and own.signed["version"] == numbers[0] - 1 else None
         anchored, prints = before is not None, []
         for number in numbers:
@@ -760,10 +770,11 @@ class Bundle:
         if own is not None:
             trusted = [*trusted, hashlib.sha256(self.site.root).hexdigest()]
             if own.signed["version"] > numbers[-1]:
-                root, prints, anchored = own, trusted, True
+                root, prints, anchored = own._replace(signatures={}), trusted, True
         if not anchored or (self.pin is not None and self.pin not in trusted):
             raise Refused("untrusted_root", f"its root is {prints[-1]}")
         self.root, self.fingerprint, self.accepted["root"] = root.signed, prints[-1], root
+        self.void = void_floors(own.signed, root.signed) if own is not None else frozenset()
         self.checks.append(f"root version {root.signed['version']} leads back to the trusted root")
 
     # 7. Timestamp, snapshot, targets and its roles
@@ -780,7 +791,9 @@ class Bundle:
         timestamp = read_metadata(self.read("timestamp.json", LIMITS["timestamp"]), "timestamp", what)
         count_signatures([self.root], "timestamp", timestamp)
         self.channel = check_channel(timestamp.signed.get("x-plugsky-channel"))
-        self.floor = self.site.floors.get(self.channel, {"versions": {}, "bundle_id": ""})
+        floor = self.site.floors.get(self.channel, {"versions": {}, "bundle_id": ""})
+        versions = {role: version for role, version in floor["versions"].items() if role not in self.void}
+        self.floor = {"versions": versions, "bundle_id": floor["bundle_id"]}
         sealed_at = parse_time(timestamp.signed.get("x-plugsky-time"), what)
         if sealed_at > self.time + CLOCKS_APART:
             raise Refused("sealed_in_future", f"it says {sealed_at:{STAMP}}, and here it is {self.time:{STAMP}}")

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 from bootstrap import plugsky_verify as verifier
 from bundles.corpus import WRONG, resign_role
+from bundles.delta_site import Site as DeltaSite
 from bundles.forge import LIFETIME, NOW, Forge, copy_of, envelope, put_blob, sha256, signed_parts
 from bundles.judges import kernel, one_file, site_with, verdict
+from bundles.test_delta_verify import BAD_FIELDS, BAD_LISTS, MIXED, Bench, left_out, with_list
+from bundles.test_trust_recovery import after as after_new_keys
 from plugsky_bundles import errors, keys
 from plugsky_bundles.format import ROLES, encode_chunk_list
 from plugsky_bundles.media import open_bundle
@@ -436,7 +439,7 @@ def apply(signed: Any, steps: list[int], what: str, value: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*function-scoped fixture.*")
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(st.lists(edits(), min_size=1, max_size=2))
 def test_whatever_keys_could_sign_is_judged_alike(forge, right, tmp_path, wanted):
@@ -468,3 +471,82 @@ def test_every_name_of_an_error_is_one_of_the_appliances():
     assert {error("", "", "").code for error in ours if error is not errors.ChainError} >= verifier.ERRORS.keys() - {
         "chain_error"
     }
+
+
+# Deltas
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("deltas"))
+
+
+@pytest.fixture
+def delta(bench, tmp_path) -> Path:
+    return Path(shutil.copytree(bench.delta, tmp_path / bench.delta.name))
+
+
+@pytest.fixture
+def holder(bench, tmp_path) -> Path:
+    """A site that accepted the delta's base and kept copies of it."""
+    state = bench.site().anchor
+    site = site_with(tmp_path / "holder", state)
+    shutil.copytree(bench.copies, site / "trust/channels/demo")
+    return site
+
+
+def test_a_delta_is_right_for_the_site_it_was_made_for_and_for_nobody_else(bench, delta, holder, tmp_path):
+    assert verdict(delta, None, holder) == "ok"
+    assert verdict(delta, bench.forge.fingerprint) == "base_missing"
+    assert verdict(delta, None, site_with(tmp_path / "without copies", bench.site().anchor)) == "base_missing"
+    for path in (holder / "trust/channels/demo").iterdir():
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert verdict(delta, None, holder) == "base_missing"
+
+
+@pytest.mark.parametrize("damage", [damage for damage, _ in MIXED.values()], ids=MIXED.keys())
+def test_a_delta_with_parts_of_another_bundle_is_judged_alike(bench, delta, holder, damage):
+    damage(bench, delta)
+    assert verdict(delta, None, holder) not in ("ok", "base_missing")
+
+
+@pytest.mark.parametrize("change", BAD_LISTS.values(), ids=BAD_LISTS.keys())
+def test_a_delta_whose_list_lies_is_judged_alike(bench, delta, holder, change):
+    with_list(change)(bench, delta)
+    assert verdict(delta, None, holder) == "malformed_metadata"
+
+
+@pytest.mark.parametrize("changes", BAD_FIELDS.values(), ids=BAD_FIELDS.keys())
+def test_a_delta_that_misnames_its_base_is_judged_alike(bench, delta, holder, changes):
+    left_out(bench, delta, **changes)
+    assert verdict(delta, None, holder) == "malformed_metadata"
+
+
+def test_a_changed_byte_of_a_delta_is_judged_alike(bench, delta, holder):
+    for path in sorted(path for path in delta.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert verdict(delta, None, holder) != "ok", path
+        path.write_bytes(data)
+
+
+def test_a_bundle_of_nothing_but_revocations_is_judged_alike(tmp_path):
+    forge = Forge(tmp_path)
+    full = forge.built()
+    site = DeltaSite(forge, tmp_path / "holder/trust/channels/demo")
+    state = site.accept(full).state
+    (tmp_path / "holder/trust/state.json").write_bytes(state.to_json())
+    bundle = forge.revocations_only(Revocations(digests=frozenset({"ab" * 32})))
+    assert verdict(bundle, None, tmp_path / "holder") == "ok"
+    assert verdict(bundle, forge.fingerprint) == "base_missing"
+
+
+@pytest.mark.parametrize("roles", [("snapshot", "timestamp", "targets"), ("timestamp",), ("targets",)], ids=str)
+def test_floors_that_a_new_root_makes_void_are_judged_alike(tmp_path, roles):
+    forge = Forge(tmp_path)
+    last = forge.sealed(version=7)
+    state = verify_metadata(open_bundle(last), forge.fingerprint, now=NOW).state
+    (forge.trust / "channels/demo.json").unlink()
+    bundle = after_new_keys(forge, *roles)
+    expected = "ok" if len(roles) == 3 else "rollback"
+    assert verdict(bundle, None, site_with(tmp_path / "site", state), full=False) == expected
