@@ -212,7 +212,7 @@ class _Stage:
             write_file(log, said.out + said.err.encode("utf-8"))
             raise RehearsalFailed(
                 f"The installation on {name} fails at the step {steps[-1] if steps else 'start'!r}",
-                said.last,
+                _complaints(said),
                 f"The whole of what was said is in {log}; correct the recipe or its locks",
             )
         facts = dict(line.split(" ", 1) for line in _after("fact: ", said.out) if " " in line)
@@ -246,6 +246,13 @@ class _Stage:
             self._progress(ProgressEvent("rehearse", len(steps), 0, f"{name}: {steps[-1] if steps else 'start'}"))
 
         return tick
+
+
+def _complaints(said: Said) -> str:
+    """What apt, dpkg or pip call an error, else the last lines."""
+    marks = ("E: ", "dpkg: error", "ERROR: ")
+    errors = [line.strip() for line in said.err.splitlines() if line.startswith(marks)]
+    return " / ".join(errors[-3:])[:400] or said.last
 
 
 def _steps(said: bytes) -> list[str]:

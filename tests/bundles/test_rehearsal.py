@@ -36,15 +36,20 @@ def material(path: str, content: Path | bytes) -> Material:
 def wheels(tmp_path_factory):
     """A folder with pip's own wheel, and one that brings a command `plugsky`."""
     folder = tmp_path_factory.mktemp("wheels")
+    pip_wheel(folder)
+    command_wheel(folder, "print('plugsky 9.9')")
+    return folder
+
+
+def pip_wheel(folder: Path) -> Path:
+    """The wheel of the pip that is installed here."""
     pip = metadata.distribution("pip")
     files = {
         str(name): Path(str(pip.locate_file(name))).read_bytes()
         for name in pip.files or ()
         if name.parts[0] == "pip" and name.suffix != ".pyc"
     }
-    write_wheel(folder, "pip", pip.version, files)
-    command_wheel(folder, "print('plugsky 9.9')")
-    return folder
+    return write_wheel(folder, "pip", pip.version, files)
 
 
 def command_wheel(folder: Path, does: str) -> Path:
