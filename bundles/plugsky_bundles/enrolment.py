@@ -1,4 +1,4 @@
-"""Keys outside TUF that somebody believes: a site's approvers, and at the operator the keys of sites.
+"""Keys outside TUF that somebody believes: a site's approvers, at the operator the keys of sites, couriers at both.
 
 `enrolled.json`, canonical JSON, schema `plugsky.enrolled/1`, lies in a trust directory and in a site's `trust/`:
 `{"approvals_required": n, "keys": {keyid: {"at", "key", "name", "role"}}, "schema", "serial": n}`. A key is enrolled by
@@ -30,7 +30,8 @@ ENROLLED: Final = "enrolled.json"
 ENROLLED_SCHEMA: Final = "plugsky.enrolled/1"
 SITE: Final = "site"
 APPROVER: Final = "approver"
-ENROLLED_ROLES: Final = (SITE, APPROVER)
+COURIER: Final = "courier"
+ENROLLED_ROLES: Final = (SITE, APPROVER, COURIER)
 MAX_ENROLLED: Final = 1 << 20
 MAX_KEYS: Final = 1024
 

@@ -9,11 +9,15 @@ from typing import Annotated, BinaryIO
 import typer
 
 from plugsky.cli.bundle_options import EncryptTo, MediaArgument, PinOption, asking, judge
-from plugsky.cli.options import RootOption, TrustOption, path
+from plugsky.cli.custody import signed_by_holder
+from plugsky.cli.options import PassphraseFile, RootOption, TrustOption, path
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
+from plugsky.cli.trust_options import KeysOption
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky_bundles import carrying, mending, streaming, volume_sets
+from plugsky_bundles import custody as custody_log
+from plugsky_bundles.approval import returns_of
 from plugsky_bundles.format import bundle_dirname
 from plugsky_bundles.media import Bundle, open_media
 from plugsky_bundles.readback import ReadBack
@@ -41,6 +45,8 @@ def copy_bundle(
     pin: PinOption = None,
     trust: TrustOption = None,
     root: RootOption = None,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseFile = None,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
@@ -48,7 +54,8 @@ def copy_bundle(
 
     Every byte is compared with what was signed while it is copied, and once more as the stick gives it back, past the
     kernel's cache where the file system allows that; how it was read is said. A copy that was cut short is finished by
-    the same command: what is right on the stick already is not copied again. The source is never changed.
+    the same command: what is right on the stick already is not copied again. The source is never changed. What was
+    recorded of its custody goes along; with --keys, the holder records there that this copy was written.
 
     Example: plugsky bundle copy /srv/out/plugsky-demo-1 /media/usb --trust /secure/trust
     """
@@ -60,6 +67,9 @@ def copy_bundle(
     else:
         target = destination / bundle_dirname(verified.channel, verified.version)
         done = carrying.copy([media], verified.contents, verified.contents.parts, target, shown)
+    log = returns_of(done.path) / custody_log.FOLDER
+    custody_log.carry(returns_of(verified.bundle.path) / custody_log.FOLDER, log, verified)
+    signed_by_holder(verified, log, "bundle.write", keys, passphrase_file, {"medium": done.path.parent.name or "/"})
     if as_json:
         tell_json("plugsky.bundle.copy/1", {"bundle_id": verified.bundle_id, **_copied(done)})
         return

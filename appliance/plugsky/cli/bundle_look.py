@@ -7,9 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from plugsky.cli.bundle_options import BaseOption, MediaArgument, PinOption, asking, identity, judge, site_blobs_of
-from plugsky.cli.options import RootOption, TrustOption
+from plugsky.cli.custody import signed_by_holder
+from plugsky.cli.options import PassphraseFile, RootOption, TrustOption
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, size, table, tell, tell_json
+from plugsky.cli.trust_options import KeysOption
 from plugsky.core.commands import given
+from plugsky_bundles import custody as custody_log
+from plugsky_bundles.approval import returns_of
 from plugsky_bundles.errors import VolumeMissing
 from plugsky_bundles.forward_read import read_parts, verify_forward
 from plugsky_bundles.full_read import verify_payload
@@ -32,6 +36,8 @@ def verify(
     this_volume: Annotated[
         bool, typer.Option("--this-volume", help="Of a split bundle, judge this one volume and no other.")
     ] = False,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseFile = None,
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
@@ -43,7 +49,7 @@ def verify(
 
     A delta is judged with what the site (--root), the operator (--trust) or an earlier bundle (--base) has of the
     metadata that it leaves out; by the paper alone it is not. The bytes that it leaves out are the site's, and are
-    compared when it is installed.
+    compared when it is installed. With --keys, the holder signs into its custody log that every byte was compared.
 
     Example: plugsky bundle verify /media/usb/plugsky-demo-1 --pin 3f2a…
     """
@@ -65,6 +71,8 @@ def verify(
             )
     else:
         checks = [*verified.checks, f"every byte of this volume is the one that was signed; {judged}"]
+    details = {"read": judged or "every byte"}
+    signed_by_holder(verified, returns_of(bundle) / custody_log.FOLDER, "bundle.verify", keys, passphrase_file, details)
     if as_json:
         whole = judged is None
         tell_json("plugsky.bundle.verify/1", {"verified": True, "whole": whole, **identity(verified), "checks": checks})

@@ -116,6 +116,22 @@ def show(
         raise custody.doubt(found)
 
 
+def signed_by_holder(
+    verified: VerifiedBundle,
+    folder: Path,
+    event: str,
+    keys: Path | None,
+    passphrase_file: Path | None,
+    details: dict[str, str] | None = None,
+) -> None:
+    """After a command did what ``event`` says: record it with the holder's key, where one was named."""
+    if keys is None:
+        return
+    (card, signer), *_ = holder(keys, passphrase_file, None, None).opened(None, None)
+    place = custody.record(folder, verified, signer, card.name, event, datetime.now(UTC), details)
+    say(f"{event} is recorded in {place}, signed by {card.name}")
+
+
 def known_keys(verified: VerifiedBundle, trust: Path | None, root: Path | None) -> dict[str, str]:
     """Whose keys are believed: those that the root names, and those enrolled at the operator's or the site."""
     root_metadata = read_metadata(verified.state.root, Root, "The root").signed

@@ -25,7 +25,7 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import enrolled as of_site
 from plugsky_bundles import enrolment
-from plugsky_bundles.enrolment import APPROVER, SITE, Enrolled
+from plugsky_bundles.enrolment import APPROVER, COURIER, SITE, Enrolled
 from plugsky_bundles.key_cards import KeyCard, check_fingerprint, read_card
 from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import open_trust
@@ -38,7 +38,12 @@ def enrol(
     card: Annotated[Path, typer.Argument(parser=path, metavar="CARD", help="The card that its holder gave.")],
     fingerprint: FingerprintOption,
     role: Annotated[
-        str, typer.Option("--role", metavar="ROLE", help="approver (at a site), or site (in a trust directory).")
+        str,
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="approver (at a site), site (in a trust directory), or courier (with --root or --trust).",
+        ),
     ],
     approvals_required: Annotated[
         int | None,
@@ -49,7 +54,7 @@ def enrol(
     passphrase_file: PassphraseFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Enrol the key of an approver at a site, or of a site in the operator's trust directory.
+    """Enrol the key of an approver at a site, of a site in the operator's trust directory, or of a courier at either.
 
     As soon as a site asks for approvals, its keys change by a statement of the root's people only (plugsky trust
     reset): so enrol every approver first, and give --approvals-required with the last one.
@@ -57,7 +62,9 @@ def enrol(
     Example: plugsky trust enrol --role approver omar.card.json --fingerprint "lusab-…" --root /var/lib/plugsky
     """
     newcomer = read_card(card)
-    if role == APPROVER:
+    if approvals_required is not None and role != APPROVER:
+        raise typer.BadParameter("--approvals-required is for the role approver.")
+    if role == APPROVER or (role == COURIER and root is not None):
         done = of_site.enrol(
             existing_site(root),
             newcomer,
@@ -65,15 +72,16 @@ def enrol(
             trail_of(existing_site(root)),
             f"user:{getpass.getuser()}",
             datetime.now(UTC),
+            role=role,
             approvals_required=approvals_required,
         )
-    elif role == SITE:
-        if approvals_required is not None:
-            raise typer.BadParameter("--approvals-required is for the role approver.")
-        done = _in_trust_directory(trust_directory(trust), newcomer, fingerprint, passphrase_file)
+    elif role in (SITE, COURIER):
+        done = _in_trust_directory(trust_directory(trust), newcomer, role, fingerprint, passphrase_file)
     else:
         raise PlugskyError(
-            ErrorKind.BAD_REQUEST, f"{role!r} is no role that keys are enrolled for.", next="use approver or site"
+            ErrorKind.BAD_REQUEST,
+            f"{role!r} is no role that keys are enrolled for.",
+            next="use approver, site or courier",
         )
     _tell(done, newcomer, role, as_json)
 
@@ -83,11 +91,13 @@ def trail_of(paths: SitePaths) -> of_site.Trail:
     return lambda: AuditLog.open(paths, "cli", SystemClock(), spare=True)
 
 
-def _in_trust_directory(directory: Path, newcomer: KeyCard, fingerprint: str, passphrase_file: Path | None) -> Enrolled:
+def _in_trust_directory(
+    directory: Path, newcomer: KeyCard, role: str, fingerprint: str, passphrase_file: Path | None
+) -> Enrolled:
     check_fingerprint(newcomer, fingerprint)
     opened, now = open_trust(directory), datetime.now(UTC)
     before = enrolment.load(directory)
-    after = before.enrol(newcomer, SITE, now)
+    after = before.enrol(newcomer, role, now)
     if after != before:
         if opened.holds("snapshot"):
             secret = cache(lambda: passphrase(passphrase_file))

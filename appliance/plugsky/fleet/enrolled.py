@@ -81,16 +81,17 @@ def enrol(
     actor: str,
     now: datetime,
     *,
+    role: str = APPROVER,
     approvals_required: int | None = None,
 ) -> Enrolled:
-    """Enrol an approver by the card whose fingerprint was told; the list as it is then.
+    """Enrol an approver or a courier by the card whose fingerprint was told; the list as it is then.
 
     Raises FingerprintDiffers, EnrolmentLocked, ExistsError, BadKey or BadThreshold.
     """
     check_fingerprint(newcomer, fingerprint)
     with site_lock(paths.root):
         before = load(paths)
-        after = before.enrol(newcomer, APPROVER, now, approvals_required=approvals_required)
+        after = before.enrol(newcomer, role, now, approvals_required=approvals_required)
         if after != before:
             with trail() as log:
                 log.record(*events.enrolment("trust.enrol", actor, newcomer.name, after, newcomer.keyid))

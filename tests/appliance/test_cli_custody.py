@@ -1,0 +1,63 @@
+"""The way of a bundle, recorded and shown from the command line."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from bundles.forge import PASSPHRASE, Forge
+from plugsky.cli import app as cli
+from plugsky.core.errors import ExitCode
+from plugsky_bundles import key_cards
+from plugsky_bundles.errors import CustodyDoubt
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """A bundle sealed today, and two people with keys of their own, of whom the operator knows one."""
+    now = datetime.now(UTC)
+    forge = Forge(tmp_path)
+    bundle = forge.sealed(now=now, expires=now + timedelta(days=30))
+    for name in ("ben", "eve"):
+        key_cards.make_key(name, tmp_path / name, PASSPHRASE)
+    card = key_cards.read_card(tmp_path / "ben" / "ben.card.json")
+    monkeypatch.setenv("PLUGSKY_PASSPHRASE", PASSPHRASE.decode())
+    enrol = ("trust", "enrol", "--role", "courier", tmp_path / "ben" / "ben.card.json")
+    assert run(*enrol, "--fingerprint", card.fingerprint, "--trust", forge.trust)[0] == 0
+    return forge, bundle, tmp_path
+
+
+def run(*words):
+    done = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    return done.exit_code, done
+
+
+def test_copying_and_verifying_with_a_key_leaves_a_way_that_reads_from_build_to_verification(people, tmp_path):
+    forge, bundle, home = people
+    trusting = ("--trust", forge.trust)
+    (tmp_path / "stick").mkdir()
+    assert run("bundle", "copy", bundle, tmp_path / "stick", "--keys", home / "ben", *trusting)[0] == 0
+    copy = tmp_path / "stick" / bundle.name
+    assert run("bundle", "verify", copy, "--keys", home / "ben", *trusting)[0] == 0
+    code, done = run("custody", "record", copy, "hand-over", "--to", "Cleo", "--keys", home / "ben", *trusting)
+    assert code == 0, done.output
+    code, done = run("custody", "show", copy, "--json", *trusting)
+    assert code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [event["event"] for event in told["events"]][-4:] == [
+        "bundle.seal",
+        "bundle.write",
+        "bundle.verify",
+        "bundle.hand-over",
+    ]
+    assert told["doubts"] == []
+
+
+def test_what_somebody_unknown_recorded_is_shown_and_doubted(people):
+    forge, bundle, home = people
+    trusting = ("--trust", forge.trust)
+    assert run("custody", "record", bundle, "note", "--text", "hi", "--keys", home / "eve", *trusting)[0] == 0
+    with pytest.raises(CustodyDoubt) as caught:
+        run("custody", "show", bundle, *trusting)
+    assert caught.value.exit_code == ExitCode.VERIFICATION_FAILED
