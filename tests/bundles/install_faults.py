@@ -1,6 +1,7 @@
 """Driver: installs a bundle over and over, disturbed at one system call each time, and looks at what is left.
 
-Arguments: a folder to work in, and the effect (kill, EIO, ENOSPC, short), or `count` for one clean installation.
+Arguments: a folder to work in, and the effect (kill, EIO, ENOSPC, short), or for one clean installation `count` or
+`record`.
 Prints one JSON object a line: first how many calls a clean installation makes and how many cases follow from them, then
 each case with what was wrong, if anything.
 """
@@ -45,6 +46,8 @@ class Bench:
 
     def __init__(self, base: Path) -> None:
         self.base = base
+        self.log = base / "calls"
+        self.inodes: dict[str, int] = {}
         self.forge = Forge(base)
         forging.CUT = CUT
         old = self.forge.sealed(files=OLD, name="old")
@@ -118,11 +121,12 @@ class Bench:
 
     def clean_run(self, library: Preloaded, *, data: bool = False) -> list[Call]:
         """The calls of an installation that nothing disturbs."""
-        log = self.base / "calls"
         self.fresh()
+        root = self.paths.root
+        self.inodes = {str(path.relative_to(root)): path.lstat().st_ino for path in sorted(root.rglob("*"))}
 
         def recorded() -> str:
-            library.record(log, data=data)
+            library.record(self.log, data=data)
             library.watch(self.paths.root, self.bundle)
             Path("plugsky-mark-begin").exists()
             said = self.install(self.paths, self.bundle)
@@ -132,7 +136,7 @@ class Bench:
         said = forked(recorded)
         assert said == "installed 2", said
         assert not (wrong := self.problems(done=True)), wrong
-        return [Call.parse(line) for line in log.read_text().splitlines()]
+        return [Call.parse(line) for line in self.log.read_text().splitlines()]
 
     def disturbed(self, library: Preloaded, point: Point, effect: str) -> tuple[str, list[str]]:
         """What an installation disturbed at `point` said, and what is wrong afterwards or after running it again."""
@@ -178,9 +182,14 @@ def tell(**values: object) -> None:
 def main() -> None:
     base, effect = Path(sys.argv[1]), sys.argv[2]
     library, bench = Preloaded(), Bench(base)
-    calls = bench.clean_run(library)
+    calls = bench.clean_run(library, data=effect == "record")
     if effect == "count":
         tell(changes=sum(call.name in CHANGES + SYNCS for call in calls), site=str(bench.paths.root))
+        return
+    if effect == "record":
+        site, pattern = str(bench.paths.root), str(bench.pattern.root)
+        told = {"bundle": str(bench.bundle), "pin": bench.forge.fingerprint, "log": str(bench.log)}
+        tell(site=site, pattern=pattern, inodes=bench.inodes, **told)
         return
     chosen = cases(calls, effect)
     tell(calls=len(calls), cases=len(chosen))
