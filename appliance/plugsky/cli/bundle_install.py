@@ -103,9 +103,13 @@ def _show(plan: Plan, verified: VerifiedBundle, paths: SitePaths) -> None:
         return
     held = len(plan.files) - len(plan.copied)
     say(f"  copy {len(plan.copied)} files, {size(plan.read_bytes)}; {held} are in the store, every byte compared")
+    if plan.store_bytes:
+        say(f"  of the new files, {size(plan.store_bytes)} are in the store already and are not read from the media")
     if spoiled := [file.path for file in plan.copied if file.spoiled]:
         say(f"  of these the store holds damaged ones, which are replaced: {', '.join(spoiled)}")
     say(f"  unpack the environment, about {size(plan.venv_bytes)}; {size(plan.need_bytes)} of free space needed in all")
+    for warning in plan.warnings:
+        say(f"  warning: {warning}")
 
 
 def _ask(bundle: Path, paths: SitePaths, pin: str | None, *, repair: bool) -> None:
