@@ -281,11 +281,16 @@ make_environment() {
   while read -r line; do
     case " $not_needed " in *" ${line%%==*} "*) ;; *) printf '%s\n' "$line" ;; esac
   done <"$work/python/requirements.txt" >"$work/needed.txt"
-  "$python" -I -m venv --without-pip "$work/venv"
+  "$python" -I -m venv --without-pip "$work/venv" >&2 || no_environment
   set -- "$work"/python/pip-*.whl
   TMPDIR=$work HOME=$work "$work/venv/bin/python" -I "$1/pip" --isolated --disable-pip-version-check --no-input \
     install --no-index --find-links "$work/python" --require-hashes --no-deps --no-compile --only-binary :all: \
-    --no-cache-dir --progress-bar off --quiet --no-warn-script-location --requirement "$work/needed.txt" >&2
+    --no-cache-dir --progress-bar off --quiet --no-warn-script-location --requirement "$work/needed.txt" >&2 ||
+    no_environment
+}
+
+no_environment() {
+  fail 1 "The Python environment could not be made" "see above" "Free some space below $root, and run: $(again)"
 }
 
 install() {
