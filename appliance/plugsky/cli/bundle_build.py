@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -15,6 +16,7 @@ from plugsky.core import settings
 from plugsky.core.commands import command_line, given
 from plugsky.core.paths import checkout
 from plugsky_bundles import sealing
+from plugsky_bundles.fingerprint_words import to_words
 from plugsky_bundles.media import open_media
 from plugsky_bundles.receipt import MAX_RECEIPT
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from plugsky_builder.work import Built
 
 WHEELHOUSE: Final = Path(".cache/wheels")
+INSTALLER: Final = "install.sh"
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -133,6 +136,9 @@ def seal(
 ) -> None:
     """Seal a signed bundle: snapshot and timestamp. Refuses below the threshold of signatures.
 
+    Prints what belongs on the paper that travels apart from the media: the fingerprint of the root, and the SHA-256 of
+    install.sh where the bundle has one.
+
     With --encrypt-to, an encrypted copy is written beside it, NAME.tar.age, which `age -d` decrypts.
 
     Example: plugsky bundle seal /media/usb/plugsky-demo-1 --trust /secure/trust
@@ -146,9 +152,23 @@ def seal(
         verified = judge(open_media(bundle), sealed.root_fingerprint, trust, None)
         encryption.save(verified, encrypt_to, encrypted, progress(progress_style))
     if as_json:
-        tell_json("plugsky.bundle.seal/1", {**dataclasses.asdict(sealed), "encrypted": encrypted})
+        paper = {"install_sha256": _install_sha256(bundle), "root_words": to_words(sealed.root_fingerprint)}
+        tell_json("plugsky.bundle.seal/1", {**dataclasses.asdict(sealed), **paper, "encrypted": encrypted})
         return
+    say("Write this on the paper that travels apart from the media, the root as digits, as words, or both:")
+    if (digest := _install_sha256(bundle)) is not None:
+        tell(f"install.sh {digest}")
+    tell(f"root       {sealed.root_fingerprint}")
+    tell(f"           {to_words(sealed.root_fingerprint)}")
     tell(f"{sealed.path}: sealed as bundle {sealed.bundle_id}")
     if encrypted is not None:
         tell(f"{encrypted}: an encrypted copy for {len(encrypt_to or [])} recipients")
-    say(f"next: carry it to the site, with root {sealed.root_fingerprint} on paper")
+
+
+def _install_sha256(bundle: Path) -> str | None:
+    """What `sha256sum install.sh` says of a bundle that has one."""
+    script = bundle / INSTALLER
+    if not script.is_file():
+        return None
+    with script.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
