@@ -17,7 +17,7 @@ from plugsky.audit import AuditLog
 from plugsky.audit.trail import search
 from plugsky.core.clock import SystemClock
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations, installation, site_trust
+from plugsky.fleet import enrolled, generations, health, installation, receipts, site_custody, site_trust
 from plugsky.fleet.lock import site_lock
 from plugsky_bundles.errors import Busy, DigestMismatch, Revoked, SiteChanged, UntrustedRoot
 from plugsky_bundles.progress import silent
@@ -79,8 +79,13 @@ def site(tmp_path):
 
 
 CUTS = {
+    "before the approvals are counted": (enrolled, "check_approvals"),
     "before the copy": (generations, "make"),
+    "before copies of the metadata are kept": (receipts, "kept_copies"),
     "before the bundle is accepted": (site_trust, "save"),
+    "before the receipt": (receipts, "give"),
+    "before the health check": (health, "check"),
+    "before its verdict is kept": (health, "keep"),
     "before the record": (installation, "newest_commit"),
     "before the switch": (generations, "activate"),
     "in the switch": (generations, "check_revoked"),
@@ -101,6 +106,17 @@ def test_an_installation_cut_between_its_steps_is_finished_by_running_it_again(s
     assert site.is_clean(bundle)
 
 
+def test_an_installation_cut_behind_the_switch_only_lacks_its_entry_in_the_custody_log(site, monkeypatch):
+    bundle = site.bundle()
+    with monkeypatch.context() as patch:
+        patch.setattr(site_custody, "installed", lambda *_args, **_options: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            site.install(bundle)
+    assert site.current == 1
+    assert site.install(bundle).number == site.current == 1
+    assert len(site.recorded()) == 1
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -108,7 +124,7 @@ from datetime import datetime
 from plugsky.audit import AuditLog
 from plugsky.core.clock import SystemClock
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations, installation, site_trust
+from plugsky.fleet import generations, health, installation, receipts, site_trust
 from plugsky_bundles import transfer
 from plugsky_bundles.progress import silent
 root, run, bundle, pin, now, where = sys.argv[1:]
@@ -126,8 +142,8 @@ if where.startswith("stage "):
     progress = at(where.split()[1], int(where.split()[2]))
 else:
     owner, name = where.rsplit(".", 1)
-    setattr({"generations": generations, "site_trust": site_trust, "installation": installation,
-             "transfer": transfer, "Path": Path}[owner], name, die)
+    setattr({"generations": generations, "site_trust": site_trust, "installation": installation, "health": health,
+             "receipts": receipts, "transfer": transfer, "Path": Path}[owner], name, die)
 paths = SitePaths.at(Path(root), Path(run))
 verified = installation.verify_for(paths, Path(bundle), pin, datetime.fromisoformat(now))
 plan = installation.plan_for(verified, paths)
@@ -140,6 +156,9 @@ KILLS = {
     "when all is copied": "transfer.sync_directory",
     "when the generation is put together": "stage sync 1",
     "before the bundle is accepted": "site_trust.save",
+    "before the receipt": "receipts.give",
+    "in the health check": "stage health 1",
+    "before its verdict is kept": "health.keep",
     "before the record": "installation.newest_commit",
     "before the switch": "generations.activate",
     "in the switch": "Path.symlink_to",

@@ -84,6 +84,8 @@ def test_it_answers_and_every_command_sees_the_same_site(paths, client):
     assert row["completion_tokens"] >= reply.usage.completion_tokens
     (model,) = ask(paths, "model", "list")["models"]
     assert model["state"] == "ready"
+    (generation,) = ask(paths, "generation", "list")["generations"]
+    assert generation["served"], "nobody may prune what is running"
     findings = {finding["check"]: finding for finding in ask(paths, "doctor")["findings"]}
     assert findings["gateway"]["state"] == "ok"
     assert findings[f"engine {MODEL}"]["state"] == "ok"

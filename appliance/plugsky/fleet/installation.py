@@ -1,6 +1,7 @@
 """VerifiedBundle -> Plan -> Generation -> current: one installation, in the only order that is safe.
 
-1. under the lock of the site: it is still what the bundle was verified against and the plan was made for;
+1. under the lock of the site: it is still what the bundle was verified against and the plan was made for, and as many
+   approvers as it asks for have signed (:mod:`plugsky.fleet.enrolled`);
 2. the plan is carried out: a complete generation that nothing runs yet;
 3. the site accepts the bundle: floors, time and revocations move forward, also where it then turns out not to work
    here: what was signed holds, and an older bundle is no way back. It keeps copies of the metadata for later deltas,
