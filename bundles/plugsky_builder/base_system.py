@@ -2,17 +2,19 @@
 
 It is made by mmdebstrap, without a network, from packages of the release itself that Debian's signed index vouches for,
 without its updates: a host as an installer leaves it, on which a bundle's newer packages really replace something. The
-tar is kept in the cache by hash, under the index that it follows from.
+tar is kept in the cache by hash, under the index that it follows from, and used again only where nobody else can write.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from plugsky_builder import system_tools
+from plugsky_builder.cache import Cache
 from plugsky_builder.debs import closure, lint, releases, repository
 from plugsky_builder.debs.closure import ESSENTIAL, VerifiedIndex
 from plugsky_builder.debs.fetching import Mirror, Wanted
@@ -34,7 +36,7 @@ def obtain(target: Target, index: VerifiedIndex, extra: Sequence[str], mirror: M
     question = " ".join((target.folder, index.signed.index_sha256, *extra))
     note = f"base-{hashlib.sha256(question.encode()).hexdigest()[:32]}"
     known = cache.note(note)
-    if isinstance(known, str) and cache.has(known):
+    if isinstance(known, str) and cache.has(known) and _is_own(cache):
         with cache.file(known).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == known:
                 return cache.file(known)
@@ -49,6 +51,12 @@ def obtain(target: Target, index: VerifiedIndex, extra: Sequence[str], mirror: M
         cache.drop_work(WORK)
     cache.keep_note(note, digest)
     return cache.file(digest)
+
+
+def _is_own(cache: Cache) -> bool:
+    """Whether nobody else can have written to the cache: root will run what lies in it."""
+    places = [place.stat() for place in (cache.root, cache.root / "notes", cache.root / "files")]
+    return all(place.st_uid == os.geteuid() and not place.st_mode & 0o022 for place in places)
 
 
 def _make(

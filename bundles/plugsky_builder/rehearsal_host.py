@@ -2,8 +2,8 @@
 
 * `run_here`: in a network namespace of its own, on this machine's own system, as any user who may make one.
 * `run_in_root`: also with its own mounts, processes and root, made from the tar of a minimal host; needs root. What
-  runs there keeps the few capabilities that dpkg needs, so it can neither mount nor make devices nor load modules. That
-  keeps honest packages from doing harm by mistake; a root directory is no prison for packages that attack.
+  runs there keeps the few capabilities that dpkg needs, so it can neither mount nor chroot nor make devices nor load
+  modules. That keeps honest packages from doing harm by mistake; it is no prison for packages that attack the kernel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from plugsky_bundles.errors import SourceError
 
 SECONDS: Final = 1800
 ROOT_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
-CAPABILITIES: Final = ("chown", "dac_override", "fowner", "fsetid", "kill", "setfcap", "setgid", "setuid", "sys_chroot")
+CAPABILITIES: Final = ("chown", "dac_override", "fowner", "fsetid", "kill", "setfcap", "setgid", "setuid")
 SCRIPT: Final = Path(__file__).with_name("rehearse.sh")
 PARTS: Final = "srv/parts"
 POLICY: Final = "usr/sbin/policy-rc.d"

@@ -107,7 +107,8 @@ def _control(tar: _Unpacked) -> tuple[dict[str, str], dict[str, bytes]]:
 def _data(tar: _Unpacked) -> tuple[dict[str, int], int]:
     setuid: dict[str, int] = {}
     count = 0
-    for count, member in enumerate(_members(tar), 1):  # noqa: B007 - the last number is the count
+    for member in _members(tar):
+        count += 1
         name = member.name.removeprefix("./").rstrip("/")
         _check_inside(name)
         if member.kind == _HARD_LINK:
