@@ -8,8 +8,9 @@ from typing import Final
 from plugsky_builder import assets, model_parts, wheels
 from plugsky_builder.cache import Cache
 from plugsky_builder.pack import Material
-from plugsky_builder.recipe import PythonRecipe, Recipe
+from plugsky_builder.recipe import Recipe
 from plugsky_builder.targets import LOCK_NAME, Target
+from plugsky_builder.wheels import Wheel
 from plugsky_bundles.format import REVOCATIONS, check_target_paths
 from plugsky_bundles.progress import Progress
 from plugsky_bundles.state import Revocations
@@ -25,8 +26,10 @@ def gather(recipe: Recipe, wheelhouse: Path, cache: Cache, progress: Progress) -
     for model in recipe.models:
         materials += model_parts.gather(model, cache, progress)
     if recipe.python is not None:
+        own = wheels.appliance(recipe.python, wheelhouse, cache, progress)
         for target in recipe.targets or (None,):
-            materials += _python(recipe.python, target, wheelhouse, cache, progress)
+            found = wheels.gather(recipe.python, wheelhouse, cache, progress, target, own)
+            materials += _python(found, target)
     materials += [
         Material.of_bytes(f"playbooks/{name}", content) for name, content in assets.playbooks(recipe.playbooks)
     ]
@@ -37,11 +40,8 @@ def gather(recipe: Recipe, wheelhouse: Path, cache: Cache, progress: Progress) -
     return sorted(materials, key=lambda material: material.path)
 
 
-def _python(
-    recipe: PythonRecipe, target: Target | None, wheelhouse: Path, cache: Cache, progress: Progress
-) -> list[Material]:
+def _python(found: list[Wheel], target: Target | None) -> list[Material]:
     """The wheels for one target and their lock, in the target's folder; without a target right below `python/`."""
-    found = wheels.gather(recipe, wheelhouse, cache, progress, target)
     folder = f"python/{target.folder}" if target is not None else "python"
     facts = target.facts() if target is not None else wheels.target_facts()
     return [

@@ -57,10 +57,23 @@ class Wheel:
         return f"{normalised(name)}=={version} --hash=sha256:{self.sha256}"
 
 
+def appliance(recipe: PythonRecipe, wheelhouse: Path, cache: Cache, progress: Progress) -> Path | None:
+    """The appliance's own wheel, the same for every target; None where the recipe does without."""
+    if not recipe.appliance:
+        return None
+    progress(ProgressEvent("fetch", 0, 1, "the appliance's own wheel"))
+    return own_wheel.build(cache.work("appliance"), wheelhouse)
+
+
 def gather(
-    recipe: PythonRecipe, wheelhouse: Path, cache: Cache, progress: Progress, target: Target | None = None
+    recipe: PythonRecipe,
+    wheelhouse: Path,
+    cache: Cache,
+    progress: Progress,
+    target: Target | None = None,
+    own: Path | None = None,
 ) -> list[Wheel]:
-    """Every wheel of the recipe for `target`, sorted by file name.
+    """Every wheel of the recipe for `target`, and the appliance's `own`, sorted by file name.
 
     Raises RecipeError for locks that do not fit, WheelError for a wheel that cannot be trusted, SourceError and its
     kinds, DigestMismatch or NoSpace; NotCached without a network.
@@ -80,9 +93,7 @@ def gather(
                 file = path.name
             found[file], reports[file] = path, wheel_lint.lint(path, file, fit.compiled_tags)
             compiled.check(path, file, reports[file], fit)
-    if recipe.appliance:
-        progress(ProgressEvent("fetch", len(pins), len(pins) + 1, "the appliance's own wheel"))
-        own = own_wheel.build(cache.work("appliance"), wheelhouse)
+    if own is not None:
         found[own.name], reports[own.name] = own, wheel_lint.lint(own, own.name, fit.tags)
     wheel_lint.check_apart(reports.items())
     resolve.check(recipe, reports.values(), fit)
