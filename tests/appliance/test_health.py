@@ -1,6 +1,8 @@
 """The check before a switch: what it finds out about real models, and that nothing runs from what fails it."""
 
 import hashlib
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from appliance.working_site import working_site
 from bundles.small_llama import small_llama
 from plugsky.audit.trail import search
+from plugsky.engine import loading, measurer
 from plugsky.fleet import health, switching
 from plugsky.fleet.health import judge
 from plugsky.fleet.survey import survey
@@ -233,3 +236,47 @@ def test_the_real_model_passes_on_any_number_of_threads_and_fails_with_a_fractio
     (tmp_path / "harmed.gguf").write_bytes(weights)
     harmed = measuring.measure(Path(sys.executable), tmp_path / "harmed.gguf", "generate", 1, lambda _: None)
     assert judge(entry, harmed).state == "failed", harmed
+
+
+@pytest.mark.integration
+def test_a_model_of_a_mode_without_an_engine_is_loaded_and_nothing_more(tmp_path):
+    model = tmp_path / "small.gguf"
+    model.write_bytes(small_llama())
+    outcome = measuring.measure(Path(sys.executable), model, "embed", 1, lambda _: None)
+    assert isinstance(outcome, Measured)
+    assert (outcome.tokens, outcome.nll_micronats, outcome.answered) == (0, None, True)
+
+
+@pytest.mark.integration
+def test_a_model_that_does_not_fit_into_memory_says_both_numbers(tmp_path, monkeypatch):
+    (tmp_path / "small.gguf").write_bytes(small_llama())
+    monkeypatch.setattr(loading, "free_memory", lambda: 1000)
+    told = measurer.run(tmp_path / "small.gguf", "generate", 1)
+    assert told["does_not_fit"]["have"] == 1000
+    assert told["does_not_fit"]["need"] > 100_000
+
+
+@pytest.mark.integration
+def test_a_measuring_process_has_left_the_network_before_it_loads_anything(tmp_path):
+    """A stand-in for numpy, the first thing that loading imports, says in which namespace it is."""
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy/__init__.py").write_text("import os, sys; sys.exit(os.readlink('/proc/self/ns/net'))")
+    started = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from plugsky.engine.measurer import main; main(sys.argv[2:])"
+    )
+    command = [sys.executable, "-c", started, tmp_path, "m.gguf", "generate", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("net:["), done.stderr
+    if os.geteuid() == 0:
+        assert done.stderr.strip() != os.readlink("/proc/self/ns/net")  # noqa: PTH115 - no path, a name
+
+
+def test_a_model_that_does_not_fit_now_is_recorded_and_fails_nothing(working_site, monkeypatch):
+    refused = health.ModelHealth("refused", "it needs 9 MB of memory and 1 MB are free, so it was not checked")
+    verdict = health.Verdict("2026-11-22T12:00:00.000000Z", {"small": refused})
+    monkeypatch.setattr(switching.health, "check", lambda *_, **__: verdict)
+    working_site.install(working_site.brings(small_llama()))
+    assert working_site.current == 1
+    (record,) = search(working_site.paths.audit, "", "bundle.install")
+    assert (record.outcome, record.fields["health"]) == ("ok", "1 refused")
+    assert survey(working_site.paths)[0].state == "good"
