@@ -7,13 +7,14 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bundles.wheel_forge import wheel_files, with_record, write_wheel, zipped
 from plugsky_builder import build as building
 from plugsky_builder import recipe as recipes
-from plugsky_builder import rehearsal, rehearsal_host, system_tools
+from plugsky_builder import rehearsal, rehearsal_host, system_tools, work
 from plugsky_builder.cache import Cache
 from plugsky_builder.pack import Material
 from plugsky_builder.rehearsal import HERE, Outcome, Rehearsal
@@ -225,3 +226,19 @@ def test_a_failed_rehearsal_leaves_no_bundle(wheels, tmp_path):
         )
     assert not list((tmp_path / "out").glob("*"))
     assert not list((tmp_path / "out").glob(".*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("roles", "written"),
+    [
+        ((), ["evidence/debs/t/lock.txt", "evidence/rehearsal.json"]),
+        (("debs", "models"), ["evidence/rehearsal.json"]),
+        (("models",), ["evidence/debs/t/lock.txt", "evidence/rehearsal.json"]),
+    ],
+    ids=["a whole bundle", "a delta without Debian parts", "a delta with them"],
+)
+def test_a_delta_leaves_out_the_evidence_of_the_roles_that_it_leaves_out(tmp_path, roles, written):
+    base = SimpleNamespace(roles=roles) if roles else None
+    evidence = [material("evidence/debs/t/lock.txt", b"lock 1\n"), material("evidence/rehearsal.json", b"{}")]
+    work._write_evidence(evidence, tmp_path, base)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == written
