@@ -75,9 +75,9 @@ def read_line(raw: bytes) -> Line:
         raise malformed("A line of the log", "it is nested too deep")
     try:
         value = json.loads(raw)
-        canonical = json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
-    except ValueError:
-        raise malformed("A line of the log", "it is not JSON") from None
+        canonical = encode(value) + b"\n"
+    except (ValueError, TypeError):
+        raise malformed("A line of the log", "it is not JSON of exact values") from None
     if canonical != raw or not isinstance(value, dict) or len(value) != 3:
         raise malformed("A line of the log", "it is not in its canonical form")
     seq, prev = value.pop("seq", None), value.pop("prev", None)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from plugsky_bundles import keys
 from plugsky_bundles.chain import ChainWriter, Position, being_written, verify_chain
 from plugsky_bundles.chain_lines import START, read_line, write_line
-from plugsky_bundles.errors import ChainError, ExistsError, KeyUnusable, NoSpace, NotFound, VerificationError
+from plugsky_bundles.errors import (
+    ChainError,
+    ExistsError,
+    KeyUnusable,
+    MalformedMetadata,
+    NoSpace,
+    NotFound,
+    VerificationError,
+)
 
 SIGNER = keys.generate()
 KEYID = SIGNER.public_key.keyid
@@ -145,6 +153,12 @@ def test_a_line_of_two_mebibytes_is_refused_without_reading_it_whole():
 def test_any_bytes_as_a_log_are_refused_by_name(data):
     with pytest.raises(VerificationError):
         verify_chain(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("number", [b"1.5", b"NaN", b"1e400", b"9007199254740992", b"9" * 5000])
+def test_a_line_with_a_number_that_nobody_writes_is_refused(number):
+    with pytest.raises(MalformedMetadata, match="exact values"):
+        read_line(b'{"prev":"x","record":{"a":' + number + b'},"seq":0}\n')
 
 
 def test_records_are_seen_in_order(log):
