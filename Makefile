@@ -6,7 +6,7 @@ WHEELS := $(CURDIR)/.cache/wheels
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup portable demo test check lint unit lock lock-check clean distclean
+.PHONY: help setup portable demo test check lint unit fuzz lock lock-check clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ lint: check ## The same as check
 
 unit: setup ## The quick tests: no processes, no model
 	$(BIN)/pytest -m "not integration and not journey"
+
+FUZZ_SECONDS ?= 600
+fuzz: setup ## Fuzz every reader of what comes from media, FUZZ_SECONDS=600 for all together (needs atheris)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(FUZZ_SECONDS)
 
 lock: ## Compile bundles/locks from pyproject.toml (needs uv); present versions stay while they satisfy it
 	@$(PYTHON) appliance/setup lock
