@@ -155,7 +155,7 @@ def _https(table: Table) -> HttpsFile:
         raise table.wrong("url", "must begin with https:// and name a server")
     if "@" in parts.netloc:
         raise table.wrong("url", "must not hold a user or password; keep them in ~/.netrc")
-    name = table.text("name", unquote(parts.path).rsplit("/", 1)[-1] or "-")
+    name = table.text("name", unquote(parts.path).rsplit("/", 1)[-1] or None)
     return HttpsFile(url, table.sha256("sha256"), _size(table), name)
 
 

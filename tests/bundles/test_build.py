@@ -224,6 +224,22 @@ def test_a_bad_part_is_refused_and_nothing_lies_in_the_output(workshop, change, 
     assert list(workshop.out.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:-20] + b"!" + d[-19:], lambda d: d + b"!"], ids=["a byte", "a byte more"]
+)
+def test_a_file_that_changed_since_it_was_sealed_is_refused_although_its_name_and_pin_are_the_same(workshop, change):
+    workshop.seal(workshop.build())
+    path = workshop.base / "tiny.gguf"
+    path.write_bytes(change(path.read_bytes()))
+    text = (workshop.base / "lab.toml").read_text()
+    (workshop.base / "lab.toml").write_text(
+        text.replace("preflight.yml", "*.yml").replace("[[model]]", 'title = "x"\n[[model]]')
+    )
+    with pytest.raises((DigestMismatch, GgufError)):
+        workshop.build()
+    assert [path.name for path in workshop.out.iterdir()] == ["plugsky-lab-1"]
+
+
 def test_a_playbook_that_does_not_exist_is_refused(workshop):
     text = (workshop.base / "lab.toml").read_text()
     (workshop.base / "lab.toml").write_text(text.replace("preflight.yml", "preflihgt.yml"))

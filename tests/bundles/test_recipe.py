@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plugsky_builder import locks, recipe
-from plugsky_builder.recipe import LocalFile, PypiFile
+from plugsky_builder.recipe import HttpsFile, HuggingFaceFile, LocalFile, PypiFile
 from plugsky_bundles.errors import NotFound, RecipeError
 
 DEMO = Path(__file__).parents[2] / "bundles" / "recipes" / "demo.toml"
@@ -163,3 +163,64 @@ def test_a_lock_line_that_is_not_pinned_and_hashed_is_refused(tmp_path, line):
 def test_a_lock_that_is_not_there_is_not_found(tmp_path):
     with pytest.raises(NotFound):
         locks.read(tmp_path / "none.txt")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HTTPS = 'source = "https", url = "https://models.example/dir/tiny.gguf?download=1"'
+HUB = f'source = "hugging-face", repo = "some/model", revision = "{COMMIT}", path = "gguf/tiny.gguf"'
+
+
+def with_source(source):
+    return GOOD.replace('source = "file", path = "models/tiny.gguf"', source)
+
+
+def test_a_file_of_a_web_server_is_named_by_its_address_and_its_origin_tells_no_query(tmp_path):
+    (model,) = load(tmp_path, with_source(f"{HTTPS}, size = 12")).models
+    assert model.file == HttpsFile("https://models.example/dir/tiny.gguf?download=1", HASH, 12, "tiny.gguf")
+    assert model.file.origin == "https://models.example/dir/tiny.gguf"
+    (model,) = load(tmp_path, with_source(HTTPS.replace("tiny.gguf", "17") + ', name = "tiny.gguf"')).models
+    assert model.file.name == "tiny.gguf"
+
+
+def test_a_file_of_a_model_repository_is_pinned_to_a_commit(tmp_path):
+    (model,) = load(tmp_path, with_source(HUB)).models
+    assert model.file == HuggingFaceFile("some/model", COMMIT, "gguf/tiny.gguf", HASH, None)
+    assert model.file.name == "tiny.gguf"
+    assert model.file.origin == f"hugging-face:some/model@{COMMIT}#gguf/tiny.gguf"
+
+
+BAD_SOURCES = {
+    "plain HTTP": (HTTPS.replace("https://", "http://"), "must begin with https://"),
+    "no server": (HTTPS.replace("models.example", ""), "must begin with https://"),
+    "a file by address": (HTTPS.replace("https://models.example", "file://"), "must begin with https://"),
+    "an impossible port": (HTTPS.replace(".example", ".example:99999"), "is no address"),
+    "a password in the address": (HTTPS.replace("//models", "//me:secret@models"), "~/.netrc"),
+    "an address without a file": (HTTPS.replace("tiny.gguf", ""), "name is missing"),
+    "a size of 0": (f"{HTTPS}, size = 0", "at least 1"),
+    "a size beyond every file": (f"{HTTPS}, size = {1 << 60}", "must be at most"),
+    "a repository without an owner": (HUB.replace("some/", ""), "must be owner/name"),
+    "a branch": (HUB.replace(COMMIT, "main"), "not a branch or tag"),
+    "a path that climbs": (HUB.replace("gguf/tiny", "../tiny"), "inside the repository"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SOURCES)
+def test_a_source_that_is_not_safe_is_refused(tmp_path, name):
+    source, reason = BAD_SOURCES[name]
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, with_source(source))
+    assert reason in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_on_this_machine_may_speak_plain_http(tmp_path):
+    for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
+        assert load(tmp_path, with_source(HTTPS.replace("https://models.example", f"http://{host}"))).models
+
+
+def test_one_file_and_several_cannot_stand_side_by_side(tmp_path):
+    text = GOOD.replace(
+        "licence-text", f'files = [{{ source = "file", path = "x.gguf", sha256 = "{HASH}" }}]\nlicence-text'
+    )
+    with pytest.raises(RecipeError, match="cannot stand beside file"):
+        load(tmp_path, text)
