@@ -114,7 +114,8 @@ def malformed(what: str, why: str) -> Refused:
 # 3. JSON and times
 
 
-STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+QUOTE = ord('"')
+NO_MARK = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -123,10 +124,15 @@ def is_sha256(text: Any) -> bool:
 
 
 def nesting(data: bytes) -> int:
+    marks = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, NO_MARK)
     depth = deepest = 0
-    for bracket in BRACKET.findall(STRING.sub(b"", data)):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
+    inside = False
+    for mark in marks:
+        if mark == QUOTE:
+            inside = not inside
+        elif not inside:
+            depth += 1 if mark in b"[{" else -1
+            deepest = max(deepest, depth)
     return deepest
 
 

@@ -48,6 +48,8 @@ REFUSED = {
     "a byte order mark": b"\xef\xbb\xbf{}",
     "nested a hundred thousand deep": b"[" * 100_000,
     "nested just too deep": b"[" * 17 + b"]" * 17,
+    "a string without end, of a million quotes": b'"' + b'\\"' * 1_000_000,
+    "a string that ends in a backslash": b'["\\',
     "two values": b"{}{}",
     "nothing": b"",
     "a trailing comma": b"[1,]",
