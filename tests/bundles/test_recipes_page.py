@@ -21,6 +21,7 @@ HEADINGS = {
     "debs": "Debian packages",
     "playbooks": "Playbooks",
     "rehearsal": "Rehearsal",
+    "evidence": "Evidence",
 }
 
 FILES = {
@@ -43,6 +44,8 @@ security-mirror = "https://deb.example/debian-security"
 include = ["*.yml"]
 [rehearsal]
 skip = "a test"
+[evidence]
+require-vulnerability-check = true
 """
 
 
