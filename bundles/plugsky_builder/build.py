@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from plugsky_builder import bootstrap
 from plugsky_builder.basis import base_of_receipt, sealed_last
@@ -26,6 +27,7 @@ from plugsky_builder.debs import parts
 from plugsky_builder.debs.fetching import Mirror
 from plugsky_builder.debs.openpgp import Passphrase, RepositoryKey, no_passphrase
 from plugsky_builder.debs.releases import mirrors
+from plugsky_builder.evidence import gathering
 from plugsky_builder.gather import gather
 from plugsky_builder.offline import require as require_cached
 from plugsky_builder.pack import Material
@@ -41,6 +43,8 @@ from plugsky_bundles.trustdir import TrustDir, open_trust
 
 __all__ = ["Built", "build", "build_revocations"]
 
+NOTHING_ASKED: Final = gathering.Asked()
+
 
 def build(
     recipe: Recipe,
@@ -53,6 +57,7 @@ def build(
     since: bytes | None = None,
     passphrase: Passphrase = no_passphrase,
     require_rehearsal: bool = False,
+    vulnerabilities: gathering.Asked = NOTHING_ASKED,
     offline: bool = False,
     progress: Progress = silent,
 ) -> Built:
@@ -61,8 +66,8 @@ def build(
     An `offline` build opens no connection: everything comes from the cache. `passphrase` is asked only where a
     repository of Debian packages is signed for the first time.
     Raises RecipeError, SourceError, SourceUnreachable, NotFound, DigestMismatch, GgufError, RehearsalFailed, NoSpace,
-    PassphraseError, KeyUnusable, ExistsError or Busy, and the VerificationError of a receipt that cannot be built on;
-    nothing new lies in `out` then.
+    VulnerabilitiesUnchecked, PassphraseError, KeyUnusable, ExistsError or Busy, and the VerificationError of a receipt
+    that cannot be built on; nothing new lies in `out` then.
     """
     trust = open_trust(trust_dir)
     if since is not None:
@@ -73,7 +78,18 @@ def build(
         locked(cache, f"The builder's cache {cache} is in use", "another build is running"),
     ):
         made = partial(
-            _build, recipe, out, trust, store, wheelhouse, now, since, passphrase, require_rehearsal, progress
+            _build,
+            recipe,
+            out,
+            trust,
+            store,
+            wheelhouse,
+            now,
+            since,
+            passphrase,
+            require_rehearsal,
+            vulnerabilities,
+            progress,
         )
         try:
             return made()
@@ -93,6 +109,7 @@ def _build(
     since: bytes | None,
     passphrase: Passphrase,
     require_rehearsal: bool,
+    vulnerabilities: gathering.Asked,
     progress: Progress,
 ) -> Built:
     """One try, which a damaged copy in the cache can make fail."""
@@ -108,6 +125,7 @@ def _build(
     expires = now + timedelta(days=recipe.valid_days)
     work = plan(trust, recipe.channel, materials, now=now, expires=expires, since=since, progress=progress)
     rehearsed: list[Rehearsal] = []
+    warnings: list[str] = []
 
     def evidence() -> list[Material]:
         rehearsed.append(
@@ -129,11 +147,25 @@ def _build(
             delta=work.base is not None,
             contact=recipe.contact,
         )
-        return [*top, *rehearsed[0].evidence(), *(debs.evidence if debs else ())]
+        made = gathering.gather(
+            recipe,
+            work.materials,
+            top,
+            debs,
+            version=work.version,
+            content_id=work.content_id,
+            base=work.base,
+            cache=store,
+            asked=vulnerabilities,
+            now=now,
+            progress=progress,
+        )
+        warnings.extend(made.warnings)
+        return [*top, *rehearsed[0].evidence(), *(debs.evidence if debs else ()), *made.materials]
 
     built = carry_out(replace(work, evidence=evidence), out, store)
     missing = tuple(f"{one.target}: {one.why}" for rehearsal in rehearsed for one in rehearsal.missing)
-    return replace(built, not_rehearsed=missing)
+    return replace(built, not_rehearsed=missing, warnings=tuple(warnings))
 
 
 def build_revocations(

@@ -89,7 +89,8 @@ class Recipe:
     """A whole recipe; `valid_days` counts from the build to the expiry of its metadata.
 
     Without `targets` the bundle is for hosts like the build machine. `no_rehearsal` is why the installation shall not
-    be rehearsed, empty when it shall. `contact` is whom a sysadmin may ask, for README.txt.
+    be rehearsed, empty when it shall. `contact` is whom a sysadmin may ask, for README.txt. With
+    `require_vulnerability_check` a build fails when it could not ask for known vulnerabilities.
     """
 
     source: Path
@@ -103,6 +104,7 @@ class Recipe:
     debs: DebsRecipe | None = None
     no_rehearsal: str = ""
     contact: str = ""
+    require_vulnerability_check: bool = False
 
 
 def load(path: Path) -> Recipe:
@@ -153,8 +155,15 @@ def load(path: Path) -> Recipe:
         section = table.table("rehearsal")
         no_rehearsal = section.text("skip")
         section.end()
+    check = False
+    if table.has("evidence"):
+        section = table.table("evidence")
+        check = section.flag("require-vulnerability-check", False)
+        section.end()
     table.end()
-    return Recipe(path, channel, title, valid_days, models, python, playbooks, targets, debs, no_rehearsal, contact)
+    return Recipe(
+        path, channel, title, valid_days, models, python, playbooks, targets, debs, no_rehearsal, contact, check
+    )
 
 
 def _model(table: Table, base: Path) -> ModelRecipe:

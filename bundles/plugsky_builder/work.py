@@ -46,7 +46,8 @@ class Built:
     When it is `unchanged` it was there already, perhaps even `sealed`. `bytes` is the length of all its files together,
     `media_bytes` that of the blobs that lie on the media. `since` is the bundle that a delta builds on, `taken_over`
     the roles that are signed already, `left_out` those of them that will not be on the media. `not_rehearsed` says of
-    each target whose installation was not rehearsed now why not.
+    each target whose installation was not rehearsed now why not,
+    and `warnings` what else people should hear.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Built:
     taken_over: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     not_rehearsed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,6 +239,10 @@ class RehearsalFailed(BundleError):
     """The parts of a bundle cannot be installed where there is no network, or nobody could try."""
 
 
+class VulnerabilitiesUnchecked(BundleError):
+    """A build that must have asked for known vulnerabilities could not."""
+
+
 class BadThreshold(BundleError):
     """A threshold that its number of keys can never meet."""
 

@@ -58,6 +58,19 @@ def build(
     require_rehearsal: Annotated[
         bool, typer.Option("--require-rehearsal", help="Fail where the installation cannot be rehearsed.")
     ] = False,
+    debian_security_tracker: Annotated[
+        Path | None,
+        typer.Option(
+            "--debian-security-tracker",
+            parser=path,
+            metavar="FILE",
+            help="The data of Debian's security tracker, to look the Debian packages up in.",
+        ),
+    ] = None,
+    require_vulnerability_check: Annotated[
+        bool,
+        typer.Option("--require-vulnerability-check", help="Fail where known vulnerabilities cannot be asked for."),
+    ] = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Open no connection: take everything from the cache.")
     ] = False,
@@ -80,6 +93,7 @@ def build(
     # A site need not have the builder, nor what it imports: only this command does.
     from plugsky_builder import build as building
     from plugsky_builder import recipe as recipes
+    from plugsky_builder.evidence import gathering
 
     if since is not None and revocations_only:
         raise typer.BadParameter("a bundle of revocations serves every site: leave --since out.")
@@ -98,6 +112,7 @@ def build(
         since=None if since is None else _receipt(since),
         passphrase=functools.cache(lambda: passphrase(passphrase_file)),
         require_rehearsal=require_rehearsal,
+        vulnerabilities=gathering.Asked(debian_security_tracker, require_vulnerability_check),
         offline=offline,
         progress=progress(progress_style),
     )
@@ -121,6 +136,8 @@ def _tell_built(built: "Built", trust: Path | None, as_json: bool) -> None:
         say("It was there already with the same content; nothing was written.")
     for why in built.not_rehearsed:
         say(f"warning: the installation was not rehearsed: {why}")
+    for warning in built.warnings:
+        say(f"warning: {warning}")
     if not built.sealed:
         say(f"next: {command_line('trust', 'sign', built.path, *given(trust=trust))}")
 

@@ -22,6 +22,7 @@ _IN_CHECKOUT: Final = {
     "recipes": "bundles/recipes",
     "locks": "bundles/locks",
     "playbooks": "playbooks",
+    "docs": "docs",
     "examples": "docs/examples",
 }
 

@@ -9,10 +9,11 @@ Another packing is refused: Debian's archive has none (and dpkg-deb can be kept 
 from __future__ import annotations
 
 import lzma
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -67,6 +68,38 @@ def read(path: Path, what: str) -> Deb:
             raise SourceError(f"{what} is not a package that can travel", str(error), _DO) from error
 
 
+def read_some(path: Path, what: str, wanted: Callable[[str], bool], limit: int) -> list[Member]:
+    """Of the .deb at `path`: the files whose name is `wanted`, each at most `limit` bytes, and all symbolic links.
+
+    Names are relative to the root of the target. Raises SourceError as `read` does, and for a longer file.
+    """
+    deadline = time.monotonic() + SECONDS
+    with path.open("rb") as file:
+        try:
+            data = _to_data(file, deadline)
+            return [
+                replace(member, name=_plain(member.name))
+                for member in _members(data, lambda name: wanted(_plain(name)), limit)
+                if member.kind == _SYMLINK or (member.kind == _REGULAR and member.content is not None)
+            ]
+        except (ValueError, EOFError, lzma.LZMAError, zlib.error) as error:
+            raise SourceError(f"{what} is not a package that can travel", str(error), _DO) from error
+
+
+def _to_data(file: BinaryIO, deadline: float) -> _Unpacked:
+    """The data.tar of a package that has been read as a whole before."""
+    file.seek(8)
+    for _ in range(2):
+        _, size = _member_header(file)
+        file.seek(size + size % 2, os.SEEK_CUR)
+    name, size = _member_header(file)
+    return _Unpacked(file, name, "data.tar", size, MAX_DATA, deadline)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("./").rstrip("/")
+
+
 def _read(file: BinaryIO, deadline: float) -> Deb:
     if file.read(8) != b"!<arch>\n":
         raise ValueError("it is no ar archive")
@@ -109,7 +142,7 @@ def _data(tar: _Unpacked) -> tuple[dict[str, int], int]:
     count = 0
     for member in _members(tar):
         count += 1
-        name = member.name.removeprefix("./").rstrip("/")
+        name = _plain(member.name)
         _check_inside(name)
         if member.kind == _HARD_LINK:
             _check_inside(member.link.removeprefix("./"))
@@ -211,8 +244,10 @@ class _Unpacked:
         return b""
 
 
-def _members(tar: _Unpacked, keep: Callable[[str], bool] = lambda _: False) -> Iterator[Member]:
-    """The members of a tar in their order; the content of those to `keep` comes along."""
+def _members(
+    tar: _Unpacked, keep: Callable[[str], bool] = lambda _: False, limit: int = MAX_CONTROL
+) -> Iterator[Member]:
+    """The members of a tar in their order; the content of those to `keep` comes along, at most `limit` bytes each."""
     long: dict[bytes, str] = {}
     for _ in range(MAX_MEMBERS):
         header = tar.exactly(512)
@@ -233,6 +268,8 @@ def _members(tar: _Unpacked, keep: Callable[[str], bool] = lambda _: False) -> I
         link = long.pop(_LONG_LINK, _text(header[157:257]))
         content = None
         if keep(name):
+            if size > limit:
+                raise ValueError(f"{name!r} in it is longer than {limit} bytes")
             content = tar.exactly(size)
             tar.skip(-size % 512)
         else:
