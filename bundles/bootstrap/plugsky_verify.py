@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import contextlib
 import errno
 import hashlib
 import json
@@ -44,7 +45,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Callable, NamedTuple, NoReturn
 
 ROLES = ("models", "python", "debs", "playbooks", "policy")
 TOP_LEVEL = ("root", "snapshot", "targets", "timestamp")
@@ -893,9 +894,10 @@ class Bundle:
 
     def read_copy(self, blob: Blob, what: str) -> bytes:
         path, data = os.path.join(self.site.copies, self.channel, f"sha256-{blob.sha256}"), b""
-        if self.site.copies and os.path.lexists(path):
-            with os.fdopen(os.open(path, NO_FOLLOW), "rb") as file:
-                data = file.read(blob.length + 1)
+        with contextlib.suppress(OSError):  # what cannot be read is not held
+            if self.site.copies:
+                with os.fdopen(os.open(path, NO_FOLLOW), "rb") as file:
+                    data = file.read(blob.length + 1)
         if len(data) != blob.length or hashlib.sha256(data).hexdigest() != blob.sha256:
             raise Refused("base_missing", f"{what}: this is a delta for a site with bundle {self.since['bundle_id']}")
         return data
@@ -983,15 +985,17 @@ class Bundle:
         here = [blob for file in files for blob in file.blobs if blob.sha256 not in self.absent]
         progress.total = sum(blob.length for blob in (*here, *self.evidence.values()))
         for file in files:
-            whole, sinks = hashlib.sha256(), list[Sink]()
+            whole, out = hashlib.sha256(), None
             complete = all(blob.sha256 not in self.absent for blob in file.blobs)
             if copy is not None and file.path.startswith(copy[0] + "/"):
                 if not complete:
                     raise Refused("base_missing", f"{file.path}: this is a delta")
-                sinks.append(new_file(copy[1], file.path[len(copy[0]) + 1 :]))
+                out = new_file(copy[1], file.path[len(copy[0]) + 1 :])
             for blob in file.blobs:
                 if blob.sha256 not in self.absent:
-                    self.check_blob(blob.name, blob, progress, [whole.update, *sinks])
+                    self.check_blob(blob.name, blob, progress, [whole.update, *([out.write] if out else [])])
+            if out is not None:
+                out.close()
             if complete and whole.hexdigest() != file.sha256:
                 raise Refused("digest_mismatch", f"the chunks of {file.path} are intact, but not those of this file")
         for path, blob in self.evidence.items():
@@ -1146,7 +1150,7 @@ class Progress:
         self.done += count
         now = time.monotonic()
         if now - self.said >= self.pause:
-            self.said, rate = now, self.done / (now - self.started)
+            self.said, rate = now, self.done / max(now - self.started, 1e-6)
             text = f"  {self.done / 1e6:.1f} of {self.total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s,"
             text += f" {(self.total - self.done) / rate:.0f} s left  {shown(name)}"
             sys.stderr.write(f"\r\x1b[2K{text[:100]}" if self.live else text + "\n")
@@ -1157,12 +1161,12 @@ class Progress:
             sys.stderr.write("\r\x1b[2K")
 
 
-def new_file(directory: str, path: str) -> Sink:
-    """Make a file that was not there, and say how to write to it."""
+def new_file(directory: str, path: str) -> BinaryIO:
+    """A file that was not there, to be written."""
     name = os.path.join(directory, path)
     os.makedirs(os.path.dirname(name), mode=0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(name, flags, 0o600), "wb").write
+    return os.fdopen(os.open(name, flags, 0o600), "wb")
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:

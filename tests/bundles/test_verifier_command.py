@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,30 @@ def test_what_it_copies_is_what_it_verified(forge, bundle, tmp_path):
     (tmp_path / "linked/plugsky-0.1.0-py3-none-any.whl").symlink_to(tmp_path / "elsewhere")
     run(bundle, "--pin", forge.fingerprint, "--copy", "python", tmp_path / "linked", code=1)
     assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
+def test_a_copy_that_cannot_be_written_whole_is_an_error(forge, bundle, tmp_path):
+    """The file is smaller than any buffer, so only closing it finds out."""
+    command = [
+        sys.executable,
+        "-I",
+        "-B",
+        FILE,
+        bundle,
+        "--pin",
+        forge.fingerprint,
+        "--copy",
+        "python",
+        tmp_path / "copy",
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)),
+    )
+    assert done.returncode == 1, done.stderr
+    assert "File too large" in done.stderr
 
 
 def test_names_on_the_media_cannot_speak_to_the_terminal(forge, bundle):

@@ -502,6 +502,10 @@ def test_a_delta_is_right_for_the_site_it_was_made_for_and_for_nobody_else(bench
     for path in (holder / "trust/channels/demo").iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert verdict(delta, None, holder) == "base_missing"
+    for path in (holder / "trust/channels/demo").iterdir():
+        path.unlink()
+        path.symlink_to(bench.copies / path.name)
+    assert verdict(delta, None, holder) == "base_missing"
 
 
 @pytest.mark.parametrize("damage", [damage for damage, _ in MIXED.values()], ids=MIXED.keys())
