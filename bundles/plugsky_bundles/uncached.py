@@ -68,15 +68,21 @@ class FileReader:
         return count
 
     def _from_cache(self, view: memoryview) -> int:
-        """What the page cache has of the beginning; when it has nothing, further reads go around it."""
+        """The first page, if the page cache has it; when it has not, further reads go around it.
+
+        Even a look that must not wait begins to read ahead, but for random access no more than was asked for.
+        """
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         try:
-            count = os.preadv(self._descriptor, [view], self._at, os.RWF_NOWAIT)
+            count = os.preadv(self._descriptor, [view[:PAGE]], self._at, os.RWF_NOWAIT)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
                 raise
             self._direct = _set_direct(self._descriptor, on=True)
-            return 0
-        self._cached = True
+            count = 0
+        self._cached = count > 0
+        if not self._direct:
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return count
 
 

@@ -250,4 +250,4 @@ def test_a_file_that_is_shorter_than_announced_ends_where_it_ends(tmp_path):
     path.write_bytes(bytes(SMALL + 10))
     with path.open("rb", buffering=0) as file, Pipeline() as lanes:
         source, view = FileReader(file.fileno(), 4 * SMALL), lanes._blocks[0].view
-        assert [source.readinto(view), source.readinto(view)] == [SMALL + 10, 0]
+        assert sum(iter(lambda: source.readinto(view), 0)) == SMALL + 10
