@@ -86,6 +86,10 @@ class OtherContent(VerificationError):
     """A copy, to be merged or counted, that is of something else than what lies here."""
 
 
+class TrustLost(VerificationError):
+    """A site that runs on a bundle and has lost what it believed: floors, revocations and the root."""
+
+
 class FingerprintDiffers(VerificationError):
     """A key card, or a root, that is not the one whose fingerprint was told."""
 

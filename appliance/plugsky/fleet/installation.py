@@ -33,7 +33,7 @@ from plugsky.fleet.lock import site_lock
 from plugsky.fleet.switching import Trail
 from plugsky_bundles import transfer
 from plugsky_bundles.approval import Approval
-from plugsky_bundles.errors import SiteChanged, UntrustedRoot
+from plugsky_bundles.errors import SiteChanged, TrustLost, UntrustedRoot
 from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.media import Bundle, open_media
 from plugsky_bundles.plan import Plan, plan_install
@@ -69,6 +69,12 @@ def anchor(paths: SitePaths, pin: str | None) -> Anchor:
     believed = site_trust.load(paths)
     if believed is not None:
         return believed
+    if paths.current.is_symlink():
+        raise TrustLost(
+            f"The site {paths.root} has lost what it trusted",
+            f"it runs on an installed bundle, and {paths.trust_state} is gone: an old bundle would look new",
+            "Restore that file from the backup, or install into a new site with the newest bundle",
+        )
     if pin is None:
         raise UntrustedRoot(
             f"The site {paths.root} trusts nobody yet",
