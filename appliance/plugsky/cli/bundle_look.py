@@ -1,5 +1,6 @@
 """``plugsky bundle verify|inspect``: who signed a bundle, what is in it, and whether every byte is as signed."""
 
+import dataclasses
 import json
 import sys
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from plugsky.core.commands import given
 from plugsky_bundles import custody as custody_log
 from plugsky_bundles.approval import returns_of
 from plugsky_bundles.errors import VolumeMissing
+from plugsky_bundles.evidence import summarise
 from plugsky_bundles.forward_read import read_parts, verify_forward
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import Directory, open_media
@@ -102,6 +104,7 @@ def inspect(
     models: list[dict[str, Any]] = [json.loads(raw) for raw in found.values() if raw is not None]
     unread = [path for path, raw in found.items() if raw is None]
     by_role = _by_role(verified)
+    evidence = summarise(verified)
     if as_json:
         entries = [{"path": e.path, "length": e.length, "sha256": e.sha256} for e in verified.entries.values()]
         tell_json(
@@ -112,6 +115,7 @@ def inspect(
                 "absent": len(verified.absent),
                 "models": models,
                 "contents": by_role,
+                "evidence": dataclasses.asdict(evidence),
                 "files": entries,
             },
         )
@@ -125,6 +129,7 @@ def inspect(
         tell(f"since    {verified.since.bundle_id}: {len(verified.absent)} blobs are left to sites that have it")
     for role, signers in verified.signers.items():
         tell(f"signed   {role:10} by {', '.join(signer.name or signer.keyid[:16] for signer in signers)}")
+    tell(f"evidence {evidence.text}")
     tell("")
     table(("contents", "files", "size"), [(role, part["files"], size(part["size"])) for role, part in by_role.items()])
     if models:

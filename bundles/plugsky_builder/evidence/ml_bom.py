@@ -72,9 +72,8 @@ def _card(model: Component) -> dict[str, Any]:
         "quantisation": entry["quantisation"],
     }
     templates = model.gguf.templates if model.gguf is not None else {}
-    facts |= {
-        f"chat-template-sha256:{name}": hashlib.sha256(text.encode()).hexdigest() for name, text in templates.items()
-    }
+    for name, text in templates.items():
+        facts[f"chat-template-sha256:{name or 'default'}"] = hashlib.sha256(text.encode()).hexdigest()
     card: dict[str, Any] = {
         "modelParameters": {
             "task": TASKS[str(entry["mode"])],

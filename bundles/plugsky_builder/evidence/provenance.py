@@ -89,11 +89,11 @@ def _locks(recipe: Recipe) -> list[Path]:
 def _dependencies(recipe: Recipe, components: Iterable[Component]) -> list[dict[str, Any]]:
     """What was obtained from elsewhere, by URI and then digest, each once."""
     found = [one for model in recipe.models for one in _of_model(model)]
-    compiled = {normalised(name) for name in recipe.python.compiled} if recipe.python is not None else set()
+    ways = _ways(recipe)
     for one in components:
         if one.kind == parts.WHEEL:
-            how = "compiled on the build machine, its version pinned by a lock" if one.name in compiled else _INDEX
-            found.append(_dependency(str(one.purl), one.files[one.path], one.path, {"obtained": how}))
+            how = {"obtained": ways.get(one.name, _INDEX)}
+            found.append(_dependency(str(one.purl), one.files[one.path], one.path, how))
         elif one.kind == parts.DEB:
             proof = f"evidence/{one.path.rpartition('/')[0]}/"
             found.append(_dependency(str(one.purl), one.files[one.path], one.path, {"vouched-for-in": proof}))
@@ -101,24 +101,38 @@ def _dependencies(recipe: Recipe, components: Iterable[Component]) -> list[dict[
     return [by_key[key] for key in sorted(by_key)]
 
 
+def _ways(recipe: Recipe) -> dict[str, str]:
+    """How the packages were obtained that did not come as wheels from the index."""
+    if recipe.python is None:
+        return {}
+    return {normalised(name): _COMPILED for name in recipe.python.compiled} | {
+        normalised(name): _SOURCE for name in recipe.python.sdists
+    }
+
+
 def _of_model(model: ModelRecipe) -> list[dict[str, Any]]:
     found = []
     for source in (*model.files, model.licence_text):
         found.append(_dependency(_uri(source), source.sha256, f"models/{model.id}", {}))
         if isinstance(source, PypiFile):
-            name, _, version = source.requirement.partition("==")
-            wheel = {"obtained": _INDEX}
-            found.append(
-                _dependency(f"pkg:pypi/{normalised(name)}@{version}", source.wheel_sha256, f"models/{model.id}", wheel)
-            )
+            found.append(_dependency(_wheel(source), source.wheel_sha256, f"models/{model.id}", {"obtained": _INDEX}))
     return found
 
 
 def _uri(source: FileSource) -> str:
-    if isinstance(source, HuggingFaceFile):
-        owner_and_name, revision = source.repository, source.revision
-        return f"pkg:huggingface/{owner_and_name}@{revision}#{source.path}"
-    return source.origin
+    """A package URL with the file in it where there is a package, else the origin that the recipe gives it."""
+    match source:
+        case HuggingFaceFile():
+            return f"pkg:huggingface/{source.repository}@{source.revision}#{source.path}"
+        case PypiFile():
+            return f"{_wheel(source)}#{source.member}"
+        case _:
+            return source.origin
+
+
+def _wheel(source: PypiFile) -> str:
+    name, _, version = source.requirement.partition("==")
+    return f"pkg:pypi/{normalised(name)}@{version}"
 
 
 def _dependency(uri: str, sha256: str, name: str, annotations: dict[str, str]) -> dict[str, Any]:
@@ -135,4 +149,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_COMPILED: Final = "compiled beforehand, its version pinned by a lock"
+_SOURCE: Final = "compiled from the source package on the index, by the SHA-256 that a lock pins"
 _INDEX: Final = "from the Python package index, by the SHA-256 that a lock or the recipe pins"

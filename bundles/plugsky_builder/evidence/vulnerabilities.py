@@ -9,6 +9,7 @@ demand it. PLUGSKY_MIRRORS can name a mirror of https://api.osv.dev/.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -22,13 +23,14 @@ from plugsky_builder.cache import Cache
 from plugsky_builder.evidence import components as parts
 from plugsky_builder.evidence.components import Component
 from plugsky_bundles import strict_json
-from plugsky_bundles.errors import MalformedMetadata, SourceError
+from plugsky_bundles.errors import MalformedMetadata, SourceError, SourceUnreachable
 from plugsky_bundles.times import stamp
 
 SERVICE: Final = "https://api.osv.dev/v1/query"
 SECONDS: Final = 300.0
 ANSWER_SECONDS: Final = 15
 NO_VULNERABILITIES, SOME = 0, 1
+_UNREACHABLE: Final = re.compile(r"ConnectionError|Timeout|ProxyError|SSLError")
 
 
 def unchecked(why: str, at: datetime) -> dict[str, Any]:
@@ -75,7 +77,10 @@ def _ask(pins: Iterable[tuple[str, str]], url: str) -> dict[str, Any]:
         command += ["--timeout", str(ANSWER_SECONDS), "--cache-dir", str(Path(folder) / "cache")]
         said = system_tools.run(command, seconds=SECONDS, inherited=True, environment=_certificates())
     if said.code not in (NO_VULNERABILITIES, SOME) or not said.out.strip():
-        raise SourceError("pip-audit got no answer", web.redacted(said.last)[-300:], "Check the network")
+        last = web.redacted((said.err.strip().splitlines() or ["it says nothing"])[-1])
+        if _UNREACHABLE.search(last):
+            raise SourceUnreachable(f"{web.redacted(url)} did not answer", last.partition(":")[0], "Check the network")
+        raise SourceError("pip-audit got no answer", last[:300], "Check the network")
     return _read(said.out, set(pins))
 
 
