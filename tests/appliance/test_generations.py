@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from plugsky_builder import model_parts
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, ModelRecipe
 from plugsky_bundles.errors import DigestMismatch, InstallError, MalformedMetadata, NotFound, Revoked
+from plugsky_bundles.format import content_id
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import plan_install
 from plugsky_bundles.progress import silent
@@ -279,3 +281,13 @@ def test_a_site_that_cannot_be_written_says_so(site, tmp_path):
     site.paths = SitePaths.at(tmp_path / "file" / "site", tmp_path / "run")
     with pytest.raises(generations.SiteUnwritable):
         site.install(bundle)
+
+
+def test_files_for_other_hosts_are_listed_and_together_give_the_content_that_was_signed(site):
+    verified = site.verify(site.bundle())
+    plan = plan_install(verified, generations.facts(site.paths))
+    mine = tuple(file for file in plan.files if file.path != "playbooks/preflight.yml")
+    generation = generations.make(verified, replace(plan, files=mine), site.paths)
+    assert [entry.path for entry in generation.elsewhere] == ["playbooks/preflight.yml"]
+    assert "playbooks/preflight.yml" not in generation.files
+    assert content_id((*generation.entries, *generation.elsewhere)) == generation.content_id

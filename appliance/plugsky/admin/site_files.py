@@ -80,7 +80,7 @@ def _files(paths: SitePaths, progress: Progress, *, quick: bool) -> Iterator[Fin
     current = generations.current(paths)
     if current is None:
         return
-    if content_id(current.entries) != current.content_id:
+    if content_id((*current.entries, *current.elsewhere)) != current.content_id:
         text = f"{PROVENANCE} lists other files than those of content {current.content_id[:16]}"
         yield Finding("files", "failed", text, REPAIR)
         return

@@ -6,7 +6,7 @@ caller's to remove.
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,15 +39,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class Parts:
-    """What goes in: ``files`` of the bundle, ``local`` ones of the facility, ``evidence`` by path.
+    """What goes in: ``files`` of the bundle, ``local`` ones of the facility, ``evidence`` by path, read as it is put.
 
-    ``lock`` is the path of the lock of the Python parts; None makes no environment.
+    ``elsewhere`` are the bundle's files for other hosts than this: they are only listed, so that all together still
+    give its content id. ``lock`` is the path of the lock of the Python parts; None makes no environment.
     """
 
     files: tuple[FileEntry, ...]
     local: tuple[FileEntry, ...]
-    evidence: Mapping[str, bytes]
+    evidence: Iterable[tuple[str, bytes]]
     lock: str | None
+    elsewhere: tuple[FileEntry, ...] = ()
 
 
 def assemble(
@@ -63,7 +65,7 @@ def assemble(
     for entry in (*(entry for entry in parts.files if is_linked(entry.path)), *parts.local):
         (folder / entry.path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         os.link(paths.store / f"sha256-{entry.sha256}", folder / entry.path)
-    for name, content in parts.evidence.items():
+    for name, content in parts.evidence:
         (folder / name).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_file(folder / name, content, mode=0o444)
     if parts.lock is not None:
@@ -79,6 +81,7 @@ def assemble(
         "installed_at": installed_at,
         "files": _listed(parts.files),
         "local": _listed(parts.local),
+        "elsewhere": _listed(parts.elsewhere),
     }
     write_file(folder / PROVENANCE, strict_json.encode(provenance), mode=0o444)
     progress(ProgressEvent("sync", 0, 1, f"generation {number}"))

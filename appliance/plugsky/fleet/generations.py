@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from plugsky.core.clock import rfc3339
 from plugsky.core.paths import SitePaths
@@ -55,6 +55,8 @@ class Generation:
     lengths: dict[str, int] = field(default_factory=dict)
     local: tuple[FileEntry, ...] = ()
     """The files of models made in this facility, which no bundle brought: ``models/<id>/<name>``."""
+    elsewhere: tuple[FileEntry, ...] = ()
+    """The bundle's files for other hosts than this one; they are not here."""
 
     @property
     def digests(self) -> dict[str, str]:
@@ -163,6 +165,7 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
                 local,
                 _evidence(verified),
                 plan.lock,
+                _elsewhere(verified, plan),
             )
             with unwritable(folder), out_of_space(folder):
                 assemble(paths, plan.generation, origin, parts, rfc3339(datetime.now(UTC)), held, progress)
@@ -264,7 +267,8 @@ def load(paths: SitePaths, number: int) -> Generation:
             installed_at=values["installed_at"],
             files={file["path"]: file["sha256"] for file in values["files"]},
             lengths={file["path"]: file["length"] for file in values["files"]},
-            local=tuple(FileEntry(file["path"], file["length"], file["sha256"]) for file in values.get("local", [])),
+            local=_entries(values.get("local", [])),
+            elsewhere=_entries(values.get("elsewhere", [])),
         )
     except (KeyError, TypeError) as error:
         raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
@@ -280,16 +284,24 @@ def _complete_numbers(paths: SitePaths) -> list[int]:
     return [number for number in numbers(paths) if is_complete(paths, number)]
 
 
-def _evidence(verified: VerifiedBundle) -> dict[str, bytes]:
-    """The evidence that travels with a generation, each file as it was signed. Raises DigestMismatch."""
-    found = {}
+def _entries(listed: list[dict[str, Any]]) -> tuple[FileEntry, ...]:
+    return tuple(FileEntry(file["path"], file["length"], file["sha256"]) for file in listed)
+
+
+def _elsewhere(verified: VerifiedBundle, plan: Plan) -> tuple[FileEntry, ...]:
+    """The files of the bundle that are for other hosts."""
+    here = {file.path for file in plan.files}
+    return tuple(entry for path, entry in sorted(verified.entries.items()) if path not in here)
+
+
+def _evidence(verified: VerifiedBundle) -> Iterator[tuple[str, bytes]]:
+    """The evidence that travels with a generation, one file after the other as it was signed. Raises DigestMismatch."""
     for name, listed in verified.evidence.items():
         if name.startswith("evidence/"):
             content = verified.bundle.read(name, limit=listed.length)
             if len(content) != listed.length or hashlib.sha256(content).hexdigest() != listed.sha256:
                 raise DigestMismatch(f"{name} was changed", "its SHA-256 differs", "Copy the bundle again")
-            found[name] = content
-    return found
+            yield name, content
 
 
 def numbers(paths: SitePaths) -> list[int]:

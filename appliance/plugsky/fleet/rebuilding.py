@@ -39,12 +39,12 @@ def like(paths: SitePaths, old: Generation, local: tuple[FileEntry, ...], *, pro
             old.channel, old.version, old.bundle_id, old.content_id, old.root_fingerprint, plan=f"like {old.number}"
         )
         lock = next((entry.path for entry in old.entries if is_lock(entry.path)), None)
-        evidence = {
-            str(path.relative_to(old.path)): path.read_bytes()
+        evidence = (
+            (str(path.relative_to(old.path)), path.read_bytes())
             for path in sorted((old.path / EVIDENCE).rglob("*"))
             if path.is_file() and not path.is_symlink()
-        }
-        parts = Parts(tuple(old.entries), local, evidence, lock)
+        )
+        parts = Parts(tuple(old.entries), local, evidence, lock, old.elsewhere)
         try:
             with generations.unwritable(folder), out_of_space(folder):
                 assemble(paths, number, origin, parts, rfc3339(datetime.now(UTC)), held, progress)
