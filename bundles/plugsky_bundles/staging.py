@@ -65,6 +65,14 @@ def clear(staging: Path, keep: Collection[str] = ()) -> None:
             path.unlink()
 
 
+def own(staging: Path) -> None:
+    """Make staging a directory that nobody else can write to, whatever was put in its place. Raises OSError."""
+    if staging.is_symlink():
+        staging.unlink()
+    staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+    staging.chmod(0o700)
+
+
 @contextmanager
 def part_of(staging: Path, digest: str, length: int) -> Iterator[Part]:
     """The part of a file of `length` bytes, with room for all of them. It stays whatever happens. Raises OSError."""

@@ -36,7 +36,7 @@ from plugsky_bundles.pipeline import BLOCK, Pipeline
 from plugsky_bundles.plan import Plan
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.since import base_missing
-from plugsky_bundles.staging import Part, clear, part_of
+from plugsky_bundles.staging import Part, clear, own, part_of
 from plugsky_bundles.store_index import held, list_path, site_blobs, stored_path
 from plugsky_bundles.uncached import FileWriter
 from plugsky_bundles.verified import VerifiedBundle
@@ -100,7 +100,7 @@ def apply(
         wanted.setdefault(file.sha256, verified.entries[file.path])
     with _refusals(store, staging, tuple(wanted)), out_of_space(store):
         store.mkdir(parents=True, exist_ok=True)
-        staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own(staging)
         clear(staging, keep=wanted)
         with _open_directory(staging) as descriptor:
             _stage(wanted.values(), verified, store, staging, progress)
