@@ -48,9 +48,11 @@ class StandingSite:
         return AuditLog.open(self.paths, "cli", SystemClock(), spare=True)
 
     def listing(self) -> dict[str, tuple[object, ...]]:
-        """All of the site by path: kind, mode, owner, and what it holds by digest or leads to."""
+        """All of the site by path: kind, mode, owner, and what it holds by digest or leads to; staging left out."""
         found: dict[str, tuple[object, ...]] = {}
         for path in sorted(self.paths.root.rglob("*")) if self.paths.root.exists() else ():
+            if path == self.paths.staging:
+                continue
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode):
                 held: object = str(path.readlink())

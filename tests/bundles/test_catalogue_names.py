@@ -1,4 +1,4 @@
-"""Names that lead elsewhere, look alike or speak to a terminal, wherever a name can stand: each refused, none printed."""
+"""Names that lead elsewhere, look alike or speak to a terminal: refused wherever a name can stand, and none printed."""
 
 import io
 import shutil
