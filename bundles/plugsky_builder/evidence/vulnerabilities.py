@@ -61,27 +61,34 @@ def python(components: Iterable[Component], cache: Cache, at: datetime) -> dict[
 
 def _ask(pins: Iterable[tuple[str, str]], url: str) -> dict[str, Any]:
     """Raises SourceError when there is no answer for all of them."""
-    files: list[list[str]] = []
-    latest: dict[str, int] = {}
-    for name, version in pins:  # a package may have one version for each target, and a file names it once
-        place = latest[name] = latest.get(name, -1) + 1
-        files += [[]] * (place + 1 - len(files))
-        files[place] = [*files[place], f"{name}=={version}\n"]
+    rounds: list[dict[str, str]] = []
+    for name, version in pins:  # each target may have its own version of a package, and a round knows one
+        place = next((one for one in rounds if name not in one), None)
+        if place is None:
+            rounds.append(place := {})
+        place[name] = version
+    answers = [_ask_round(one, url) for one in rounds]
+    return {
+        kind: sorted((one for answer in answers for one in answer[kind]), key=lambda one: (one["name"], repr(one)))
+        for kind in ("found", "skipped")
+    }
+
+
+def _ask_round(pins: Mapping[str, str], url: str) -> dict[str, list[dict[str, Any]]]:
     with tempfile.TemporaryDirectory(prefix="plugsky-audit-") as folder:
-        paths = [Path(folder) / f"pins-{number}.txt" for number in range(len(files))]
-        for path, lines in zip(paths, files, strict=True):
-            path.write_text("".join(lines), encoding="ascii")
-        command = [sys.executable, "-m", "pip_audit", *(text for path in paths for text in ("-r", str(path)))]
-        command += ["--no-deps", "--disable-pip", "--vulnerability-service", "osv", "--osv-url", url]
+        path = Path(folder) / "pins.txt"
+        path.write_text("".join(f"{name}=={version}\n" for name, version in pins.items()), encoding="ascii")
+        command = [sys.executable, "-m", "pip_audit", "-r", str(path), "--no-deps", "--disable-pip"]
+        command += ["--vulnerability-service", "osv", "--osv-url", url, "--timeout", str(ANSWER_SECONDS)]
         command += ["--format", "json", "--desc", "off", "--aliases", "on", "--progress-spinner", "off"]
-        command += ["--timeout", str(ANSWER_SECONDS), "--cache-dir", str(Path(folder) / "cache")]
+        command += ["--cache-dir", str(Path(folder) / "cache")]
         said = system_tools.run(command, seconds=SECONDS, inherited=True, environment=_certificates())
     if said.code not in (NO_VULNERABILITIES, SOME) or not said.out.strip():
         last = web.redacted((said.err.strip().splitlines() or ["it says nothing"])[-1])
         if _UNREACHABLE.search(last):
             raise SourceUnreachable(f"{web.redacted(url)} did not answer", last.partition(":")[0], "Check the network")
         raise SourceError("pip-audit got no answer", last[:300], "Check the network")
-    return _read(said.out, set(pins))
+    return _read(said.out, set(pins.items()))
 
 
 def _certificates() -> dict[str, str]:
@@ -90,7 +97,7 @@ def _certificates() -> dict[str, str]:
     return {env.REQUESTS_CA_BUNDLE.name: named} if named and not env.REQUESTS_CA_BUNDLE.read() else {}
 
 
-def _read(out: bytes, asked: set[tuple[str, str]]) -> dict[str, Any]:
+def _read(out: bytes, asked: set[tuple[str, str]]) -> dict[str, list[dict[str, Any]]]:
     try:
         answer = strict_json.parse_object(out, "pip-audit's answer", limit=system_tools.MAX_SAID)
         found, skipped, heard = [], [], set()
@@ -107,10 +114,7 @@ def _read(out: bytes, asked: set[tuple[str, str]]) -> dict[str, Any]:
     missing = {name for name, _ in asked - heard} - {one["name"] for one in skipped}
     if missing:
         raise SourceError("pip-audit's answer is not complete", f"it lacks {', '.join(sorted(missing))}", "Report it")
-    return {
-        "found": sorted(found, key=lambda one: (one["name"], one["version"], one["id"])),
-        "skipped": sorted(skipped, key=lambda one: one["name"]),
-    }
+    return {"found": found, "skipped": skipped}
 
 
 def _vulnerability(name: str, version: str, known: Mapping[str, Any]) -> dict[str, Any]:
