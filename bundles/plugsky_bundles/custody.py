@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -180,8 +181,7 @@ class _Review:
             taken.append(Event(parse_stamp(line.body.get("at"), what), event, "", "the operator", "", details))
 
         try:
-            with verified.bundle.open(CUSTODY) as file:
-                report = verify_chain(file, verified.custodians, on_record=take)
+            report = verify_chain(_sealed_log(verified), verified.custodians, on_record=take)
         except VerificationError as error:
             self.doubts.append(f"the sealed log: {error.what}: {error.why}")
             return
@@ -309,8 +309,12 @@ def _head_of(path: Path) -> tuple[str, str]:
 
 
 def _sealed_head(verified: VerifiedBundle) -> str:
-    with verified.bundle.open(CUSTODY) as file:
-        return verify_chain(file, verified.custodians).head.hash
+    return verify_chain(_sealed_log(verified), verified.custodians).head.hash
+
+
+def _sealed_log(verified: VerifiedBundle) -> BinaryIO:
+    """The log in the bundle; raises MediaUnreadable or DigestMismatch."""
+    return BytesIO(verified.bundle.read(CUSTODY, limit=verified.evidence[CUSTODY].length))
 
 
 def _details(values: Any) -> dict[str, str]:
