@@ -1,0 +1,152 @@
+"""Evidence as people meet it: summed up in `bundle inspect`, taken out by `bundle evidence`, refused when changed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bundles.evidence_parts import MIT, gather, recipe, sha256, wheel
+from bundles.gguf_forge import Forge
+from plugsky.cli import app as cli
+from plugsky.core.errors import ExitCode
+from plugsky_bundles.format import MIB
+
+
+class Desk:
+    """A shell in a directory of its own: commands run in this process, as a person would type them."""
+
+    def __init__(self, place, capsys):
+        self.place, self._capsys = place, capsys
+
+    def run(self, *words, expect=ExitCode.OK):
+        self._capsys.readouterr()
+        code = cli.run([str(word) for word in words])
+        told = self._capsys.readouterr()
+        assert code == expect, f"{words} ended with {code}: {told.err}"
+        return told
+
+    def json(self, *words, expect=ExitCode.OK):
+        return json.loads(self.run(*words, "--json", expect=expect).out)
+
+    def error(self, *words, expect):
+        return json.loads(self.run(*words, "--json", expect=expect).err.strip().splitlines()[-1])["error"]
+
+    def build(self, out="media"):
+        (self.place / "work").mkdir(exist_ok=True)
+        (self.place / "work" / "tiny.gguf").write_bytes(Forge().build())
+        (self.place / "work" / "LICENSE").write_bytes(MIT)
+        text = recipe(self.place / "work").source
+        text.write_text(text.read_text().replace("licence = ", "health = false\nlicence = "))
+        return Path(self.json("bundle", "build", text, "--out", self.place / out)["path"])
+
+    def sealed(self):
+        bundle = self.build()
+        self.run("trust", "sign", bundle)
+        self.run("bundle", "seal", bundle)
+        return bundle
+
+
+@pytest.fixture
+def desk(tmp_path, capsys, monkeypatch):
+    for name, value in {
+        "PLUGSKY_TRUST": tmp_path / "trust",
+        "PLUGSKY_CACHE": tmp_path / "cache",
+        "PLUGSKY_PASSPHRASE": "correct horse",
+        "XDG_CONFIG_HOME": tmp_path / "config",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    desk = Desk(tmp_path, capsys)
+    desk.run("trust", "init", "--out", tmp_path / "trust")
+    return desk
+
+
+def test_inspect_sums_the_evidence_up_in_a_line(desk):
+    bundle = desk.sealed()
+    (line,) = [line for line in desk.run("bundle", "inspect", bundle).out.splitlines() if line.startswith("evidence")]
+    assert line == "evidence 0 components, 1 models, every licence text; vulnerabilities: no packages to look up"
+    summary = desk.json("bundle", "inspect", bundle)["evidence"]
+    assert (summary["models"], summary["without_licence"], summary["checks"]) == (1, 0, [])
+
+
+def test_inspect_says_what_was_not_checked_and_what_carries_no_text(desk, monkeypatch, tmp_path):
+    """As a build with wheels writes it, put into a draft before it is sealed."""
+    bundle = desk.build()
+    files, _ = gather(tmp_path / "other", [wheel(tmp_path / "wheels", texts={})])
+    for name in ("sbom.cdx.json", "licences.json", "vulnerabilities.json"):
+        (bundle / "evidence" / name).write_bytes(files[f"evidence/{name}"])
+    desk.run("trust", "sign", bundle)
+    desk.run("bundle", "seal", bundle)
+    told = desk.run("bundle", "inspect", bundle).out
+    assert "2 components, 1 models, 1 without licence text" in told
+    assert "python not checked (the build was offline)" in told
+
+
+def test_evidence_is_listed_and_taken_out_as_it_was_sealed(desk):
+    bundle, out = desk.sealed(), desk.place / "review"
+    listed = desk.json("bundle", "evidence", bundle, "--out", out)["evidence"]
+    assert {"docs/index.html", "evidence/ml-bom.cdx.json", "evidence/provenance.json"} <= {
+        one["path"] for one in listed
+    }
+    taken = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert {path: sha256(data) for path, data in taken.items()} == {one["path"]: one["sha256"] for one in listed}
+    assert taken["docs/index.html"] == (bundle / "docs" / "index.html").read_bytes()
+
+
+def test_a_changed_file_of_the_evidence_is_refused(desk):
+    bundle = desk.sealed()
+    path = bundle / "evidence" / "ml-bom.cdx.json"
+    path.write_bytes(path.read_bytes().replace(b"tiny", b"huge", 1))
+    for words in (("inspect", bundle), ("evidence", bundle, "--out", desk.place / "review")):
+        error = desk.error("bundle", *words, expect=ExitCode.VERIFICATION_FAILED)
+        assert error["code"] == "digest_mismatch"
+        assert "evidence/ml-bom.cdx.json was changed" in error["what"]
+    assert not (desk.place / "review" / "evidence" / "ml-bom.cdx.json").exists()
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(desk):
+    bundle, out = desk.sealed(), desk.place / "review"
+    out.mkdir()
+    (out / "mine").write_text("notes")
+    desk.run("bundle", "evidence", bundle, "--out", out, expect=ExitCode.FAILED)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+
+
+def test_the_evidence_of_a_stream_and_of_volumes_is_read_where_it_lies(desk):
+    bundle = desk.sealed()
+    desk.run("bundle", "stream", bundle, "--out", desk.place / "b.tar")
+    assert "1 models" in desk.run("bundle", "inspect", desk.place / "b.tar").out
+    assert desk.json("bundle", "evidence", desk.place / "b.tar")["evidence"]
+    (desk.place / "volumes").mkdir()
+    desk.run("bundle", "split", bundle, "--size", 16 * MIB, "--out", desk.place / "volumes")
+    (volume,) = (desk.place / "volumes").iterdir()
+    assert "1 models" in desk.run("bundle", "inspect", volume).out
+
+
+def test_two_builds_in_different_places_have_the_same_evidence(desk):
+    first, second = desk.build("one"), desk.build("two")
+    ours = [path.relative_to(first) for path in first.rglob("*") if path.is_file() and "metadata" not in path.parts]
+    assert len(ours) > 20
+    assert [path for path in ours if (first / path).read_bytes() != (second / path).read_bytes()] == []
+
+
+@pytest.mark.integration
+def test_a_build_that_demands_the_check_writes_nothing_where_nobody_answers(desk, monkeypatch):
+    index = desk.place / "index"
+    pinned = wheel(index)
+    for name, value in {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": index,
+        "PLUGSKY_MIRRORS": "https://api.osv.dev/=http://127.0.0.1:9/",
+        "NO_PROXY": "127.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    (desk.place / "lock.txt").write_text(f"tiny==1.0 --hash=sha256:{pinned.sha256}\n")
+    text = desk.place / "lab.toml"
+    text.write_text('channel = "lab"\n[python]\nlock = "lock.txt"\nappliance = false\n[rehearsal]\nskip = "a test"\n')
+    words = ("bundle", "build", text, "--out", desk.place / "media")
+    error = desk.error(*words, "--require-vulnerability-check", expect=ExitCode.FAILED)
+    assert error["code"] == "vulnerabilities_unchecked"
+    assert [path for path in (desk.place / "media").iterdir() if path.is_dir()] == []
+    told = desk.run(*words)
+    assert "warning: known vulnerabilities of the Python packages were not checked" in told.err
