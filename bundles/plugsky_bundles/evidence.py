@@ -1,8 +1,8 @@
 """The evidence of a verified bundle: what it says in a line, and its files compared with what was signed.
 
-Evidence is listed with length and SHA-256 in the sealed snapshot. What these files claim is the builder's word, under
-the build machine's key; docs/evidence.md says how to check it. Nothing here believes more than that the bytes are the
-ones that were sealed. A file beyond 16 MiB is not summed up, nor one on a volume that is not at hand.
+Evidence is listed with length and SHA-256 in the sealed snapshot. What these files claim is the builder's word;
+docs/evidence.md says how to check it. Nothing here believes more than that the bytes are the ones that were sealed. A
+file beyond 16 MiB is not summed up, nor one on a volume that is not at hand.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles.evidence_parts import MIT, gather, recipe, sha256, wheel
+from bundles.evidence_parts import MIT, recipe, sha256, wheel
 from bundles.gguf_forge import Forge
 from plugsky.cli import app as cli
 from plugsky.core.errors import ExitCode
@@ -68,19 +68,6 @@ def test_inspect_sums_the_evidence_up_in_a_line(desk):
     assert (summary["models"], summary["without_licence"], summary["checks"]) == (1, 0, [])
 
 
-def test_inspect_says_what_was_not_checked_and_what_carries_no_text(desk, monkeypatch, tmp_path):
-    """As a build with wheels writes it, put into a draft before it is sealed."""
-    bundle = desk.build()
-    files, _ = gather(tmp_path / "other", [wheel(tmp_path / "wheels", texts={})])
-    for name in ("sbom.cdx.json", "licences.json", "vulnerabilities.json"):
-        (bundle / "evidence" / name).write_bytes(files[f"evidence/{name}"])
-    desk.run("trust", "sign", bundle)
-    desk.run("bundle", "seal", bundle)
-    told = desk.run("bundle", "inspect", bundle).out
-    assert "2 components, 1 models, 1 without licence text" in told
-    assert "python not checked (the build was offline)" in told
-
-
 def test_evidence_is_listed_and_taken_out_as_it_was_sealed(desk):
     bundle, out = desk.sealed(), desk.place / "review"
     listed = desk.json("bundle", "evidence", bundle, "--out", out)["evidence"]
@@ -130,9 +117,9 @@ def test_two_builds_in_different_places_have_the_same_evidence(desk):
 
 
 @pytest.mark.integration
-def test_a_build_that_demands_the_check_writes_nothing_where_nobody_answers(desk, monkeypatch):
+def test_what_could_not_be_checked_is_said_and_fails_a_build_that_demands_it(desk, monkeypatch):
     index = desk.place / "index"
-    pinned = wheel(index)
+    pinned = wheel(index, texts={})
     for name, value in {
         "PIP_CONFIG_FILE": "/dev/null",
         "PIP_NO_INDEX": "1",
@@ -148,5 +135,13 @@ def test_a_build_that_demands_the_check_writes_nothing_where_nobody_answers(desk
     error = desk.error(*words, "--require-vulnerability-check", expect=ExitCode.FAILED)
     assert error["code"] == "vulnerabilities_unchecked"
     assert [path for path in (desk.place / "media").iterdir() if path.is_dir()] == []
-    told = desk.run(*words)
-    assert "warning: known vulnerabilities of the Python packages were not checked" in told.err
+    told = desk.run(*words).err
+    assert "warning: known vulnerabilities of the Python packages were not checked: http://127.0.0.1:9/" in told
+    assert "warning: 1 components carry no licence text: python/tiny-1.0-py3-none-any.whl" in told
+    bundle = desk.place / "media" / "plugsky-lab-1"
+    desk.run("trust", "sign", bundle)
+    desk.run("bundle", "seal", bundle)
+    (check,) = desk.json("bundle", "inspect", bundle)["evidence"]["checks"]
+    assert (check["kind"], check["checked"]) == ("python", False)
+    told = desk.run("bundle", "inspect", bundle).out
+    assert "evidence 1 components, 0 models, 1 without licence text; vulnerabilities: python not checked" in told
