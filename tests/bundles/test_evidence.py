@@ -5,6 +5,8 @@ import tarfile
 from datetime import timedelta
 
 import pytest
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
@@ -231,6 +233,14 @@ def test_a_package_with_an_endless_copyright_is_refused(tmp_path):
     big = Fake("big", data=(("./usr/share/doc/big/copyright", bytes(5 << 20)),))
     with pytest.raises(SourceError, match="is longer than"):
         gather(tmp_path, [deb(tmp_path / "files", big)])
+
+
+def test_a_list_that_the_schema_does_not_allow_is_not_written():
+    bom = Bom()
+    bom.components.add(Component(name="tiny", type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="tiny"))
+    cyclonedx_json.to_bytes(bom, {"tiny": {"modelParameters": {"task": "chat"}}})
+    with pytest.raises(SourceError, match="would not be valid CycloneDX"):
+        cyclonedx_json.to_bytes(bom, {"tiny": {"novelty": {}}})
 
 
 def test_serial_numbers_follow_from_the_content_and_the_kind():

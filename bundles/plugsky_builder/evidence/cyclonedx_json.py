@@ -20,6 +20,7 @@ from cyclonedx.spdx import is_supported_id
 from cyclonedx.validation.json import JsonStrictValidator
 
 from plugsky_builder.evidence.licence_terms import Terms
+from plugsky_bundles.errors import SourceError
 from plugsky_bundles.strict_json import encode
 
 NAMESPACE: Final = uuid.UUID("7d0f4e5e-3f0c-5b86-9c57-6a1c2f6d9a10")
@@ -40,7 +41,10 @@ def licences(terms: Terms) -> list[License]:
 
 
 def to_bytes(bom: Bom, cards: Mapping[str, Mapping[str, Any]] | None = None) -> bytes:
-    """`bom` in the one way to write it; `cards` are model cards by the reference of their component."""
+    """`bom` in the one way to write it; `cards` are model cards by the reference of their component.
+
+    Raises SourceError for a list that the schema does not allow.
+    """
     value = json.loads(JsonV1Dot6(bom).output_as_string())
     value["metadata"].pop("timestamp", None)
     for component in value.get("components", []):
@@ -48,5 +52,6 @@ def to_bytes(bom: Bom, cards: Mapping[str, Mapping[str, Any]] | None = None) -> 
             component["modelCard"] = card
     data = encode(value)
     if (fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode("ascii"))) is not None:
-        raise AssertionError(f"not CycloneDX 1.6: {fault}")
+        why = str(fault).splitlines()[0]
+        raise SourceError("A list of components would not be valid CycloneDX 1.6", why, "Check homepages and licences")
     return data
