@@ -1,6 +1,5 @@
 """``plugsky bundle install``: verified -> plan -> generation."""
 
-import getpass
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from plugsky.audit import AuditLog
+from plugsky.cli.actor import actor
 from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity
 from plugsky.cli.generation import tell_health
 from plugsky.cli.options import RootOption, YesFlag, path, site
@@ -66,7 +66,7 @@ def install(
     if not yes and plan.activates:
         _ask(bundle, paths, pin, repair=repair)
     generation = installation.install(
-        verified, plan, paths, lambda: _trail(paths), f"user:{getpass.getuser()}", approvals=approvals, progress=shown
+        verified, plan, paths, lambda: _trail(paths), actor(), approvals=approvals, progress=shown
     )
     if as_json:
         done = {"installed": not plan.installed, "activated": plan.activates, "repaired": plan.repairs}

@@ -1,12 +1,12 @@
 """``plugsky generation``: what is installed side by side, which one runs, and what may go."""
 
-import getpass
 import sys
 from typing import Annotated
 
 import typer
 
 from plugsky.audit import AuditLog
+from plugsky.cli.actor import actor
 from plugsky.cli.options import RootOption, YesFlag, existing_site, site
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, table, tell, tell_json
 from plugsky.core.clock import SystemClock
@@ -133,7 +133,7 @@ def trail(paths: SitePaths) -> AuditLog:
 
 def actor() -> str:
     """Who types the command, as the trail names people."""
-    return f"user:{getpass.getuser()}"
+    return actor()
 
 
 def tell_health(verdict: Verdict) -> None:

@@ -1,6 +1,5 @@
 """``plugsky trust enrol``: believe one more key, by the fingerprint that its holder told."""
 
-import getpass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from plugsky.audit import AuditLog
+from plugsky.cli.actor import actor
 from plugsky.cli.options import (
     PassphraseFile,
     RootOption,
@@ -70,7 +70,7 @@ def enrol(
             newcomer,
             fingerprint,
             trail_of(existing_site(root)),
-            f"user:{getpass.getuser()}",
+            actor(),
             datetime.now(UTC),
             role=role,
             approvals_required=approvals_required,
