@@ -131,11 +131,6 @@ def trail(paths: SitePaths) -> AuditLog:
     return AuditLog.open(paths, "cli", SystemClock(), spare=True)
 
 
-def actor() -> str:
-    """Who types the command, as the trail names people."""
-    return actor()
-
-
 def tell_health(verdict: Verdict) -> None:
     """What became of the health check; on stderr, because it is talk."""
     say(f"health: {verdict.summary}")

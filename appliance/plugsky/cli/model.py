@@ -9,8 +9,9 @@ import msgspec
 import typer
 
 from plugsky.audit.site_key import site_key
+from plugsky.cli.actor import actor
 from plugsky.cli.administration import ask
-from plugsky.cli.generation import actor, tell_health, trail
+from plugsky.cli.generation import tell_health, trail
 from plugsky.cli.options import PassphraseFile, RootOption, existing_site, path
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, table, tell, tell_json
 from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
