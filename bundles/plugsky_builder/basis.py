@@ -1,7 +1,7 @@
 """What a build can take over from the bundle that its channel sealed last, and what a delta can leave to the sites.
 
 Nothing of it is on trust: role files are taken over only with good signatures (`role_reuse`), and a receipt counts only
-when an enrolled site signed it over a bundle that was sealed here.
+when an enrolled site, whose key was not revoked, signed it over a bundle that was sealed here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 
-from plugsky_bundles import enrolment, receipt
+from plugsky_bundles import enrolment, receipt, revoking
 from plugsky_bundles.drafting import Base
 from plugsky_bundles.errors import BaseMissing
 from plugsky_bundles.format import REVOCATIONS
@@ -35,7 +35,9 @@ def base_of_receipt(data: bytes, trust: TrustDir, kept: Kept | None, channel: st
 
     `taken_over`: the roles whose files the new bundle takes over from `kept`; those that the site has are left out.
     """
-    said = receipt.read(data, enrolment.load(trust.path).site_keys())
+    revoked = revoking.load(trust.path).keys
+    sites = {keyid: key for keyid, key in enrolment.load(trust.path).site_keys().items() if keyid not in revoked}
+    said = receipt.read(data, sites)
     receipt.check_base(said, channel, sealed_before(trust, channel), trust.roots)
     if kept is None:
         raise _no_copies(channel)

@@ -7,12 +7,15 @@ in `plugsky-returns/` beside the bundle, as `<channel>-<version>-<first 8 of the
 what its signature is worth: nothing is trusted for lying there.
 
 What counts, in order: an approver's key, not revoked and not the site's own; a signature that fits; this very bundle;
-an approver who is not installing. Each person counts once.
+an approver who is not installing. Each person counts once. What lies beside the bundle is read by name, the approvals
+that are called as ours are first, and until enough count: nothing that lies there hides a good one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +28,7 @@ from plugsky_bundles.atomic import write_file
 from plugsky_bundles.enrolment import APPROVER, Enrolled
 from plugsky_bundles.errors import NotApproved, NotFound, VerificationError
 from plugsky_bundles.format import check_channel, check_version, is_sha256
-from plugsky_bundles.plain_files import read_plain
+from plugsky_bundles.plain_files import make_folder, read_plain
 from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
 from plugsky_bundles.verified import VerifiedBundle
@@ -35,7 +38,7 @@ APPROVAL_SCHEMA: Final = "plugsky.approval/1"
 APPROVAL: Final = ".approval.json"
 RETURNS: Final = "plugsky-returns"
 MAX_APPROVAL: Final = 16_384
-MAX_APPROVALS: Final = 64
+MAX_REASONS: Final = 3
 _IDS: Final = ("bundle_id", "content_id", "root_fingerprint")
 
 
@@ -58,10 +61,18 @@ def returns_of(bundle: Path) -> Path:
     return bundle.absolute().parent / RETURNS
 
 
+def file_name(verified: VerifiedBundle, keyid: str) -> str:
+    """What the approval of a bundle with that key is called."""
+    return f"{verified.channel}-{verified.version}-{keyid[:8]}{APPROVAL}"
+
+
 def put(verified: VerifiedBundle, data: bytes, keyid: str, folder: Path) -> Path:
-    """Write an approval into `folder`, under the name that says what it is of and whose key signed it."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{verified.channel}-{verified.version}-{keyid[:8]}{APPROVAL}"
+    """Write an approval into `folder`, under the name that says what it is of and whose key signed it.
+
+    Raises UnsafeName when a link lies in the place of `plugsky-returns`.
+    """
+    make_folder(folder, links=folder.name != RETURNS)
+    path = folder / file_name(verified, keyid)
     write_file(path, data)
     return path
 
@@ -72,47 +83,58 @@ def read(path: Path) -> Approval:
     return Approval(f"{path}", parse_object(data, f"{path}", limit=MAX_APPROVAL))
 
 
-def beside(bundle: Path) -> tuple[Approval, ...]:
-    """The approvals in `plugsky-returns/` beside a bundle; what cannot be read there is no approval."""
-    found = []
-    for path in sorted(returns_of(bundle).glob(f"*{APPROVAL}"))[:MAX_APPROVALS]:
-        try:
-            found.append(read(path))
-        except (OSError, NotFound, VerificationError):
-            continue
-    return tuple(found)
+def beside(verified: VerifiedBundle, enrolled: Enrolled) -> Iterator[Approval]:
+    """The approvals in `plugsky-returns/` beside a bundle, one after the other, those of our approvers by name first.
+
+    What cannot be read there is no approval.
+    """
+    folder = returns_of(verified.bundle.path)
+    ours = {file_name(verified, keyid) for keyid in enrolled.of(APPROVER)}
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.name.endswith(APPROVAL)]
+    except OSError:
+        return
+    for name in sorted(names, key=lambda name: (name not in ours, name)):
+        with suppress(OSError, NotFound, VerificationError):
+            yield read(folder / name)
 
 
 def check(
     verified: VerifiedBundle,
-    approvals: Sequence[Approval],
+    approvals: Iterable[Approval],
     enrolled: Enrolled,
     installers: Collection[str],
     *,
     site_keyid: str | None = None,
 ) -> tuple[str, ...]:
-    """The names of the approvers of `verified`, if they are as many as `enrolled` requires.
+    """The names of the approvers of `verified`, as many as `enrolled` requires; `approvals` are read until then.
 
-    `installers` are the names of the installing user. Raises NotApproved, which says of each approval at hand why it
-    does not count. An approval that does not count hides no other.
+    `installers` are the names of the installing user. Raises NotApproved, which says of approvals at hand why they do
+    not count. An approval that does not count hides no other.
     """
     required = enrolled.approvals_required
     if required == 0:
         return ()
-    names: set[str] = set()
+    names: dict[str, str] = {}
     refused: list[str] = []
-    for approval in approvals[:MAX_APPROVALS]:
+    more = 0
+    for approval in approvals:
         try:
-            names.add(_approver(verified, approval, enrolled, installers, site_keyid))
+            name = _approver(verified, approval, enrolled, installers, site_keyid)
         except VerificationError as error:
-            refused.append(f"{Path(approval.place).name}: {error.why}")
-    if len(names) < required:
-        raise NotApproved(
-            f"The bundle {verified.channel} version {verified.version} is not approved for this site",
-            _why(names, required, refused),
-            "Have an approver run `plugsky bundle approve` on it, then install again",
-        )
-    return tuple(sorted(names))
+            if len(refused) < MAX_REASONS:
+                refused.append(f"{Path(approval.place).name}: {error.why}")
+            else:
+                more += 1
+            continue
+        names.setdefault(name.casefold(), name)
+        if len(names) >= required:
+            return tuple(sorted(names.values()))
+    raise NotApproved(
+        f"The bundle {verified.channel} version {verified.version} is not approved for this site",
+        _why(names.values(), required, [*refused, *([f"{more} more do not count"] if more else [])]),
+        "Have an approver run `plugsky bundle approve` on it, then install again",
+    )
 
 
 def _approver(

@@ -2,7 +2,8 @@
 
 `enrolled.json`, canonical JSON, schema `plugsky.enrolled/1`, lies in a trust directory and in a site's `trust/`:
 `{"approvals_required": n, "keys": {keyid: {"at", "key", "name", "role"}}, "schema", "serial": n}`. A key is enrolled by
-its card, whose fingerprint its holder tells apart from the card. A key has one role; a name has one key per role.
+its card, whose fingerprint its holder tells apart from the card. A key has one role; a name has one key per role, and
+names that differ in upper and lower case alone are one name.
 
 **Locked.** As soon as a site asks for an approval, its keys change only by a statement that its root's people signed
 (`reset`): whoever installs could otherwise approve with a key of their own. `serial` counts those statements, so that
@@ -89,13 +90,15 @@ class Enrolled:
     def replaced(
         self, old: str | None, card: KeyCard | None, role: str, at: datetime, *, approvals_required: int | None
     ) -> Enrolled:
-        """Without the key `old` and with that of `card`, whatever the lock says: what a statement does. Counts it.
+        """Without the key `old` and with that of `card`, both in `role`, whatever the lock says. Counts it.
 
-        Raises NotFound when `old` is not enrolled, and what `enrol` raises.
+        This is what a statement does. Raises NotFound when `old` is not enrolled in that role, and what `enrol` raises.
         """
         rest = dict(self.keys)
-        if old is not None and rest.pop(old, None) is None:
-            raise NotFound(f"The key {old} is not enrolled here", "there is nothing to replace", "Check the statement")
+        if old is not None and ((gone := rest.pop(old, None)) is None or gone.role != role):
+            raise NotFound(
+                f"The key {old} is not enrolled here as {role}", "there is nothing to replace", "Check the statement"
+            )
         changed = replace(self, keys=rest, serial=self.serial + 1)
         if card is not None:
             changed = changed._with(card, role, at)
@@ -109,7 +112,7 @@ class Enrolled:
                 f"as {there.role} {there.name}; a key stands for one person in one role",
                 "Have another key made",
             )
-        if any(other.name == card.name for other in self.of(role).values()):
+        if any(other.name.casefold() == card.name.casefold() for other in self.of(role).values()):
             raise ExistsError(
                 f"Another key of {role} {card.name} is enrolled already",
                 "a name has one key",
@@ -151,17 +154,18 @@ class Enrolled:
         return cls(found, *numbers)
 
 
-def load(directory: Path) -> Enrolled:
+def load(directory: Path, name: str = ENROLLED) -> Enrolled:
     """The keys enrolled in a trust directory, or in the `trust/` of a site. Nobody where there is no file."""
     try:
-        with (directory / ENROLLED).open("rb") as file:
+        with (directory / name).open("rb") as file:
             return Enrolled.from_json(file.read(MAX_ENROLLED + 1))
     except FileNotFoundError:
         return Enrolled()
 
 
-def save(directory: Path, enrolled: Enrolled) -> None:
-    write_file(directory / ENROLLED, enrolled.to_json(), mode=0o600)
+def save(directory: Path, enrolled: Enrolled, name: str = ENROLLED) -> None:
+    """Put the list into `directory`, replacing what was there in one step."""
+    write_file(directory / name, enrolled.to_json(), mode=0o600)
 
 
 def _read(keyid: str, entry: Any, what: str) -> EnrolledKey:

@@ -1,12 +1,13 @@
-"""A lost key of a site or an approver, replaced by the people of the root: request -> statement -> applied, once.
+"""A lost key of a site, an approver or a courier, replaced by the people of the root: request -> statement -> applied.
 
 The site writes a request: which key goes, which comes, and the number of this change. The holders of root keys sign it
 on their machines, as they sign a root (copies merge). The site applies it when the threshold of the root role of the
 root that it trusts has signed. The number, `serial`, is one more than that of the last statement applied there, and
-the request names the site by its key: so a statement is good for one site and one time.
+the request names the site by its key: so a statement is good for one site and one time. It does what it says and no
+more: a key goes, and one comes, in the role that is named. After `expires` it is no longer applied.
 
 A DSSE envelope of type `application/vnd.plugsky.reset+json`, with no signature at first, over canonical JSON
-`{"approvals_required", "at", "new", "old", "people", "role", "schema": "plugsky.reset/1", "serial", "site",
+`{"approvals_required", "at", "expires", "new", "old", "people", "role", "schema": "plugsky.reset/1", "serial", "site",
 "threshold"}`: `new` is a key card or null, `old` a keyid or null, `people` the public keys of the root role by keyid;
 they are there so that a signer's machine can check signatures, and the site counts by its own root alone.
 """
@@ -14,8 +15,8 @@ they are there so that a signer's machine can check signatures, and the site cou
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +25,8 @@ from tuf.api.metadata import Root
 
 from plugsky_bundles import dsse, keys
 from plugsky_bundles.atomic import write_file
-from plugsky_bundles.enrolment import ENROLLED_ROLES, MAX_KEYS, Enrolled
-from plugsky_bundles.errors import OtherContent, Rollback, ThresholdNotMet
+from plugsky_bundles.enrolment import ENROLLED_ROLES, MAX_KEYS, SITE, Enrolled
+from plugsky_bundles.errors import MetadataExpired, OtherContent, Rollback, ThresholdNotMet
 from plugsky_bundles.format import is_sha256
 from plugsky_bundles.key_cards import KeyCard
 from plugsky_bundles.plain_files import read_plain
@@ -35,8 +36,9 @@ from plugsky_bundles.times import parse_stamp, stamp
 RESET_TYPE: Final = "application/vnd.plugsky.reset+json"
 RESET_SCHEMA: Final = "plugsky.reset/1"
 MAX_RESET: Final = 131_072
+VALID: Final = timedelta(days=30)
 _FIELDS: Final = frozenset(
-    {"schema", "site", "serial", "role", "old", "new", "approvals_required", "people", "threshold", "at"}
+    {"schema", "site", "serial", "role", "old", "new", "approvals_required", "people", "threshold", "at", "expires"}
 )
 
 
@@ -54,11 +56,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """A request or statement: what it changes, who may sign, and the envelope with the signatures so far."""
+    """A request or statement: what it changes, who may sign, until when it is applied, and the envelope with the
+    signatures so far."""
 
     change: Change
     people: Mapping[str, SSlibKey]
     threshold: int
+    expires: datetime
     joint: dsse.Joint
 
     @property
@@ -67,14 +71,14 @@ class Reset:
         return max(0, self.threshold - len(self.joint.signatures))
 
     def signed_by(self, signers: Iterable[Signer]) -> Reset:
-        return Reset(self.change, self.people, self.threshold, self.joint.signed_by(signers))
+        return replace(self, joint=self.joint.signed_by(signers))
 
     def to_json(self) -> bytes:
         return encode(self.joint.to_dict())
 
 
-def request(change: Change, root: Root, now: datetime) -> Reset:
-    """The request for `change`, to be signed by the people of `root`."""
+def request(change: Change, root: Root, now: datetime, valid: timedelta = VALID) -> Reset:
+    """The request for `change`, to be signed by the people of `root`, and applied within `valid` of `now`."""
     people = people_of(root)
     threshold = root.roles["root"].threshold
     payload = {
@@ -88,8 +92,10 @@ def request(change: Change, root: Root, now: datetime) -> Reset:
         "people": {keyid: keys.public_dict(key) for keyid, key in people.items()},
         "threshold": threshold,
         "at": stamp(now),
+        "expires": stamp(now + valid),
     }
-    return Reset(change, people, threshold, dsse.Joint(RESET_TYPE, encode(payload), {}))
+    expires = parse_stamp(payload["expires"], "The request")
+    return Reset(change, people, threshold, expires, dsse.Joint(RESET_TYPE, encode(payload), {}))
 
 
 def people_of(root: Root) -> dict[str, SSlibKey]:
@@ -114,12 +120,15 @@ def from_json(data: bytes, what: str) -> Reset:
         raise malformed(what, "its role or its site is not usable")
     if (said["old"] is not None and not is_sha256(said["old"])) or not isinstance(said["people"], dict):
         raise malformed(what, "its keys are not usable")
+    if said["role"] == SITE and (said["old"] != said["site"] or said["new"] is None):
+        raise malformed(what, "of a site, its own key goes and another one comes")
     parse_stamp(said["at"], what)
+    expires = parse_stamp(said["expires"], what)
     people = {keyid: _person(keyid, key, what) for keyid, key in said["people"].items()}
     new = None if said["new"] is None else KeyCard.from_dict(said["new"], what)
     change = Change(said["site"], said["serial"], said["role"], said["old"], new, said["approvals_required"])
     joint.check(people)
-    return Reset(change, people, said["threshold"], joint)
+    return Reset(change, people, said["threshold"], expires, joint)
 
 
 def read(path: Path) -> Reset:
@@ -142,7 +151,7 @@ def merge(target: Reset, copies: Mapping[str, Reset]) -> Reset:
         for keyid, signature in copy.joint.signatures.items():
             signatures.setdefault(keyid, signature)
     joint = dsse.Joint(RESET_TYPE, target.joint.payload, dict(sorted(signatures.items())))
-    return Reset(target.change, target.people, target.threshold, joint)
+    return replace(target, joint=joint)
 
 
 def check(reset: Reset, root: Root, *, revoked: Collection[str] = ()) -> Change:
@@ -162,6 +171,16 @@ def check(reset: Reset, root: Root, *, revoked: Collection[str] = ()) -> Change:
             "Have more holders of root keys run `plugsky trust sign` on it",
         )
     return reset.change
+
+
+def check_date(reset: Reset, now: datetime) -> None:
+    """Refuse a statement that was signed for an earlier time. Raises MetadataExpired."""
+    if now >= reset.expires:
+        raise MetadataExpired(
+            "The statement is too old to be applied",
+            f"it was good until {stamp(reset.expires)}, and it is {stamp(now)} here",
+            "Request a new one: plugsky trust reset request",
+        )
 
 
 def check_serial(change: Change, site: str, enrolled: Enrolled) -> None:

@@ -1,6 +1,7 @@
 """Whom a site believes besides its root: approvers, its own key, and what the people of the root change of them."""
 
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -10,14 +11,15 @@ from plugsky.admin.provenance import custodians
 from plugsky.audit.site_key import former_site_keyids, known_site_keyid, site_key
 from plugsky.audit.trail import chain_names, search
 from plugsky.audit.verify import verify_site
-from plugsky.core.errors import PlugskyError
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.fleet import enrolled, generations, installation, site_trust
 from plugsky_bundles import approval, keys, rotation
-from plugsky_bundles.enrolment import APPROVER, SITE
+from plugsky_bundles.enrolment import APPROVER, COURIER, SITE
 from plugsky_bundles.errors import (
     EnrolmentLocked,
     FingerprintDiffers,
     KeyUnusable,
+    MetadataExpired,
     NotApproved,
     NotFound,
     OtherContent,
@@ -39,10 +41,9 @@ def card(name, signer) -> KeyCard:
 class Approved(Site):
     """A site with one installed bundle that can enrol, ask and apply."""
 
-    def enrol(self, newcomer: KeyCard, required: int | None = None):
-        return enrolled.enrol(
-            self.paths, newcomer, newcomer.fingerprint, self.trail, "user:salma", NOW, approvals_required=required
-        )
+    def enrol(self, newcomer: KeyCard, required: int | None = None, role=APPROVER):
+        options = {"role": role, "approvals_required": required}
+        return enrolled.enrol(self.paths, newcomer, newcomer.fingerprint, self.trail, "user:salma", NOW, **options)
 
     def approve(self, bundle, signer=OMAR, name="omar"):
         data = approval.approve(self.verify(bundle), signer, name, NOW)
@@ -53,8 +54,12 @@ class Approved(Site):
             self.paths, role=role, name=name, newcomer=newcomer, approvals_required=required, now=NOW
         )
 
-    def apply(self, statement: Reset):
-        return enrolled.apply_reset(self.paths, statement, self.trail, "user:salma", NOW)
+    def apply(self, statement: Reset, now=NOW):
+        return enrolled.apply_reset(self.paths, statement, self.trail, "user:salma", now)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        return {e.name: e.role for e in enrolled.load(self.paths).keys.values()}
 
     def signed(self, request: Reset) -> Reset:
         return request.signed_by(self.forge.signers("root"))
@@ -156,6 +161,87 @@ def test_a_lost_key_of_an_approver_is_replaced_once_by_the_people_of_the_root(si
     assert site.install(bundle).number == 2
 
 
+@pytest.mark.parametrize("name", ["omar", "ben-the-driver", "ben"])
+def test_what_people_signed_for_a_courier_makes_no_approver(site, name):
+    site.enrol(card("ben", keys.generate()), role=COURIER)
+    site.enrol(card("omar", OMAR), 1)
+    statement = site.signed(site.request(COURIER, name, card(name, PETRA)))
+    assert (statement.change.role, statement.change.old is None) == (COURIER, name != "ben")
+    after = site.apply(statement)
+    assert {keyid: e.role for keyid, e in after.of(APPROVER).items()} == {OMAR.public_key.keyid: APPROVER}
+    assert after.keys[PETRA.public_key.keyid].role == COURIER
+    bundle = site.bundle(policy__x=b"x")
+    site.approve(bundle, PETRA, name)
+    with pytest.raises(NotApproved, match="not enrolled here as an approver"):
+        site.install(bundle)
+
+
+def test_a_statement_is_not_applied_after_its_time_nor_with_the_clock_set_back(site):
+    site.enrol(card("omar", OMAR), 1)
+    early = enrolled.request_reset(
+        site.paths, role=APPROVER, name="omar", newcomer=None, approvals_required=0, now=NOW - timedelta(days=31)
+    )
+    for now in (NOW, NOW - timedelta(days=30)):
+        with pytest.raises(MetadataExpired):
+            site.apply(site.signed(early), now)
+    assert site.roles == {"omar": APPROVER}
+
+
+def test_a_list_of_keys_that_is_gone_or_older_is_tampering_and_not_nobody(site):
+    path = site.paths.trust / "enrolled.json"
+    site.enrol(card("petra", PETRA))
+    older = path.read_bytes()
+    site.enrol(card("omar", OMAR), 1)
+    newest = path.read_bytes()
+    request = site.signed(site.request(required=0, name="petra"))
+    bundle = site.bundle(policy__x=b"x")
+    forged = enrolled.enrolment.Enrolled(enrolled.load(site.paths).keys, 0, 5).to_json()
+    for there in (None, older, forged):
+        path.unlink() if there is None else path.write_bytes(there)
+        for use in (lambda: site.install(bundle), lambda: site.apply(request), lambda: site.enrol(card("x", OMAR))):
+            with pytest.raises(PlugskyError, match="not the newest") as caught:
+                use()
+            assert caught.value.kind is ErrorKind.TAMPERED
+    assert site.current == 1
+    path.write_bytes(newest)
+    site.apply(request)
+    used = path.read_bytes()
+    path.write_bytes(newest)
+    with pytest.raises(PlugskyError, match="not the newest"):
+        site.apply(request)
+    path.write_bytes(used)
+    assert site.install(bundle).number == 2
+
+
+@pytest.mark.parametrize("step", ["recording", "naming"])
+def test_enrolling_that_was_cut_off_lost_neither_the_old_list_nor_the_new(site, monkeypatch, step):
+    site.enrol(card("omar", OMAR))
+    with monkeypatch.context() as cut:
+        if step == "recording":
+            cut.setattr(site, "trail", _cut)
+        else:
+            cut.setattr(type(site.paths.trust), "replace", _cut_naming(type(site.paths.trust).replace))
+        with pytest.raises(KeyboardInterrupt):
+            site.enrol(card("petra", PETRA))
+    there = {"omar": APPROVER} | ({"petra": APPROVER} if step == "naming" else {})
+    assert site.roles == there
+    with monkeypatch.context() as cut:
+        cut.setattr(site, "trail", _cut)
+        with pytest.raises(KeyboardInterrupt):
+            site.enrol(card("salma", keys.generate()))
+    assert site.roles == there
+    site.enrol(card("carla", keys.generate()), 1)
+    assert site.roles == {**there, "carla": APPROVER}
+
+
+def _cut(*_):
+    raise KeyboardInterrupt
+
+
+def _cut_naming(replace):
+    return lambda path, to: _cut() if path.name == "enrolled.next.json" else replace(path, to)
+
+
 def test_a_statement_also_ends_the_asking_for_approvals(site):
     site.enrol(card("omar", OMAR), 1)
     after = site.apply(site.signed(site.request(required=0)))
@@ -235,6 +321,23 @@ def test_replacing_the_sites_key_is_finished_after_a_cut(site, monkeypatch):
     site.apply(statement)
     assert site.actions("trust.reset") == ["site"]
     assert verdict(site).ok
+
+
+def test_replacing_the_sites_key_is_finished_after_a_cut_before_its_record(site):
+    site.enrol(card("omar", OMAR), 1)
+    statement = site.signed(site.request(SITE, "riyadh", required=0))
+    trail, site.trail = site.trail, _cut
+    with pytest.raises(KeyboardInterrupt):
+        site.apply(statement)
+    site.trail = trail
+    with pytest.raises(PlugskyError, match="not the newest"):
+        enrolled.load(site.paths)
+    after = site.apply(statement, NOW + timedelta(days=60))
+    assert (after.serial, after.approvals_required) == (1, 0)
+    assert enrolled.load(site.paths) == after
+    assert site.actions("trust.reset") == ["site"]
+    with pytest.raises(Rollback):
+        site.apply(statement)
 
 
 def test_the_sites_new_key_is_the_one_that_was_asked_for(site):

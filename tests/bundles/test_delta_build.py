@@ -9,8 +9,8 @@ import pytest
 
 from bundles.delta_site import GGUF, MODEL, NEW_TEMPLATE, Site, model
 from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key, put_blob
-from plugsky_bundles import keys, signing
-from plugsky_bundles.errors import BaseMissing, ExistsError, MixAndMatch
+from plugsky_bundles import keys, revoking, signing
+from plugsky_bundles.errors import BaseMissing, ExistsError, MixAndMatch, SignatureUnknown
 from plugsky_bundles.format import BLOBS, METADATA, ROLES
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.state import Revocations
@@ -223,3 +223,12 @@ def test_a_draft_is_made_anew_when_what_it_took_over_has_expired(forge):
     assert versions(draft)["python"] == 1
     assert forge.build(NEW_TEMPLATE, now=NOW + LIFETIME, expires=NOW + 2 * LIFETIME) == draft
     assert versions(draft)["python"] == 2
+
+
+def test_a_receipt_by_a_site_whose_key_was_revoked_does_not_count(forge, site):
+    site.accept(forge.built(MODEL))
+    receipt = site.receipt()
+    revoked = Revocations(keys=frozenset({forge.enrolled_site().public_key.keyid}))
+    (forge.trust / revoking.REVOKED).write_bytes(revoked.to_json())
+    with pytest.raises(SignatureUnknown, match="not enrolled"):
+        forge.build(NEW_TEMPLATE, since=receipt)

@@ -1,6 +1,7 @@
 """Approvals and enrolled keys: who may say that a bundle is installed, and what does not count."""
 
 import os
+from datetime import timedelta
 from typing import NamedTuple
 
 import pytest
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 from bundles.forge import NOW, Forge
 from plugsky_bundles import approval, dsse, keys, reset
 from plugsky_bundles.approval import Approval
-from plugsky_bundles.enrolment import APPROVER, SITE, Enrolled, load, save
+from plugsky_bundles.enrolment import APPROVER, COURIER, SITE, Enrolled, load, save
 from plugsky_bundles.errors import (
     BadKey,
     BadThreshold,
     EnrolmentLocked,
     ExistsError,
     MalformedMetadata,
+    MetadataExpired,
     NotApproved,
     NotFound,
     OtherContent,
@@ -24,6 +26,7 @@ from plugsky_bundles.errors import (
     SignatureInvalid,
     SignatureUnknown,
     ThresholdNotMet,
+    UnsafeName,
     VerificationError,
 )
 from plugsky_bundles.key_cards import KeyCard
@@ -145,11 +148,46 @@ def test_approvals_are_found_beside_the_bundle_whatever_else_lies_there(verified
     (returns / "c.approval.json").mkdir()
     os.mkfifo(returns / "d.approval.json")
     (returns / "e.approval.json").write_bytes(b"[" * 100_000)
-    found = approval.beside(verified.bundle.path)
+    found = list(approval.beside(verified, both()))
     assert [a.place for a in found] == [str(place)]
     assert check(verified, *found) == ("omar",)
     with pytest.raises(MalformedMetadata, match="no file"):
         approval.read(returns / "d.approval.json")
+
+
+def test_no_number_of_useless_approvals_hides_a_good_one(forge):
+    verified = verify_metadata(open_bundle(forge.sealed(channel="crowded")), forge.fingerprint, now=NOW)
+    returns = approval.returns_of(verified.bundle.path)
+    returns.mkdir(exist_ok=True)
+    for number in range(70):
+        (returns / f"00{number:03}.approval.json").write_text("{}")
+    put = approval.put(verified, approval.approve(verified, OMAR, "omar", NOW), OMAR.public_key.keyid, returns)
+    assert next(approval.beside(verified, both())).place == str(put)
+    assert check(verified, *approval.beside(verified, both())) == ("omar",)
+    put.rename(returns / "zz.approval.json")
+    assert check(verified, *approval.beside(verified, both())) == ("omar",)
+    (returns / "zz.approval.json").unlink()
+    with pytest.raises(NotApproved, match="more do not count"):
+        check(verified, *approval.beside(verified, both()))
+
+
+def test_an_approval_is_not_written_through_a_link(forge, tmp_path):
+    bundle = forge.sealed(channel="linked").rename(tmp_path / "linked")
+    verified = verify_metadata(open_bundle(bundle), forge.fingerprint, now=NOW)
+    (tmp_path / "elsewhere").mkdir()
+    approval.returns_of(bundle).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeName, match="is a link"):
+        approval.put(verified, b"{}", OMAR.public_key.keyid, approval.returns_of(bundle))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_two_names_that_differ_in_case_alone_are_one_person(verified):
+    enrolled = Enrolled().enrol(card("omar", OMAR), APPROVER, NOW)
+    with pytest.raises(ExistsError, match="Omar"):
+        enrolled.enrol(card("Omar", PETRA), APPROVER, NOW)
+    made_before = Enrolled({**enrolled.keys, **Enrolled().enrol(card("Omar", PETRA), APPROVER, NOW).keys}, 2)
+    with pytest.raises(NotApproved, match="1 of 2"):
+        approval.check(verified, [approved(verified), approved(verified, PETRA, "Omar")], made_before, ["salma"])
 
 
 def test_an_enrolled_list_is_read_back_as_it_was_written(tmp_path):
@@ -198,6 +236,17 @@ def test_no_more_approvals_are_required_than_people_can_give():
         both().replaced("0" * 64, None, APPROVER, NOW, approvals_required=None)
 
 
+def test_a_key_is_replaced_in_its_own_role_only():
+    ben = card("ben")
+    enrolled = Enrolled().enrol(ben, COURIER, NOW).enrol(card("omar", OMAR), APPROVER, NOW, approvals_required=1)
+    with pytest.raises(NotFound, match="as courier"):
+        enrolled.replaced(OMAR.public_key.keyid, card("eve"), COURIER, NOW, approvals_required=None)
+    with pytest.raises(NotFound, match="as approver"):
+        enrolled.replaced(ben.keyid, card("eve"), APPROVER, NOW, approvals_required=None)
+    after = enrolled.replaced(ben.keyid, card("carla"), COURIER, NOW, approvals_required=None)
+    assert [(e.role, e.name) for e in after.keys.values()] == [(APPROVER, "omar"), (COURIER, "carla")]
+
+
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
     """A root of three, two of whom must sign, with their keys."""
@@ -231,6 +280,22 @@ def test_a_statement_for_another_site_is_refused(people):
     root, signers = people
     with pytest.raises(OtherContent, match="another site"):
         reset.check_serial(asked(root).signed_by(signers).change, "0" * 64, both())
+
+
+def test_a_statement_is_good_for_thirty_days(people):
+    root, _ = people
+    statement = reset.from_json(asked(root).to_json(), "it")
+    assert statement.expires == NOW + timedelta(days=30)
+    reset.check_date(statement, NOW + timedelta(days=29))
+    with pytest.raises(MetadataExpired, match="too old"):
+        reset.check_date(statement, NOW + timedelta(days=30))
+
+
+@pytest.mark.parametrize(("old", "new"), [("1" * 64, "site"), (SITE_KEY.public_key.keyid, None)], ids=["a key", "none"])
+def test_a_statement_about_a_sites_key_replaces_that_very_key(people, old, new):
+    change = Change(SITE_KEY.public_key.keyid, 1, SITE, old, new and card(new), 0)
+    with pytest.raises(MalformedMetadata, match="its own key goes"):
+        reset.from_json(reset.request(change, people[0], NOW).to_json(), "it")
 
 
 def test_a_statement_below_the_threshold_of_the_root_is_refused(people):

@@ -1,4 +1,4 @@
-"""``plugsky trust reset request|apply``: a lost key of a site or an approver, replaced by the people of the root."""
+"""``plugsky trust reset request|apply``: a lost key of somebody enrolled, replaced by the people of the root."""
 
 import getpass
 from datetime import UTC, datetime
@@ -16,11 +16,12 @@ from plugsky_bundles import reset
 from plugsky_bundles.enrolment import ENROLLED_ROLES, SITE
 from plugsky_bundles.errors import ExistsError
 from plugsky_bundles.key_cards import check_fingerprint, check_name, read_card
+from plugsky_bundles.times import stamp
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Replace a lost key of this site, or of an approver, by statement.",
+    help="Replace a lost key of this site, of an approver or a courier, by statement.",
 )
 
 
@@ -29,11 +30,11 @@ def request(
     out: Annotated[
         Path, typer.Option("--out", parser=path, metavar="FILE", help="The request to write; it must not exist.")
     ],
-    name: Annotated[str, typer.Option("--name", help="Whose key: the approver's name, or what the site is called.")],
-    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="approver or site.")] = "approver",
+    name: Annotated[str, typer.Option("--name", help="Whose key: the holder's name, or what the site is called.")],
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="approver, courier or site.")] = "approver",
     card: Annotated[
         Path | None,
-        typer.Option("--card", parser=path, metavar="CARD", help="The approver's new card; without it the key goes."),
+        typer.Option("--card", parser=path, metavar="CARD", help="The holder's new card; without it the key goes."),
     ] = None,
     fingerprint: Annotated[
         str | None,
@@ -49,14 +50,15 @@ def request(
 ) -> None:
     """Write down which key is to be replaced, for the holders of root keys to sign.
 
-    It is good for this site and for one time. The site's own new key is made here and waits for the statement.
+    It is good for this site, for one time and for 30 days. The site's own new key is made here and waits for the
+    statement.
 
     Example: plugsky trust reset request --name omar --card omar-2.card.json --fingerprint "lusab-…" --out /media/usb/r
     """
     if role not in ENROLLED_ROLES:
-        raise typer.BadParameter(f"--role {role!r} is neither approver nor site.")
+        raise typer.BadParameter(f"--role {role!r} is none of {', '.join(ENROLLED_ROLES)}.")
     if (card is None) != (fingerprint is None) or (role == SITE and card is not None):
-        raise typer.BadParameter("--card and --fingerprint go together, and only for an approver.")
+        raise typer.BadParameter("--card and --fingerprint go together, and not for a site.")
     if out.exists():
         raise ExistsError(f"{out} is there already", "it may carry signatures", "Choose another name")
     newcomer = None if card is None else read_card(card)
@@ -76,9 +78,11 @@ def request(
         change = made.change
         body = {"path": str(out), "site": change.site, "serial": change.serial, "role": change.role, "old": change.old}
         new = None if change.new is None else change.new.to_dict()
-        tell_json("plugsky.trust.reset-request/1", {**body, "new": new, "threshold": made.threshold})
+        until = {"expires": stamp(made.expires)}
+        tell_json("plugsky.trust.reset-request/1", {**body, "new": new, "threshold": made.threshold, **until})
         return
     tell(f"{out}: statement {made.change.serial} of site {made.change.site[:16]} waits for {made.threshold} signatures")
+    say(f"It can be applied until {stamp(made.expires)}.")
     say(f"next: carry copies to holders of root keys, who run: plugsky trust sign {out.name} --keys DIR")
 
 

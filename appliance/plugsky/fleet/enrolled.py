@@ -1,6 +1,9 @@
 """Whom a site believes besides its root: the approvers it enrolled, and its own key as others see it.
 
-``trust/enrolled.json`` holds them (:mod:`plugsky_bundles.enrolment`). Every change is in the trail before it counts.
+``trust/enrolled.json`` holds them (:mod:`plugsky_bundles.enrolment`). Every change is in the trail before it counts,
+and the list counts only as the trail knows it (:mod:`plugsky.fleet.enrolment_witness`): one that is gone, or older, is
+tampering and never nobody. A new list waits in ``enrolled.next.json`` while the trail records it, so that a cut between
+the two loses neither.
 As soon as installing needs an approval, keys change by a statement of the root's people only
 (:mod:`plugsky_bundles.reset`); the key of the site itself always does. A key of the site that was replaced stays
 enrolled as one of its own, because it signed the chains of its time; the new key begins chains of its own, which name
@@ -11,7 +14,9 @@ import os
 import pwd
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +24,16 @@ from securesystemslib.signer import SSlibKey
 from tuf.api.metadata import Metadata, Root
 
 from plugsky.audit import AuditLog, events
+from plugsky.audit.events import Event
 from plugsky.audit.site_key import NEW_KEY, site_key, site_key_of_trail
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import site_trust
+from plugsky.fleet import enrolment_witness, site_trust
 from plugsky.fleet.lock import site_lock
 from plugsky.state.secrets import read_secret
 from plugsky_bundles import approval, enrolment, keys, reset
 from plugsky_bundles.approval import Approval
 from plugsky_bundles.atomic import sync_directory
-from plugsky_bundles.enrolment import APPROVER, SITE, Enrolled
+from plugsky_bundles.enrolment import APPROVER, ENROLLED, SITE, Enrolled
 from plugsky_bundles.errors import BundleError, KeyUnusable, NotFound, UntrustedRoot
 from plugsky_bundles.key_cards import KeyCard, check_fingerprint
 from plugsky_bundles.metadata import read_metadata
@@ -38,11 +44,22 @@ from plugsky_bundles.verified import VerifiedBundle
 Trail = Callable[[], AuditLog]
 _LOGIN_UID: Final = Path("/proc/self/loginuid")
 _NO_LOGIN: Final = (1 << 32) - 1
+_NEXT: Final = "enrolled.next.json"
 
 
 def load(paths: SitePaths) -> Enrolled:
-    """The keys that the site enrolled. Raises MalformedMetadata for a list that cannot be read."""
-    return enrolment.load(paths.trust)
+    """The keys that the site enrolled.
+
+    Raises MalformedMetadata for a list that cannot be read, TAMPERED for one that is not the trail's newest.
+    """
+    there = enrolment.load(paths.trust)
+    known = enrolment_witness.newest(paths.audit)
+    if known is None or known.fits(there):
+        return there
+    waiting = enrolment.load(paths.trust, _NEXT)
+    if known.fits(waiting):
+        return waiting
+    raise known.refusal(paths.trust / ENROLLED)
 
 
 def card(paths: SitePaths, name: str) -> KeyCard:
@@ -58,7 +75,7 @@ def check_approvals(verified: VerifiedBundle, paths: SitePaths, approvals: Seque
     enrolled = load(paths)
     if not enrolled.locked:
         return ()
-    found = (*approvals, *approval.beside(verified.bundle.path))
+    found = chain(approvals, approval.beside(verified, enrolled))
     return approval.check(verified, found, enrolled, installers(), site_keyid=site_key(paths).public_key.keyid)
 
 
@@ -93,9 +110,8 @@ def enrol(
         before = load(paths)
         after = before.enrol(newcomer, role, now, approvals_required=approvals_required)
         if after != before:
-            with trail() as log:
-                log.record(*events.enrolment("trust.enrol", actor, newcomer.name, after, newcomer.keyid))
-            enrolment.save(paths.trust, after)
+            event = events.enrolment("trust.enrol", actor, newcomer.name, after, newcomer.keyid)
+            _keep(paths, before, after, event, trail)
         return after
 
 
@@ -113,15 +129,16 @@ def request_reset(
     For the role "site", its key is made here and waits in ``trust/`` until the statement is applied.
     """
     believed = _believed(paths)
-    enrolled = load(paths)
     mine = _identity(paths)
+    enrolled = load(paths)
     old: str | None = mine.keyid
     if role == SITE:
         newcomer = KeyCard(name, _new_site_key(paths))
     else:
-        old = next((keyid for keyid, e in enrolled.of(APPROVER).items() if e.name == name), None)
+        holders = enrolled.of(role).items()
+        old = next((keyid for keyid, e in holders if e.name.casefold() == name.casefold()), None)
         if old is None and newcomer is None:
-            raise NotFound(f"There is no approver {name}", "nobody of that name is enrolled", "plugsky trust show")
+            raise NotFound(f"There is no {role} {name}", "nobody of that name is enrolled", "plugsky trust show")
     required = enrolled.approvals_required if approvals_required is None else approvals_required
     change = Change(mine.keyid, enrolled.serial + 1, role, old, newcomer, required)
     _changed(enrolled, change, mine, now)
@@ -131,15 +148,17 @@ def request_reset(
 def apply_reset(paths: SitePaths, statement: Reset, trail: Trail, actor: str, now: datetime) -> Enrolled:
     """Do what a statement says, if the root's people signed it and it is the next one for this site.
 
-    Raises ThresholdNotMet, SignatureUnknown, SignatureInvalid, Rollback (used before), and what the change
-    itself comes to. Applying a site's own key again after a cut finishes it.
+    Raises ThresholdNotMet, SignatureUnknown, SignatureInvalid, Rollback (used before), MetadataExpired, and what the
+    change itself comes to. Applying a site's own key again after a cut finishes it, whatever the date.
     """
     with site_lock(paths.root):
         believed = _believed(paths)
         change = reset.check(statement, _root(believed), revoked=believed.revocations.keys)
-        enrolled = load(paths)
         mine = _identity(paths)
         moved = change.role == SITE and change.new is not None and change.new.keyid == mine.keyid
+        if not moved:
+            reset.check_date(statement, max(now, believed.time))
+        enrolled = _before(paths, change) if moved else load(paths)
         reset.check_serial(change, change.site if moved else mine.keyid, enrolled)
         former = site_key_of_trail(paths, change.site) if moved else mine
         if former is None:
@@ -155,10 +174,35 @@ def apply_reset(paths: SitePaths, statement: Reset, trail: Trail, actor: str, no
             with trail() as log:
                 log.record(*event)
             return after
-        with trail() as log:
-            log.record(*event)
-        enrolment.save(paths.trust, after)
+        _keep(paths, enrolled, after, event, trail)
         return after
+
+
+def _keep(paths: SitePaths, before: Enrolled, after: Enrolled, event: Event, trail: Trail) -> None:
+    """Make ``after`` the list: it waits beside the one before it until the trail has it, and then takes its place."""
+    if enrolment.load(paths.trust) != before:
+        enrolment.save(paths.trust, before)
+    enrolment.save(paths.trust, after, _NEXT)
+    with trail() as log:
+        log.record(*event)
+    (paths.trust / _NEXT).replace(paths.trust / ENROLLED)
+    sync_directory(paths.trust)
+
+
+def _before(paths: SitePaths, change: Change) -> Enrolled:
+    """The list before a change of the site's own key that a cut may have kept from the trail.
+
+    The new key writes the record of it, into a chain that is named after the list; so the list comes first there.
+    """
+    there = enrolment.load(paths.trust)
+    known = enrolment_witness.newest(paths.audit)
+    if there.serial == change.serial and change.site in there.keys and (known is None or not known.fits(there)):
+        rest = {keyid: key for keyid, key in there.keys.items() if keyid != change.site}
+        required = there.approvals_required if known is None else known.approvals_required
+        undone = replace(there, keys=rest, serial=there.serial - 1, approvals_required=required)
+        if known is None or known.fits(undone):
+            return undone
+    return load(paths)
 
 
 def _changed(enrolled: Enrolled, change: Change, mine: SSlibKey, now: datetime) -> Enrolled:
@@ -166,7 +210,7 @@ def _changed(enrolled: Enrolled, change: Change, mine: SSlibKey, now: datetime) 
     if change.role == SITE:
         former = KeyCard(f"former-{mine.keyid[:16]}", mine)
         return enrolled.replaced(None, former, SITE, now, approvals_required=change.approvals_required)
-    return enrolled.replaced(change.old, change.new, APPROVER, now, approvals_required=change.approvals_required)
+    return enrolled.replaced(change.old, change.new, change.role, now, approvals_required=change.approvals_required)
 
 
 def _identity(paths: SitePaths) -> SSlibKey:
