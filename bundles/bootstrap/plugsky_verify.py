@@ -16,9 +16,11 @@ This file is written to be read: it is the specification, in the order in which 
     at least as many as the threshold. More would not help: one that does not fit refuses the file.
  6. Roots: a chain without gaps, each signed by its own root keys and by those of the root before; the pinned one is
     among them. The newest counts.
- 7. Timestamp, the snapshot that it names by length and SHA-256, then targets and its five roles likewise. All are of
-    one channel; none is older than what the site accepted before; none has expired by the latest of the clock, the
-    site's newest time and the time of sealing, which may be at most two days ahead.
+ 7. Timestamp, the snapshot that it names by length and SHA-256, then targets and its five roles likewise. Targets binds
+    what its people signed together: the roles, the content, and the files beside it, so that the snapshot, which the
+    build machine signs, can mix nothing. All are of one channel; none is older than what the site accepted before;
+    none has expired by the latest of the clock, the site's newest time and the time of sealing, which may be at most
+    two days ahead.
  8. Names of files, chunk lists, and the exact set: what is listed is there with its length, and nothing else is.
  9. Revocations: of this bundle, its files, their chunks, its keys.
 10. Bytes: by default of everything but models/ and debs/, with --all of everything: each blob against its name, each
@@ -698,6 +700,32 @@ def read_since(since: Any, what: str) -> dict[str, Any]:
     return {**since, **absent}
 
 
+def read_files(members: Any, what: str) -> dict[str, Blob]:
+    """Files beside metadata and blobs by path."""
+    if not isinstance(members, dict):
+        raise malformed(what, "it does not list the bundle's other files")
+    for path in members:
+        check_path(path, EVIDENCE_DIRECTORIES)
+    return {path: named(entry, what, 0, MAX_FILE) for path, entry in members.items()}
+
+
+def read_binds(binds: Any, what: str) -> dict[str, Any]:
+    """What people sign with targets: `content_id`, of each of the `roles` version and sha256, and `files`."""
+    if not isinstance(binds, dict) or set(binds) != {"content_id", "roles", "files"}:
+        raise malformed(what, "it does not bind exactly content_id, roles and files")
+    roles = binds["roles"]
+    if not is_sha256(binds["content_id"]) or not isinstance(roles, dict) or set(roles) != set(ROLES):
+        raise malformed(what, "it does not bind a content id and each role")
+    for role in roles.values():
+        if not isinstance(role, dict) or set(role) != {"version", "sha256"} or not is_sha256(role["sha256"]):
+            raise malformed(what, "it does not bind each role by version and sha256")
+        check_version(role["version"])
+    files = read_files(binds["files"], what)
+    if CUSTODY in files:
+        raise malformed(what, f"it binds {CUSTODY}, which is written until the bundle is sealed")
+    return {**binds, "files": files}
+
+
 def read_revocations(members: Any, what: str) -> dict[str, frozenset[str]]:
     if not isinstance(members, dict) or set(members) != {"bundles", "digests", "keys"}:
         raise malformed(what, "it must have exactly bundles, digests and keys")
@@ -834,11 +862,7 @@ class Bundle:
         meta, evidence = snapshot.signed["meta"], snapshot.signed.get("x-plugsky-evidence")
         if set(meta) != {f"{role}.json" for role in ("targets", *ROLES)}:
             raise malformed(snapshot.what, "it must list exactly targets and its five roles")
-        if not isinstance(evidence, dict):
-            raise malformed(snapshot.what, "it does not list the bundle's other files")
-        for path in evidence:
-            check_path(path, EVIDENCE_DIRECTORIES)
-        self.evidence = {path: named(entry, snapshot.what, 0, MAX_FILE) for path, entry in evidence.items()}
+        self.evidence = read_files(evidence, snapshot.what)
         self.since = read_since(snapshot.signed.get("x-plugsky-since"), snapshot.what)
         self.check_floor("snapshot", snapshot.signed["version"])
         self.accepted["snapshot"] = snapshot
@@ -855,9 +879,24 @@ class Bundle:
             targets = self.accepted[role] = self.read_listed(role, "snapshot")
             if role == "targets":
                 self.check_delegations(targets, own)
-            elif "delegations" in targets.signed:
+                self.binds = read_binds(targets.signed.get("x-plugsky-binds"), targets.what)
+                self.check_listed()
+                continue
+            if "delegations" in targets.signed:
                 raise malformed(targets.what, "it delegates further")
-        self.checks.append(f"targets and each role under it are signed by at least {own['threshold']} of its keys")
+            signed = hashlib.sha256(olpc(targets.signed).encode("utf-8")).hexdigest()
+            if self.binds["roles"][role] != {"version": targets.signed["version"], "sha256": signed}:
+                raise Refused("mix_and_match", f"{targets.what} is not the one that people signed targets with")
+        self.checks.append(
+            f"targets and each role under it are signed by at least {own['threshold']} of its keys, as one release"
+        )
+
+    def check_listed(self) -> None:
+        """The snapshot lists the files that people bound, the custody log, and no other."""
+        bound = self.binds["files"]
+        for path in sorted((bound.keys() | self.evidence.keys()) - {CUSTODY}):
+            if bound.get(path) != self.evidence.get(path):
+                raise Refused("mix_and_match", f"{path} is not what people signed targets with")
 
     def check_delegations(self, targets: Metadata, own: dict[str, Any]) -> None:
         if targets.signed.get("x-plugsky-format") != 1:
@@ -936,6 +975,8 @@ class Bundle:
         self.absent = elsewhere - self.blobs.keys()
         lines = sorted(f"{file.path} {file.length} {file.sha256}\n" for file in self.files.values())
         self.content_id = hashlib.sha256("".join(lines).encode("ascii")).hexdigest()
+        if self.content_id != self.binds["content_id"]:
+            raise Refused("mix_and_match", f"the content id is {self.content_id}, not the one that people signed")
         self.checks.append(f"{len(self.files)} file names are safe and their chunk lists add up")
 
     def check_exact_set(self) -> None:

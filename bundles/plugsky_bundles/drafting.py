@@ -3,7 +3,7 @@
 A draft is a bundle directory whose blobs are there and whose new role files carry no signature yet. New ones have the
 version of the bundle, name its channel and expire at the same moment; a role file that is taken over (`role_reuse`)
 keeps its own, and waits for nobody. Targets itself lists no files and delegates each role to its own keys and
-threshold.
+threshold, and binds all that people sign (`binding`).
 
 The draft of a delta lacks the data blobs that its sites hold, and `metadata/since.json` says what it will leave out.
 All its role files and chunk lists lie in it until it is sealed, so that signers see what they sign.
@@ -22,6 +22,7 @@ from typing import Any, Final
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetFile, Targets
 
 from plugsky_bundles.atomic import write_file
+from plugsky_bundles.binding import BINDS, Binds, bind, binds_of
 from plugsky_bundles.entries import Absence, chunk_lists, collect_entries
 from plugsky_bundles.errors import BlobMissing, ExistsError, KeyUnusable, MetadataMissing
 from plugsky_bundles.format import (
@@ -36,10 +37,9 @@ from plugsky_bundles.format import (
     check_entry,
     check_target_paths,
     check_version,
-    content_id,
     encode_chunk_list,
 )
-from plugsky_bundles.media import Bundle, missing
+from plugsky_bundles.media import Bundle, missing, open_bundle
 from plugsky_bundles.metadata import (
     BUILT,
     CHANNEL,
@@ -77,6 +77,7 @@ class Draft:
     entries: Mapping[str, FileEntry]
     lists: Mapping[str, Chunk]
     metadata: Mapping[str, Metadata[Targets]]
+    binds: Binds
     since: Since | None = None
 
     @property
@@ -129,6 +130,8 @@ def write_draft(
 ) -> Draft:
     """Write the chunk lists and the role files into `bundle_dir`, whose data blobs must be there.
 
+    So must be what lies beside them (`install.sh`, `evidence/`, …): targets binds it as it is now.
+
     `taken_over`: role files to use as they are (`role_reuse.taken_over`), whose entries have the chunks that they had.
     With a `base` it becomes a delta: then exactly those blobs must be there that it does not leave out.
     Raises UnsafeName or MalformedMetadata for entries that do not fit the format, BlobMissing for a blob that is not
@@ -151,8 +154,7 @@ def write_draft(
     targets = {entry.path: _target(bundle_dir, entry) for entry in entries}
     common = {CHANNEL: channel, BUILT: stamp(now)}
     until = whole_seconds(expires)
-    top = Targets(version, None, until, {}, _delegations(root_signed), {**common, FORMAT_FIELD: FORMAT})
-    metadata: dict[str, Metadata[Targets]] = {"targets": Metadata(top)}
+    metadata: dict[str, Metadata[Targets]] = {}
     for role in ROLES:
         mine = {path: target for path, target in targets.items() if path.split("/", 1)[0] == role}
         if role in taken_over:
@@ -162,6 +164,10 @@ def write_draft(
             metadata[role] = Metadata(Targets(version, None, until, mine, None, dict(common)))
     metadata_dir.mkdir(parents=True, exist_ok=True)
     write_file(metadata_dir / f"{root_signed.version}.root.json", root)
+    binds = bind(entries, metadata, open_bundle(bundle_dir))
+    fields = {**common, FORMAT_FIELD: FORMAT, BINDS: binds.to_dict()}
+    top = Targets(version, None, until, {}, _delegations(root_signed), fields)
+    metadata = {"targets": Metadata(top), **metadata}
     for role, unsigned in metadata.items():
         data = taken_over.get(role) or serialise(unsigned)
         if len(data) > MAX_TARGETS_METADATA:
@@ -170,8 +176,9 @@ def write_draft(
     lists = {path: Chunk(**t.custom["chunks"]) for path, t in targets.items() if t.custom and "chunks" in t.custom}
     by_path = {entry.path: entry for entry in entries}
     since = None if base is None else _write_since(bundle_dir, base, by_path, lists)
-    identity = content_id(entries)
-    return Draft(bundle_dir, channel, version, identity, stamp(now), top.expires, by_path, lists, metadata, since)
+    return Draft(
+        bundle_dir, channel, version, binds.content_id, stamp(now), top.expires, by_path, lists, metadata, binds, since
+    )
 
 
 def read_draft(bundle: Bundle, root: Root) -> Draft:
@@ -201,10 +208,26 @@ def read_draft(bundle: Bundle, root: Root) -> Draft:
             "Name the trust directory that it was built with, by --trust, or build it again",
         )
     check_delegations(root, top, name)
+    binds = binds_of(top.unrecognized_fields.get(BINDS), name)
+    for role in ROLES:
+        binds.check_role(role, metadata[role], f"{METADATA}/{metadata[role].signed.version}.{role}.json")
+    binds.check_files(bundle)
     entries, lists = collect_entries({role: metadata[role].signed for role in ROLES}, chunk_lists(bundle, Absence()))
     built = stamp(parse_stamp(top.unrecognized_fields.get(BUILT), name))
-    identity = content_id(entries.values())
-    return Draft(bundle.path, str(channel), version, identity, built, top.expires, entries, lists, metadata, since)
+    binds.check_content(entries.values())
+    return Draft(
+        bundle.path,
+        str(channel),
+        version,
+        binds.content_id,
+        built,
+        top.expires,
+        entries,
+        lists,
+        metadata,
+        binds,
+        since,
+    )
 
 
 def sweep(bundle_dir: Path) -> None:

@@ -1,8 +1,9 @@
 """Signed -> Sealed: the build machine closes a bundle, and nothing can be added any more.
 
-`seal` refuses below the threshold, lists every role file and every other file by length and SHA-256 in the snapshot,
-and ends with the timestamp: a bundle is sealed when `timestamp.json` is there. Sealing again changes nothing. It is
-written to the custody log first; a copy of the log travels in `evidence/custody.jsonl`, covered by the snapshot.
+`seal` refuses below the threshold, and files that are not as targets binds them (`binding`); it lists every role file
+and every other file by length and SHA-256 in the snapshot, and ends with the timestamp: a bundle is sealed when
+`timestamp.json` is there. Sealing again changes nothing. It is written to the custody log first; a copy of the log
+travels in `evidence/custody.jsonl`, covered by the snapshot: the one file that is listed and that no people signed.
 
 From a delta the metadata that it leaves out is taken away after that, and its note last, so that an interruption is
 finished by sealing again. The trust directory keeps copies of the metadata of what it sealed last, for the next bundle.
@@ -22,9 +23,10 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 
 from plugsky_bundles.atomic import write_file
+from plugsky_bundles.binding import INSTALLER
 from plugsky_bundles.drafting import SIGNED_ROLES, Draft, read_draft, sweep
 from plugsky_bundles.errors import ExistsError, MixAndMatch
-from plugsky_bundles.format import BLOBS, CUSTODY, METADATA, check_evidence_path
+from plugsky_bundles.format import CUSTODY, METADATA
 from plugsky_bundles.kept import read_kept
 from plugsky_bundles.media import Bundle, open_bundle
 from plugsky_bundles.metadata import CHANNEL, EVIDENCE, TIME, count_signatures, serialise, sign_with
@@ -41,7 +43,10 @@ from plugsky_bundles.walk import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed bundle; `fresh` is False when it had been sealed before and nothing was written."""
+    """A sealed bundle; `fresh` is False when it had been sealed before and nothing was written.
+
+    `install_sha256` is what `sha256sum install.sh` says, as its signers bound it; None without one.
+    """
 
     path: Path
     channel: str
@@ -49,6 +54,7 @@ class Sealed:
     bundle_id: str
     content_id: str
     root_fingerprint: str
+    install_sha256: str | None
     fresh: bool
 
 
@@ -110,12 +116,9 @@ def _check_taken_over(found: Draft, trust: TrustDir, last: ChannelRecord | None)
 
 def _snapshot(bundle: Bundle, found: Draft, key: CryptoSigner) -> bytes:
     roles = {role: bundle.read(found.file(role), limit=1 << 24) for role in SIGNED_ROLES}
-    evidence: dict[str, Any] = {}
-    for name, length in bundle.files.items():
-        if not name.startswith((f"{METADATA}/", f"{BLOBS}/")):
-            check_evidence_path(name)
-            data = bundle.read(name, limit=length)
-            evidence[name] = {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    log = bundle.read(CUSTODY, limit=bundle.files[CUSTODY])
+    evidence = found.binds.to_dict()["files"]
+    evidence[CUSTODY] = {"length": len(log), "sha256": hashlib.sha256(log).hexdigest()}
     meta = {f"{role}.json": _meta(found.metadata[role].signed.version, data) for role, data in roles.items()}
     fields: dict[str, Any] = {CHANNEL: found.channel, EVIDENCE: evidence}
     if found.since is not None:
@@ -149,7 +152,7 @@ def _finish(trust: TrustDir, verified: VerifiedBundle, passphrase: bytes, now: d
     record = ChannelRecord(
         verified.channel, verified.version, verified.bundle_id, verified.content_id, stamp(verified.sealed_at)
     )
-    last = trust.channel(verified.channel)
+    last, script = trust.channel(verified.channel), verified.evidence.get(INSTALLER)
     newer = last is None or last.version < record.version
     if newer or last == record:
         copies, directory = dict(verified.copies()), trust.path / CHANNELS / verified.channel
@@ -167,5 +170,6 @@ def _finish(trust: TrustDir, verified: VerifiedBundle, passphrase: bytes, now: d
         verified.bundle_id,
         verified.content_id,
         fingerprint(trust.root_bytes),
+        None if script is None else script.sha256,
         fresh,
     )

@@ -6,6 +6,9 @@ different machines each run it once; a role file that was taken over from the la
 `merge` joins what copies of a draft carry. What a site would refuse is not signed. Signing again changes nothing; a
 sealed bundle takes no further signature, because one would break its seal. Each signature is in the custody log first,
 where its key lies.
+
+What is signed is shown before any key is opened: a signer who read the same on another machine knows that both sign
+the same release, and that `install.sh` is the one whose SHA-256 stands on the paper.
 """
 
 from __future__ import annotations
@@ -34,6 +37,44 @@ from plugsky_bundles.walk import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
+class ToSign:
+    """What a signature on targets vouches for: `files` and `bytes` of the release, and the files `beside` them.
+
+    `install_sha256` is what `sha256sum install.sh` says, None without one; `taken_over` the roles signed before.
+    """
+
+    channel: str
+    version: int
+    content_id: str
+    files: int
+    bytes: int
+    beside: int
+    install_sha256: str | None
+    taken_over: tuple[str, ...]
+
+
+Show = Callable[[ToSign], None]
+
+
+def to_sign(found: Draft) -> ToSign:
+    """What those who sign this draft vouch for."""
+    return ToSign(
+        found.channel,
+        found.version,
+        found.content_id,
+        len(found.entries),
+        sum(entry.length for entry in found.entries.values()),
+        len(found.binds.files),
+        found.binds.installer,
+        tuple(role for role in found.metadata if role not in found.fresh),
+    )
+
+
+def unseen(_: ToSign) -> None:
+    """For whom nobody looks at what is signed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Signed:
     """Who signed now (`added`) and who has signed every role file (`signers`), by the names of their keys.
 
@@ -48,6 +89,7 @@ class Signed:
     threshold: int
     missing_signers: tuple[str, ...]
     root_fingerprint: str
+    install_sha256: str | None
 
     @property
     def present(self) -> int:
@@ -67,6 +109,7 @@ def sign(
     key_names: Collection[str] | None = None,
     *,
     now: datetime | None = None,
+    show: Show = unseen,
 ) -> Signed:
     """Sign targets and every delegated role with every targets key in `trust_dir` that opens, or with the named ones.
 
@@ -77,6 +120,7 @@ def sign(
     sweep(bundle_dir)
     bundle = open_bundle(bundle_dir)
     found = read_draft(bundle, trust.root)
+    show(to_sign(found))
     signers = trust.open_keys("targets", passphrase, key_names)
 
     def note(added: Collection[str], first: bool) -> None:
@@ -86,7 +130,12 @@ def sign(
 
 
 def sign_as_holder(
-    bundle_dir: Path, holder: Holder, names: Collection[str] | None = None, *, pin: str | None = None
+    bundle_dir: Path,
+    holder: Holder,
+    names: Collection[str] | None = None,
+    *,
+    pin: str | None = None,
+    show: Show = unseen,
 ) -> Signed:
     """Sign a draft, or a copy of one, with the keys of one person, under the root that lies in the draft.
 
@@ -103,6 +152,7 @@ def sign_as_holder(
             "Do not sign it; ask who built it",
         )
     found = read_draft(bundle, root)
+    show(to_sign(found))
     signers = holder.signers(root.roles["targets"].keyids, names)
     return _sign(bundle, found, data, signers, lambda *_: None)
 
@@ -195,6 +245,7 @@ def _signed(found: Draft, root: Root, data: bytes, added: Collection[str]) -> Si
         role.threshold,
         named(set(role.keyids) - everyone),
         fingerprint(data),
+        found.binds.installer,
     )
 
 

@@ -1,8 +1,9 @@
 """Bundle -> VerifiedBundle: everything that can be known about a bundle without reading its payload.
 
 `verify_metadata`, in order: the walk over the metadata (`walk`); the names of all files and their chunk lists
-(`entries`); the exact set: every listed file lies on the media with its listed size, and nothing else does;
-revocations, those of the site and those in the bundle. Then, and only then, a `VerifiedBundle`.
+(`entries`), which together have the content id that targets binds; the exact set: every listed file lies on the media
+with its listed size, and nothing else does; revocations, those of the site and those in the bundle. Then, and only
+then, a `VerifiedBundle`.
 
 A delta (`since`) is judged in the same order with the copies that a site kept; what it leaves out and those copies do
 not hold is BaseMissing.
@@ -44,6 +45,7 @@ def verify_metadata(
     found = walk(reader, anchor, now, copies)
     left_out = absence(bundle, found.since, copies)
     entries, lists = collect_entries(found.roles, chunk_lists(bundle, left_out))
+    found.binds.check_content(entries.values())
     absent = absent_blobs(entries, lists, left_out)
     found.checks.append(f"{len(entries)} file names are safe and their chunk lists add up")
     on_media = contents(reader.seen, found.evidence, entries, lists, absent=absent, also=left_out.blob)

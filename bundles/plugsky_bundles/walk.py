@@ -7,8 +7,9 @@ No file is opened here: bytes come from a `Reader`. In order:
    the newest root makes void are forgotten (section 5.3.11);
 3. timestamp: signed, not older than the floor; it names the snapshot by length and SHA-256;
 4. snapshot: those bytes, signed, no role dropped, none older than its floor; it names every role file the same way;
-5. targets: those bytes, signed, and delegating to the same keys and threshold; then each delegated role; a role file
-   that a delta leaves out comes from trusted copies, by the same length and SHA-256;
+5. targets: those bytes, signed, and delegating to the same keys and threshold; what it binds (`binding`): the snapshot
+   lists the files that people signed with it; then each delegated role, the one that it binds; a role file that a delta
+   leaves out comes from trusted copies, by the same length and SHA-256;
 6. all of one channel; nothing past its date at the newest time that can be proved; no other file in `metadata/`.
 
 The newest time is the latest of the clock, the site's state and the timestamp itself; a timestamp more than two days
@@ -22,10 +23,11 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 
+from plugsky_bundles.binding import BINDS, NOTHING, Binds, binds_of
 from plugsky_bundles.errors import (
     DigestMismatch,
     MetadataExpired,
@@ -107,6 +109,7 @@ class Walk:
     checks: list[str] = field(default_factory=list)
     roots: frozenset[str] = frozenset()
     since: Since | None = None
+    binds: Binds = NOTHING
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -223,7 +226,8 @@ def _timestamp(found: Walk, anchor: Anchor) -> tuple[Listed, int]:
 
 def _snapshot(found: Walk, file: Listed, version: int, anchor: Anchor) -> Snapshot:
     name = f"{version}.snapshot.json"
-    snapshot, data = _listed_file(found, name, file, version, Snapshot, "snapshot", MAX_SNAPSHOT)
+    metadata, data = _listed_file(found, name, file, version, Snapshot, "snapshot", MAX_SNAPSHOT)
+    snapshot = metadata.signed
     if tuple(sorted(snapshot.meta)) != tuple(sorted(ROLE_FILES)):
         raise malformed(f"metadata/{name}", f"it must list exactly {', '.join(ROLE_FILES)}")
     found.bundle_id = hashlib.sha256(data).hexdigest()
@@ -249,36 +253,43 @@ def _targets(found: Walk, snapshot: Snapshot) -> None:
         meta = snapshot.meta[f"{role}.json"]
         name = f"{check_version(meta.version)}.{role}.json"
         file = listed(meta, f"The snapshot's entry of {role}")
-        targets, _ = _listed_file(found, name, file, meta.version, Targets, role, MAX_TARGETS_METADATA)
+        metadata, _ = _listed_file(found, name, file, meta.version, Targets, role, MAX_TARGETS_METADATA)
+        targets = metadata.signed
         if role == "targets":
             check_delegations(found.root, targets, f"metadata/{name}")
-        elif targets.delegations is not None:
-            raise malformed(f"metadata/{name}", "it delegates further")
+            found.binds = binds_of(targets.unrecognized_fields.get(BINDS), f"metadata/{name}")
+            found.binds.check_listed(found.evidence)
+        else:
+            if targets.delegations is not None:
+                raise malformed(f"metadata/{name}", "it delegates further")
+            found.binds.check_role(role, metadata, f"metadata/{name}")
         found.roles[role] = targets
         found.versions[role] = targets.version
         found.dated[role] = targets
     threshold = found.root.roles["targets"].threshold
-    found.checks.append(f"targets and each role under it are signed by at least {threshold} of its keys")
+    found.checks.append(
+        f"targets and each role under it are signed by at least {threshold} of its keys, as one release"
+    )
 
 
 def _listed_file(
     found: Walk, name: str, file: Listed, version: int, kind: type[S], role: str, limit: int
-) -> tuple[S, bytes]:
+) -> tuple[Metadata[S], bytes]:
     """Read a metadata file that another one lists, and check bytes, signatures, version and channel."""
     what = f"metadata/{name}"
     left_out = found.since is not None and role in found.since.roles
     data = _copy(found, role, file, limit) if left_out else _read(found, name, min(limit, file.length))
     if len(data) != file.length or hashlib.sha256(data).hexdigest() != file.sha256:
         raise DigestMismatch(f"{what} was changed", "its bytes are not the ones that were sealed", _RECOPY)
-    metadata: Metadata[Any] = read_metadata(data, kind, what)
-    signed: S = metadata.signed
+    metadata: Metadata[S] = read_metadata(data, kind, what)
+    signed = metadata.signed
     signing = "snapshot" if role == "snapshot" else "targets"
     found.signers[role] = count_signatures([found.root], signing, metadata, what)
     if signed.version != version:
         raise malformed(what, f"it says that it is version {signed.version}")
     check_common(signed, found.channel, what)
     found.files[role] = data
-    return signed, data
+    return metadata, data
 
 
 def _copy(found: Walk, role: str, file: Listed, limit: int) -> bytes:

@@ -156,6 +156,10 @@ def set_field(name, value):
     return lambda signed: signed.update({name: value})
 
 
+def set_bound(name, value):
+    return lambda signed: signed["x-plugsky-binds"].update({name: value})
+
+
 def drop_role(signed):
     signed["meta"].pop("policy.json")
 
@@ -221,6 +225,61 @@ ALTERED = {
     "targets of another channel": ("targets", set_field("x-plugsky-channel", "other"), MixAndMatch),
     "a role of another channel": ("models", set_field("x-plugsky-channel", "other"), MixAndMatch),
     "targets of another format": ("targets", set_field("x-plugsky-format", 2), MalformedMetadata),
+    "targets that bind nothing": ("targets", lambda s: s.pop("x-plugsky-binds"), MalformedMetadata),
+    "targets that bind a field more": ("targets", lambda s: s["x-plugsky-binds"].update(x=1), MalformedMetadata),
+    "targets that bind one role less": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["roles"].pop("policy"),
+        MalformedMetadata,
+    ),
+    "targets that bind a role without its version": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["roles"]["policy"].pop("version"),
+        MalformedMetadata,
+    ),
+    "targets that bind no content": ("targets", set_bound("content_id", None), MalformedMetadata),
+    "targets that bind files as a list": ("targets", set_bound("files", []), MalformedMetadata),
+    "targets that bind a path outside": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["files"].update({"../x": {"length": 1, "sha256": "00" * 32}}),
+        UnsafeName,
+    ),
+    "targets that bind the custody log": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["files"].update({"evidence/custody.jsonl": {"length": 1, "sha256": "00" * 32}}),
+        MalformedMetadata,
+    ),
+    "targets that bind a file that is not listed": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["files"].update({"docs/x": {"length": 1, "sha256": "00" * 32}}),
+        MixAndMatch,
+    ),
+    "targets that bind other bytes of a file": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["files"]["README.txt"].update(sha256="00" * 32),
+        MixAndMatch,
+    ),
+    "targets that bind another content": ("targets", set_bound("content_id", "00" * 32), MixAndMatch),
+    "targets that bind another role file": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["roles"]["policy"].update(sha256="00" * 32),
+        MixAndMatch,
+    ),
+    "targets that bind another version of a role": (
+        "targets",
+        lambda s: s["x-plugsky-binds"]["roles"]["policy"].update(version=2),
+        MixAndMatch,
+    ),
+    "a snapshot without a file that people bound": (
+        "snapshot",
+        lambda s: s["x-plugsky-evidence"].pop("README.txt"),
+        MixAndMatch,
+    ),
+    "a snapshot with a file that people did not bind": (
+        "snapshot",
+        lambda s: s["x-plugsky-evidence"].update({"docs/x": {"length": 1, "sha256": "00" * 32}}),
+        MixAndMatch,
+    ),
     "targets that list files": (
         "targets",
         lambda s: s["targets"].update({"models/x/y": {"length": 1, "hashes": {"sha256": "00" * 32}}}),

@@ -127,6 +127,7 @@ class Forge:
         now: datetime = NOW,
         expires: datetime = NOW + LIFETIME,
         name: str | None = None,
+        beside: Mapping[str, bytes] | None = None,
     ) -> Path:
         trust = open_trust(self.trust)
         version = version or trust.next_version(channel)
@@ -135,7 +136,9 @@ class Forge:
         if revocations is not None:
             files = {**files, "policy/revocations.json": revocations.to_json()}
         entries = [put_file(bundle, path, data, CUT.get(path, ())) for path, data in files.items()]
-        (bundle / "README.txt").write_text("A bundle.\n")
+        for path, data in {"README.txt": b"A bundle.\n", **(beside or {})}.items():
+            (bundle / path).parent.mkdir(parents=True, exist_ok=True)
+            (bundle / path).write_bytes(data)
         write_draft(bundle, entries, channel=channel, version=version, root=trust.root_bytes, now=now, expires=expires)
         return bundle
 
@@ -210,6 +213,9 @@ class Forge:
         """Sign these role files (signed parts by role) and bring snapshot and timestamp in line."""
         parts = signed_parts(bundle)
         parts.update(copy.deepcopy(dict(metadata)))
+        if "targets" not in metadata and set(metadata) & set(ROLES):
+            parts["targets"]["x-plugsky-binds"].update(bound(parts))
+            metadata = {**metadata, "targets": parts["targets"]}
         for role, signed in parts.items():
             if role in ("root", "snapshot", "timestamp"):
                 continue
@@ -246,6 +252,17 @@ class Forge:
         (self.trust / "metadata" / f"{signed['version']}.root.json").write_bytes(data)
         self._signers.clear()
         return data
+
+
+def bound(parts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What targets binds of these roles, as far as they can be bound at all."""
+    lines = []
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        for role in ROLES:
+            for path, target in parts[role]["targets"].items():
+                lines.append(f"{path} {target['length']} {target['hashes']['sha256']}\n")
+    roles = {role: {"version": parts[role].get("version"), "sha256": sha256(olpc(parts[role]))} for role in ROLES}
+    return {"roles": roles, "content_id": sha256("".join(sorted(lines)).encode())}
 
 
 def add_key(signed_root: dict[str, Any], role: str, signer: CryptoSigner) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from bundles.delta_site import GGUF, MODEL, NEW_TEMPLATE, Site, model
-from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key, put_blob
+from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key, bound, put_blob, signed_parts
 from plugsky_bundles import keys, revoking, signing
 from plugsky_bundles.errors import BaseMissing, ExistsError, MixAndMatch, SignatureUnknown
 from plugsky_bundles.format import BLOBS, METADATA, ROLES
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.state import Revocations
+from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
 
 
@@ -210,6 +211,11 @@ def test_a_role_file_of_an_older_bundle_cannot_be_slipped_into_a_draft(forge):
     (draft / f"{METADATA}/2.playbooks.json").unlink()
     shutil.copy(first / f"{METADATA}/1.playbooks.json", draft / METADATA)
     put_blob(draft, b"old and weak")
+    with pytest.raises(MixAndMatch, match="from another release"):
+        forge.sign(draft)
+    targets = signed_parts(draft)["targets"]
+    targets["x-plugsky-binds"].update(bound(signed_parts(draft)))
+    (draft / METADATA / "3.targets.json").write_bytes(encode({"signatures": [], "signed": targets}))
     forge.sign(draft)
     with pytest.raises(MixAndMatch, match="sealed last"):
         forge.finish(draft)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles.forge import PASSPHRASE, Forge, put_file, sha256
+from bundles.forge import PASSPHRASE, Forge, sha256
 from plugsky_builder import bootstrap
 from plugsky_builder.bootstrap import materials
 from plugsky_bundles import sealing, signing
@@ -115,14 +115,13 @@ def right(forge) -> Path:
     """A sealed bundle for this machine, whose wheels are none: nothing in it can be run."""
     files = {"python/requirements.txt": LOCK, "policy/channel.json": b"{}"}
     files |= {f"python/{name}-1-py3-none-any.whl": name.encode() for name in ("pip", "plugsky", "cryptography")}
-    bundle = forge.draft(files=files, now=NOW, expires=NOW + timedelta(days=1))
-    entries = [put_file(bundle, path, data) for path, data in files.items()]
     facts = {**HERE, "python": ".".join(map(str, os.sys.version_info[:2]))}
-    described = [FileEntry(e.path, e.length, e.sha256, (), facts if e.path.endswith(".txt") else {}) for e in entries]
-    for material in materials("demo", 1, "test", described):
-        path = bundle / material.path
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(material.content)
+    described = [
+        FileEntry(path, len(data), sha256(data), (), facts if path.endswith(".txt") else {})
+        for path, data in files.items()
+    ]
+    beside = {material.path: material.content for material in materials("demo", 1, "test", described)}
+    bundle = forge.draft(files=files, beside=beside, now=NOW, expires=NOW + timedelta(days=1))
     signing.sign(bundle, forge.trust, PASSPHRASE, now=NOW)
     sealing.seal(bundle, forge.trust, PASSPHRASE, NOW)
     return bundle

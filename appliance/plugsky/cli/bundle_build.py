@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from plugsky_builder.work import Built
 
 WHEELHOUSE: Final = Path(".cache/wheels")
-INSTALLER: Final = "install.sh"
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -169,23 +167,14 @@ def seal(
         verified = judge(open_media(bundle), sealed.root_fingerprint, trust, None)
         encryption.save(verified, encrypt_to, encrypted, progress(progress_style))
     if as_json:
-        paper = {"install_sha256": _install_sha256(bundle), "root_words": to_words(sealed.root_fingerprint)}
+        paper = {"root_words": to_words(sealed.root_fingerprint)}
         tell_json("plugsky.bundle.seal/1", {**dataclasses.asdict(sealed), **paper, "encrypted": encrypted})
         return
     say("Write this on the paper that travels apart from the media, the root as digits, as words, or both:")
-    if (digest := _install_sha256(bundle)) is not None:
-        tell(f"install.sh {digest}")
+    if sealed.install_sha256 is not None:
+        tell(f"install.sh {sealed.install_sha256}")
     tell(f"root       {sealed.root_fingerprint}")
     tell(f"           {to_words(sealed.root_fingerprint)}")
     tell(f"{sealed.path}: sealed as bundle {sealed.bundle_id}")
     if encrypted is not None:
         tell(f"{encrypted}: an encrypted copy for {len(encrypt_to or [])} recipients")
-
-
-def _install_sha256(bundle: Path) -> str | None:
-    """What `sha256sum install.sh` says of a bundle that has one."""
-    script = bundle / INSTALLER
-    if not script.is_file():
-        return None
-    with script.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

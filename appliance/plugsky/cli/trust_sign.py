@@ -12,7 +12,7 @@ import typer
 from securesystemslib.signer import Signer
 
 from plugsky.cli.options import PassphraseFile, TrustOption, fingerprint_text, passphrase, path, trust_directory
-from plugsky.cli.output import JsonFlag, say, tell, tell_json
+from plugsky.cli.output import JsonFlag, say, size, tell, tell_json
 from plugsky.cli.trust_options import (
     HsmOption,
     HsmPinFile,
@@ -30,7 +30,7 @@ from plugsky_bundles.errors import KeyUnusable, PassphraseError
 from plugsky_bundles.fingerprint_words import to_words
 from plugsky_bundles.key_cards import Holder
 from plugsky_bundles.reset import Reset
-from plugsky_bundles.signing import Signed
+from plugsky_bundles.signing import Signed, ToSign
 from plugsky_bundles.trustdir import KEYS, ROOTS, TrustDir, open_trust
 from plugsky_bundles.waiting import WaitingRoot
 from plugsky_bundles.walk import fingerprint
@@ -70,11 +70,13 @@ def sign(
     """Sign a bundle, a root or a reset request with the keys that open here.
 
     With --keys, your own keys sign a copy on your own machine; the copy goes back and is joined by plugsky trust merge.
-    Without it, the keys in the trust directory sign.
+    Without it, the keys in the trust directory sign. Of a bundle it says first what they vouch for: compare that with
+    what the others read, and the SHA-256 of install.sh with the paper.
 
     Example: plugsky trust sign /media/usb/plugsky-demo-1 --keys ~/plugsky-keys --pin "lusab-babad-…"
     """
     own = None if keys is None else holder(keys, passphrase_file, hsm, hsm_pin_file)
+    show = signing.unseen if as_json else _say_what_is_signed
     secret = cache(lambda: passphrase(passphrase_file))
     if _is_reset(place):
         asked = reset.read(place)
@@ -86,9 +88,10 @@ def sign(
     elif waiting.is_waiting(place) or place.is_file():
         _sign_root(place, own, key, secret, as_json)
     elif own is not None:
-        _tell_signed(place, signing.sign_as_holder(place, own, key, pin=pin), trust, passphrase_file, own, as_json)
+        signed = signing.sign_as_holder(place, own, key, pin=pin, show=show)
+        _tell_signed(place, signed, trust, passphrase_file, own, as_json)
     else:
-        signed = signing.sign(place, trust_directory(trust), secret(), key)
+        signed = signing.sign(place, trust_directory(trust), secret(), key, show=show)
         _tell_signed(place, signed, trust, passphrase_file, None, as_json)
 
 
@@ -216,6 +219,15 @@ def _tell_reset(place: Path, found: Reset, as_json: bool) -> None:
     tell(f"{place}: {len(found.joint.signatures)} of {found.threshold} signatures")
     if not found.missing:
         say("next: carry it back; there: plugsky trust reset apply STATEMENT --root SITE")
+
+
+def _say_what_is_signed(found: ToSign) -> None:
+    say(f"This signs {found.channel} {found.version}; whoever else signs it must read the same:")
+    say(f"  content    {found.content_id}")
+    say(f"  install.sh {found.install_sha256 or 'none'}")
+    say(f"  {found.files} files of {size(found.bytes)}, and {found.beside} beside them")
+    if found.taken_over:
+        say(f"  signed before and unchanged: {', '.join(found.taken_over)}")
 
 
 def _tell_signed(
