@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 from bundles.forge import PASSPHRASE, Forge
 from plugsky.cli import app as cli
 from plugsky.core.errors import ExitCode
-from plugsky_bundles import key_cards
+from plugsky_bundles import key_cards, revoking
 from plugsky_bundles.errors import CustodyDoubt
+from plugsky_bundles.state import Revocations
 
 
 @pytest.fixture
@@ -52,6 +53,30 @@ def test_copying_and_verifying_with_a_key_leaves_a_way_that_reads_from_build_to_
         "bundle.hand-over",
     ]
     assert told["doubts"] == []
+
+
+def test_a_way_of_which_nothing_is_left_is_said_to_be_none(people):
+    forge, bundle, home = people
+    trusting = ("--trust", forge.trust)
+    assert run("custody", "record", bundle, "write", "--keys", home / "ben", *trusting)[0] == 0
+    code, done = run("custody", "show", bundle, *trusting)
+    assert (code, "Nothing after the seal" in done.stderr) == (0, False)
+    assert "courier ben" in done.stdout
+    (log,) = (bundle.parent / "plugsky-returns" / "custody").iterdir()
+    log.unlink()
+    code, done = run("custody", "show", bundle, *trusting)
+    assert (code, "Nothing after the seal" in done.stderr) == (0, True)
+    assert json.loads(run("custody", "show", bundle, "--json", *trusting)[1].stdout)["recorded_after_seal"] is False
+
+
+def test_a_log_by_a_key_that_the_operator_revoked_is_doubted(people):
+    forge, bundle, home = people
+    trusting = ("--trust", forge.trust)
+    assert run("custody", "record", bundle, "write", "--keys", home / "ben", *trusting)[0] == 0
+    keyid = key_cards.read_card(home / "ben" / "ben.card.json").keyid
+    (forge.trust / revoking.REVOKED).write_bytes(Revocations(keys=frozenset({keyid})).to_json())
+    with pytest.raises(CustodyDoubt, match="has been revoked"):
+        run("custody", "show", bundle, *trusting)
 
 
 def test_what_somebody_unknown_recorded_is_shown_and_doubted(people):

@@ -1,19 +1,29 @@
 """Who had a bundle in hand: what is recorded after the seal, and what makes it doubtful."""
 
+import os
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from bundles.forge import NOW, Forge
-from plugsky_bundles import custody, keys
-from plugsky_bundles.errors import CustodyDoubt, MalformedMetadata
+from plugsky_bundles import custody, enrolment, keys
+from plugsky_bundles.custody import Keyholder
+from plugsky_bundles.errors import CustodyDoubt, MalformedMetadata, UnsafeName
+from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.media import open_bundle
+from plugsky_bundles.state import Revocations
 from plugsky_bundles.verify import verify_metadata
 
-OPERATOR, COURIER, OFFICER, STRANGER = (keys.generate() for _ in range(4))
+OPERATOR, COURIER, OFFICER, SITE, STRANGER = (keys.generate() for _ in range(5))
 KNOWN = {
-    signer.public_key.keyid: name
-    for name, signer in (("operator", OPERATOR), ("courier", COURIER), ("officer", OFFICER))
+    signer.public_key.keyid: Keyholder(name, role)
+    for name, role, signer in (
+        ("Ada", custody.OPERATOR, OPERATOR),
+        ("Ben", enrolment.COURIER, COURIER),
+        ("Cleo", enrolment.APPROVER, OFFICER),
+        ("riyadh", enrolment.SITE, SITE),
+    )
 }
 
 
@@ -50,14 +60,21 @@ def test_the_way_of_a_bundle_reads_from_the_build_to_the_facility(folder, forged
         "bundle.hand-over",
         "bundle.verify",
     ]
-    assert [event.known_as for event in found.events[4:]] == ["operator", "courier", "courier", "officer"]
+    assert [event.known_as for event in found.events[4:]] == [
+        "operator Ada",
+        "courier Ben",
+        "courier Ben",
+        "approver Cleo",
+    ]
     assert found.events[4].details == {"medium": "stick 7"}
+    assert found.recorded
 
 
 def test_a_bundle_that_nobody_carried_yet_has_its_sealed_log_only(folder, forged):
     found = custody.review(folder, forged, KNOWN)
     assert found.doubts == ()
     assert [event.event for event in found.events] == ["trust.init", "bundle.build", "bundle.sign", "bundle.seal"]
+    assert not found.recorded
 
 
 def edited(path):
@@ -131,13 +148,106 @@ def test_two_different_logs_of_one_key_are_not_joined(folder, forged, tmp_path):
         custody.carry(folder, there, forged)
 
 
-def test_junk_in_the_folder_is_not_read_and_links_are_not_followed(folder, forged, tmp_path):
+def test_junk_in_the_folder_is_not_read(folder, forged):
     hand_on(folder, forged)
     (folder / "notes.txt").write_text("hello")
-    secret = tmp_path / "secret"
-    secret.write_text("x")
-    (folder / f"demo-1-{'0' * 16}.jsonl").symlink_to(secret)
+    (folder / f"demo-2-{'0' * 16}.jsonl").symlink_to("notes.txt")
     assert custody.review(folder, forged, KNOWN).doubts == ()
+
+
+def linked(path):
+    path.symlink_to(path.rename(path.with_name("elsewhere")))
+
+
+def piped(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [linked, piped, a_directory])
+def test_a_log_that_is_no_plain_file_is_a_doubt_and_is_neither_read_nor_written(folder, forged, tmp_path, harm):
+    path = custody.record(folder, forged, COURIER, "Ben", "bundle.receive", NOW)
+    harm(path)
+    before = {place: place.read_bytes() for place in folder.iterdir() if place.is_file()}
+    found = custody.review(folder, forged, KNOWN)
+    assert [doubt for doubt in found.doubts if "no plain file" in doubt] == list(found.doubts) != []
+    assert not found.recorded
+    own = tmp_path / "own" / custody.FOLDER
+    custody.record(own, forged, COURIER, "Ben", "bundle.receive", NOW)
+    for write in (
+        lambda: custody.record(folder, forged, COURIER, "Ben", "bundle.note", NOW),
+        lambda: custody.carry(own, folder, forged),
+    ):
+        with pytest.raises(CustodyDoubt, match="is no custody log"):
+            write()
+    assert {place: place.read_bytes() for place in folder.iterdir() if place.is_file()} == before
+
+
+@pytest.mark.parametrize("which", ["the folder of logs", "plugsky-returns"])
+def test_nothing_is_written_through_a_link_or_read_from_where_it_leads(folder, forged, tmp_path, which):
+    hand_on(folder, forged)
+    link = folder if which == "the folder of logs" else folder.parent
+    link.symlink_to(link.rename(tmp_path / "elsewhere"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")}
+    found = custody.review(folder, forged, KNOWN)
+    assert [doubt for doubt in found.doubts if "no directory of its own" in doubt] == list(found.doubts) != []
+    assert not found.recorded
+    own = tmp_path / "own" / custody.FOLDER
+    custody.record(own, forged, STRANGER, "Eve", "bundle.note", NOW)
+    for write in (
+        lambda: custody.record(folder, forged, OPERATOR, "Ada", "bundle.note", NOW),
+        lambda: custody.carry(own, folder, forged),
+    ):
+        with pytest.raises(UnsafeName, match="is a link"):
+            write()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")} == before
+
+
+UNFITTING = {
+    "a courier approves": (COURIER, "Ben", "bundle.approve", "only approver keys"),
+    "the operator approves": (OPERATOR, "Ada", "bundle.approve", "only approver keys"),
+    "an approver installs": (OFFICER, "Cleo", "bundle.install", "only site keys"),
+    "a site hands over": (SITE, "site", "bundle.hand-over", "signs bundle.install only"),
+    "a courier under another name": (COURIER, "Cleo", "bundle.hand-over", "who calls themselves 'Cleo'"),
+}
+
+
+@pytest.mark.parametrize(("signer", "by", "event", "why"), UNFITTING.values(), ids=UNFITTING.keys())
+def test_what_a_key_signs_beyond_its_role_or_name_is_a_doubt(folder, forged, signer, by, event, why):
+    custody.record(folder, forged, signer, by, event, NOW)
+    (said,) = custody.review(folder, forged, KNOWN).doubts
+    assert why in said
+
+
+@pytest.mark.parametrize("by", ["site", "riyadh"])
+def test_a_site_installs_and_an_approver_approves_without_a_doubt(folder, forged, by):
+    custody.record(folder, forged, OFFICER, "Cleo", "bundle.approve", NOW)
+    custody.record(folder, forged, SITE, by, "bundle.install", NOW)
+    assert custody.review(folder, forged, KNOWN).doubts == ()
+
+
+@pytest.mark.parametrize("by", ["the bundle", "the operator"])
+def test_a_log_signed_with_a_revoked_key_is_a_doubt(folder, forged, by):
+    hand_on(folder, forged)
+    gone = frozenset({COURIER.public_key.keyid})
+    if by == "the bundle":
+        state = replace(forged.state, revocations=Revocations(keys=gone))
+        found = custody.review(folder, replace(forged, state=state), KNOWN)
+    else:
+        found = custody.review(folder, forged, KNOWN, gone)
+    (said,) = found.doubts
+    assert "has been revoked" in said
+
+
+def test_a_bundle_without_a_sealed_log_is_a_doubt(folder, forged):
+    bare = replace(forged, evidence={name: f for name, f in forged.evidence.items() if name != CUSTODY})
+    (said,) = custody.review(folder, bare, KNOWN).doubts
+    assert "no sealed log" in said
 
 
 def test_a_log_that_was_tampered_with_is_not_continued_from(folder, forged):

@@ -15,8 +15,10 @@ from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
 from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
 from plugsky.core import settings
 from plugsky.core.paths import SitePaths
-from plugsky_bundles import custody, enrolment
+from plugsky.fleet import enrolled
+from plugsky_bundles import custody, enrolment, revoking
 from plugsky_bundles.approval import returns_of
+from plugsky_bundles.custody import Keyholder
 from plugsky_bundles.media import open_media
 from plugsky_bundles.metadata import key_names, read_metadata
 from plugsky_bundles.verified import VerifiedBundle
@@ -81,20 +83,24 @@ def show(
 ) -> None:
     """Show the way of a bundle, one line per event, and whether every record of it can be believed.
 
-    Keys are those that the root names and those that were enrolled with --trust or --root. Any doubt ends with 5.
+    Keys are those that the root names and those that were enrolled with --trust or --root, each for what its role does:
+    approvals are an approver's, the installation is the site's own. Any doubt ends with 5. Where all logs were taken
+    away, nothing is left that could be doubted: it says that nothing was recorded after the seal.
 
     Example: plugsky custody show /media/usb/plugsky-demo-1 --root /var/lib/plugsky
     """
     verified = judge(open_media(bundle), pin, trust, root)
     folder = returns_of(verified.bundle.path) / custody.FOLDER
-    found = custody.review(folder, verified, known_keys(verified, trust, root))
+    chosen = settings.load({"trust": trust, "root": root}).values
+    revoked = revoking.load(chosen.trust).keys if chosen.trust is not None else frozenset()
+    found = custody.review(folder, verified, known_keys(verified, chosen.trust, chosen.root), revoked)
     if as_json:
         events = [
             {"at": e.at, "event": e.event, "by": e.by, "known_as": e.known_as, "keyid": e.keyid, "details": e.details}
             for e in found.events
         ]
         body: dict[str, Any] = {"bundle_id": verified.bundle_id, "events": events, "doubts": found.doubts}
-        tell_json("plugsky.custody.show/1", body)
+        tell_json("plugsky.custody.show/1", {**body, "recorded_after_seal": found.recorded})
     else:
         tell(f"{verified.channel} version {verified.version}, bundle {verified.bundle_id}")
         table(
@@ -103,13 +109,15 @@ def show(
                 (
                     f"{e.at:%Y-%m-%d %H:%M:%S}",
                     e.event,
-                    e.by or e.known_as,
-                    e.keyid[:16] if e.known_as else "UNKNOWN",
+                    e.known_as or f"UNKNOWN, calls themselves {e.by}",
+                    e.keyid[:16],
                     "; ".join(f"{name} {value}" for name, value in e.details.items()),
                 )
                 for e in found.events
             ],
         )
+        if not found.recorded:
+            say("Nothing after the seal is recorded here: either nobody did, or all of it was taken away.")
         for doubt in found.doubts:
             say(f"doubt: {doubt}")
     if found.doubts:
@@ -132,15 +140,15 @@ def signed_by_holder(
     say(f"{event} is recorded in {place}, signed by {card.name}")
 
 
-def known_keys(verified: VerifiedBundle, trust: Path | None, root: Path | None) -> dict[str, str]:
+def known_keys(verified: VerifiedBundle, trust: Path | None, root: Path | None) -> dict[str, Keyholder]:
     """Whose keys are believed: those that the root names, and those enrolled at the operator's or the site."""
     root_metadata = read_metadata(verified.state.root, Root, "The root").signed
-    known = dict(key_names(root_metadata, "The root"))
-    chosen = settings.load({"trust": trust, "root": root}).values
-    keepers = [SitePaths.at(chosen.root).trust] if chosen.root is not None else []
-    keepers += [chosen.trust] if chosen.trust is not None else []
-    for keeper in keepers:
-        known |= {keyid: f"{key.role} {key.name}" for keyid, key in enrolment.load(keeper).keys.items()}
-    if chosen.root is not None and (own := site_key_of_trail(SitePaths.at(chosen.root), None)) is not None:
-        known[own.keyid] = "this site"
+    names = key_names(root_metadata, "The root")
+    known = {keyid: Keyholder(name, custody.OPERATOR) for keyid, name in names.items()}
+    lists = [] if root is None else [enrolled.load(SitePaths.at(root))]
+    lists += [] if trust is None else [enrolment.load(trust)]
+    for keepers in lists:
+        known |= {keyid: Keyholder(key.name, key.role) for keyid, key in keepers.keys.items()}
+    if root is not None and (own := site_key_of_trail(SitePaths.at(root), None)) is not None:
+        known[own.keyid] = Keyholder("here", enrolment.SITE)
     return known
