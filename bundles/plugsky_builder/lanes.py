@@ -5,7 +5,8 @@ and system calls let go of Python's global lock, and two hashes of the same byte
 has a core where there is one. What fits into one block is done without threads.
 
 Guarantees:
-* memory is `BLOCKS` blocks of `BLOCK` bytes, and each lane sees the blocks in order;
+* memory is `BLOCKS` blocks of `BLOCK` bytes, and each lane sees the blocks in order; blocks are filled wherever chunks
+  begin and end, so that a file is read in whole pages;
 * a blob is finished, under the name that its bytes give it, only after all of it was hashed and written;
 * what a lane raises is raised in the caller; leaving the `with` waits for the lanes and abandons what is not finished.
 
@@ -21,19 +22,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
-from plugsky_bundles.format import MIB, Chunk
+from plugsky_bundles.format import Chunk
+from plugsky_bundles.pipeline import BLOCK, BLOCKS, Reader
 
-BLOCK: Final = 2 * MIB
-BLOCKS: Final = 4
 Result = TypeVar("Result")
-
-
-class Reader(Protocol):
-    """Fills the beginning of a view and says how far; 0 at the end."""
-
-    def readinto(self, view: memoryview, /) -> int: ...
 
 
 class Hasher(Protocol):
@@ -53,13 +47,14 @@ class Blob(Protocol):
 
 
 class Lanes:
-    """Use it in a `with`, for `length` bytes; `moved` hears how many more bytes were read."""
+    """Use it in a `with`, for the `length` bytes that `file` gives; `moved` hears how many more of them were taken."""
 
-    def __init__(self, length: int, moved: Callable[[int], None]) -> None:
-        self._moved = moved
+    def __init__(self, file: Reader, length: int, moved: Callable[[int], None]) -> None:
+        self._file, self._moved = file, moved
         threads = ("chunks", "files", "blobs") if length > BLOCK else ()
         self._pools = {name: ThreadPoolExecutor(1, name) for name in threads}
-        self._blocks = deque(_Block(min(BLOCK, max(length, 1))) for _ in range(BLOCKS if threads else 1))
+        self._blocks = deque(_Block() for _ in range(BLOCKS if threads else 1))
+        self._rest = memoryview(b"")
         self._open: list[Blob] = []
 
     def __enter__(self) -> Self:
@@ -71,25 +66,26 @@ class Lanes:
         for blob in self._open:
             blob.abandon()
 
-    def take(self, file: Reader, length: int, whole: Hasher | None, blob: Blob | None) -> Future[Chunk]:
-        """Read the next `length` bytes of `file`, fewer only at its end; the chunk that they are comes later."""
+    def take(self, length: int, whole: Hasher | None, blob: Blob | None) -> Future[Chunk]:
+        """Take the next `length` bytes of the file, fewer only at its end; the chunk that they are comes later."""
         if blob is not None:
             self._open.append(blob)
         digest, left = hashlib.sha256(), length
         hashed: Future[None] = _now(lambda: None)
         while left:
-            block = self._next()
-            count = file.readinto(block.view[: min(left, len(block.view))])
-            if not count:
+            if not self._rest:
+                self._rest = self._read()
+            view, self._rest = self._rest[:left], self._rest[left:]
+            if not view:
                 break
-            view = block.view[:count]
+            block = self._blocks[-1]
             hashed = self._do("chunks", block, partial(digest.update, view))
             if whole is not None:
                 self._do("files", block, partial(whole.update, view))
             if blob is not None:
                 self._do("blobs", block, partial(blob.write, view, length - left))
-            left -= count
-            self._moved(count)
+            left -= len(view)
+            self._moved(len(view))
 
         def end() -> Chunk:
             hashed.result()
@@ -106,12 +102,12 @@ class Lanes:
         for block in self._blocks:
             block.settle()
 
-    def _next(self) -> _Block:
-        """The block that was filled longest ago, once every lane is done with it."""
+    def _read(self) -> memoryview:
+        """Fill the block that was filled longest ago, once every lane is done with it; it is the last one then."""
         block = self._blocks[0]
         self._blocks.rotate(-1)
         block.settle()
-        return block
+        return block.view[: self._file.readinto(block.view)]
 
     def _do(self, lane: str, block: _Block, work: Callable[[], None]) -> Future[None]:
         future = self._submit(lane, work)
@@ -127,8 +123,8 @@ class _Block:
 
     __slots__ = ("pending", "view")
 
-    def __init__(self, length: int) -> None:
-        self.view = memoryview(mmap.mmap(-1, length))
+    def __init__(self) -> None:
+        self.view = memoryview(mmap.mmap(-1, BLOCK))
         self.pending: list[Future[None]] = []
 
     def settle(self) -> None:

@@ -22,7 +22,8 @@ from plugsky_bundles.atomic import out_of_space
 from plugsky_bundles.errors import DigestMismatch
 from plugsky_bundles.format import MAX_CHUNK, Chunk, FileEntry, blob_path
 from plugsky_bundles.gguf import GgufInfo
-from plugsky_bundles.uncached import FileWriter
+from plugsky_bundles.pipeline import Reader
+from plugsky_bundles.uncached import FileReader, FileWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,22 @@ class Material:
             yield io.BytesIO(self.content)
         else:
             with self.content.open("rb", buffering=0) as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
                 yield file
+
+    @contextmanager
+    def part(self, offset: int, length: int) -> Iterator[Reader]:
+        """Reads `length` bytes from `offset` on, around the page cache where that is possible."""
+        with self.open() as file:
+            if isinstance(file, io.BytesIO):
+                file.seek(offset)
+                yield file
+            else:
+                yield FileReader(file.fileno(), length, offset)
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the file has grown since its length was taken."""
+        return isinstance(self.content, Path) and self.content.stat().st_size > self.length
 
 
 class Packer:
@@ -83,12 +98,12 @@ class Packer:
         """Of `material`, surveyed as `entry`, write the chunks that are not `held`."""
         self._item = material.path
         offset = 0
-        with out_of_space(self._root), material.open() as file, Lanes(material.length, self._move) as lanes:
+        with out_of_space(self._root):
             for blob in entry.blobs:
                 if blob.sha256 not in held:
-                    file.seek(offset)
-                    if lanes.take(file, blob.length, None, self._blob(blob.length)).result() != blob:
-                        raise _changed(material)
+                    with material.part(offset, blob.length) as file, Lanes(file, blob.length, self._move) as lanes:
+                        if lanes.take(blob.length, None, self._blob(blob.length)).result() != blob:
+                            raise _changed(material)
                 offset += blob.length
 
     def _go_through(
@@ -97,12 +112,13 @@ class Packer:
         self._item = material.path
         lengths = _cuts(material, before)
         known = before.chunks if before is not None and before.sha256 == material.sha256 else ()
-        with out_of_space(self._root), material.open() as file, Lanes(material.length, self._move) as lanes:
+        length = material.length
+        with out_of_space(self._root), material.part(0, length) as file, Lanes(file, length, self._move) as lanes:
             whole = hashlib.sha256() if lengths and not known else None
-            taken = [lanes.take(file, length, whole, blob(length)) for length in lengths or [material.length]]
+            taken = [lanes.take(cut, whole, blob(cut)) for cut in lengths or [length]]
             chunks = tuple(chunk.result() for chunk in taken)
             lanes.settle()
-            longer = bool(file.read(1))
+        longer = material.is_longer
         if known:  # the same chunks in the same order are the same file, without hashing it a second time
             right, found = chunks == known, "other chunks than it had when it was sealed"
         else:

@@ -2,7 +2,8 @@
 
 Copying through the page cache costs more time of the cores than hashing does, and pushes out what others had in it. So
 whole pages go directly between memory and disk (`O_DIRECT`, open(2)). What decides, in order:
-* bytes that are in the page cache already are taken from there: a stick that was just verified is not read again;
+* bytes that are in the page cache already are taken from there: a stick that was just verified is not read again. The
+  page in the middle decides, for the first ones of a file are often there from a look at what it is;
 * a file system that refuses direct access, at opening or later (EINVAL), is used through the page cache, and what was
   read or written there is given up at once (`POSIX_FADV_DONTNEED` also begins writing it back);
 * bytes that do not fill a page, at the ends of what is written in one go, are written through it too. They never share
@@ -51,9 +52,7 @@ class FileReader:
         left = self._end - self._at
         if self._first:
             self._first = False
-            if count := self._from_cache(view[:left]):
-                self._at += count
-                return count
+            self._look(view[:PAGE])
         try:
             wanted = _up(left) if self._direct else left
             count = min(left, os.preadv(self._descriptor, [view[:wanted]], self._at))
@@ -67,23 +66,21 @@ class FileReader:
         self._at += count
         return count
 
-    def _from_cache(self, view: memoryview) -> int:
-        """The first page, if the page cache has it; when it has not, further reads go around it.
+    def _look(self, page: memoryview) -> None:
+        """Whether the page cache has what is to be read; when it has not, it is gone around.
 
         Even a look that must not wait begins to read ahead, but for random access no more than was asked for.
         """
+        middle = self._at + (self._end - self._at) // 2 // PAGE * PAGE
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         try:
-            count = os.preadv(self._descriptor, [view[:PAGE]], self._at, os.RWF_NOWAIT)
+            self._cached = os.preadv(self._descriptor, [page], middle, os.RWF_NOWAIT) > 0
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
                 raise
             self._direct = _set_direct(self._descriptor, on=True)
-            count = 0
-        self._cached = count > 0
         if not self._direct:
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        return count
 
 
 class StreamReader:
@@ -109,7 +106,8 @@ def reader(file: BufferedReader, length: int) -> Reader:
 class FileWriter:
     """A `pipeline.Sink` into the file at `path`, which is open as `descriptor`.
 
-    Bytes are collected until they fill a block, so that chunks that begin anywhere are written as whole pages.
+    Bytes are collected until they fill a block, so that chunks that begin anywhere, in the file or in memory, are
+    written as whole pages; only pages that lie right in both are written from where they are.
     """
 
     def __init__(self, path: Path, descriptor: int, length: int) -> None:
@@ -136,10 +134,8 @@ class FileWriter:
             head = min(-at % PAGE, len(view))
             self._write_plain(view[:head], at)
             view, at = view[head:], at + head
-            if not head and len(view) >= PAGE:
-                whole = len(view) // PAGE * PAGE
-                self._write_direct(view[:whole], at)
-                view, at = view[whole:], at + whole
+            count = 0 if head else self._try_direct(view[: len(view) // PAGE * PAGE], at)
+            view, at = view[count:], at + count
             self._start = at
         while view:
             taken = min(len(view), BLOCK - self._filled)
@@ -155,6 +151,15 @@ class FileWriter:
         self._write_direct(self._buffer[:whole], self._start)
         self._write_plain(self._buffer[whole : self._filled], self._start + whole)
         self._start, self._filled = self._start + self._filled, 0
+
+    def _try_direct(self, view: memoryview, at: int) -> int:
+        """Write from memory that may begin anywhere; returns how much was, none when the kernel refuses that."""
+        try:
+            return os.pwrite(self._plain if self._direct is None else self._direct, view, at)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return 0
 
     def _write_direct(self, view: memoryview, at: int) -> None:
         while view:
