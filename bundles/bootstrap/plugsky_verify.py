@@ -14,8 +14,8 @@ This file is written to be read: it is the specification, in the order in which 
  4. Keys: ed25519 or ECDSA P-256 with SHA-256, written in one way only, named by the SHA-256 of their canonical form.
  5. Signatures: over the OLPC canonical JSON of `signed`. Every one is by a key that the role names and fits; there are
     at least as many as the threshold. More would not help: one that does not fit refuses the file.
- 6. Roots: a chain without gaps, each signed by its own root keys and by those of the root before; the pinned one is
-    among them. The newest counts.
+ 6. Roots: a chain without gaps, at most 8 MiB; the pinned one is among them, by its digest, before any is looked into;
+    each signed by its own root keys and by those of the root before. The newest counts.
  7. Timestamp, the snapshot that it names by length and SHA-256, then targets and its five roles likewise. Targets binds
     what its people signed together: the roles, the content, and the files beside it, so that the snapshot, which the
     build machine signs, can mix nothing. All are of one channel; none is older than what the site accepted before;
@@ -52,7 +52,7 @@ from typing import Any, BinaryIO, Callable, NamedTuple, NoReturn
 ROLES = ("models", "python", "debs", "playbooks", "policy")
 TOP_LEVEL = ("root", "snapshot", "targets", "timestamp")
 LIMITS = {"root": 512_000, "timestamp": 16_384, "snapshot": 2_000_000, "targets": 5_000_000}
-MAX_ROOTS, MAX_KEYS, MAX_SIGNATURES, MAX_VERSION = 256, 64, 32, (1 << 31) - 1
+MAX_ROOTS, MAX_ROOT_CHAIN, MAX_KEYS, MAX_SIGNATURES, MAX_VERSION = 256, 8 << 20, 64, 32, (1 << 31) - 1
 MAX_LISTED, MAX_DIRECTORIES_DEEP, MAX_JSON_DEEP, MAX_INTEGER = 2_000_000, 10, 16, (1 << 53) - 1
 MAX_TARGETS, MAX_FILE, MAX_CHUNK, MAX_CHUNKS = 100_000, 1 << 46, 64 << 20, 1 << 20
 MAX_STATE, MAX_REVOCATIONS, MAX_LINE = 16 << 20, 1 << 20, 1 << 20
@@ -789,24 +789,35 @@ class Bundle:
         own = read_metadata(self.site.root, "root", "The trusted root of this site") if self.site.root else None
         if own is not None:
             check_root(own.signed, own.what)
+        prints, total = [], 0
+        for number in numbers:  # by their digests alone: nobody says yet that any of them is trusted
+            data = self.read(f"{number}.root.json", LIMITS["root"])
+            prints.append(hashlib.sha256(data).hexdigest())
+            total += len(data)
+            if total > MAX_ROOT_CHAIN:
+                raise Refused("untrusted_root", f"its roots have more than {MAX_ROOT_CHAIN} bytes together")
         before = own if own is not None and own.signed["version"] == numbers[0] - 1 else None
-        anchored, prints = before is not None, []
-        for number in numbers:
+        newer = own is not None and own.signed["version"] > numbers[-1]
+        anchor = hashlib.sha256(self.site.root).hexdigest() if own is not None else self.pin
+        anchored = before is not None or anchor in prints
+        if not anchored and not newer:
+            raise Refused("untrusted_root", f"its root is {prints[0]}")
+        for number, printed in zip(numbers, prints):
             data = self.read(f"{number}.root.json", LIMITS["root"])
             root = read_metadata(data, "root", f"metadata/{number}.root.json")
+            if hashlib.sha256(data).hexdigest() != printed:
+                raise Refused("digest_mismatch", f"{root.what} changed while it was read")
             if root.signed["version"] != number:
                 raise malformed(root.what, f"it says that it is version {root.signed['version']}")
             check_root(root.signed, root.what)
             count_signatures([root.signed] if before is None else [before.signed, root.signed], "root", root)
-            prints.append(hashlib.sha256(data).hexdigest())
-            anchored = anchored or (data == self.site.root if own else prints[-1] == self.pin)
             before = root
         trusted = prints if anchored else []
         if own is not None:
             trusted = [*trusted, hashlib.sha256(self.site.root).hexdigest()]
-            if own.signed["version"] > numbers[-1]:
-                root, prints, anchored = own._replace(signatures={}), trusted, True
-        if not anchored or (self.pin is not None and self.pin not in trusted):
+            if newer:
+                root, prints = own._replace(signatures={}), trusted
+        if self.pin is not None and self.pin not in trusted:
             raise Refused("untrusted_root", f"its root is {prints[-1]}")
         self.root, self.fingerprint, self.accepted["root"] = root.signed, prints[-1], root
         self.void = void_floors(own.signed, root.signed) if own is not None else frozenset()

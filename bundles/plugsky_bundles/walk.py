@@ -2,9 +2,11 @@
 
 No file is opened here: bytes come from a `Reader`. In order:
 
-1. the chain of roots on the media is whole; each root is signed by its own keys and by those of the one before;
-2. the anchor (a site's state, or a fingerprint) is one of them, or the one right before the first of them; floors that
-   the newest root makes void are forgotten (section 5.3.11);
+1. the chain of roots on the media has no gap, and is bounded in number and bytes; the anchor (a site's state, or a
+   fingerprint) is one of them, or the one right before the first of them: until that is known, by their digests alone,
+   none of them is looked into;
+2. each root is signed by its own keys and by those of the one before; floors that the newest root makes void are
+   forgotten (section 5.3.11);
 3. timestamp: signed, not older than the floor; it names the snapshot by length and SHA-256;
 4. snapshot: those bytes, signed, no role dropped, none older than its floor; it names every role file the same way;
 5. targets: those bytes, signed, and delegating to the same keys and threshold; what it binds (`binding`): the snapshot
@@ -19,11 +21,9 @@ beyond the other two is refused, because accepting it would make every right bun
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
 
@@ -31,21 +31,17 @@ from plugsky_bundles.binding import BINDS, NOTHING, Binds, binds_of
 from plugsky_bundles.errors import (
     DigestMismatch,
     MetadataExpired,
-    MetadataMissing,
     NotSealed,
     Rollback,
     SealedInFuture,
     UnlistedFile,
-    UntrustedRoot,
 )
 from plugsky_bundles.format import (
-    MAX_ROOT,
     MAX_SNAPSHOT,
     MAX_TARGETS_METADATA,
     MAX_TIMESTAMP,
     ROLES,
     check_version,
-    is_sha256,
 )
 from plugsky_bundles.metadata import (
     EVIDENCE,
@@ -54,35 +50,25 @@ from plugsky_bundles.metadata import (
     Listed,
     check_common,
     check_delegations,
-    check_root,
     count_signatures,
     evidence_of,
     listed,
     read_metadata,
 )
+from plugsky_bundles.root_chain import Anchor, Reader, fingerprint, read_roots
 from plugsky_bundles.since import SINCE, Since, base_missing, since_of
 from plugsky_bundles.state import EPOCH, Floor, TrustState
 from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.times import parse_stamp, stamp, whole_seconds
 from plugsky_bundles.trusted_copies import NO_COPIES, TrustedCopies
 
-MAX_ROOTS: Final = 256
+__all__ = ["CLOCKS_APART", "Anchor", "Reader", "Walk", "fingerprint", "walk"]
+
 CLOCKS_APART: Final = timedelta(days=2)
 """How far the build machine's clock may be ahead; a time once accepted is kept, and outlives every later expiry."""
-Anchor = TrustState | str
 S = TypeVar("S", Snapshot, Targets)
 
-_ROOT_NAME = re.compile(r"([1-9][0-9]{0,9})\.root\.json", re.ASCII)
 _RECOPY: Final = "Copy the bundle again from its source"
-
-
-class Reader(Protocol):
-    """The files of `metadata/` by bare name."""
-
-    @property
-    def names(self) -> Collection[str]: ...
-
-    def read(self, name: str, limit: int) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -121,20 +107,18 @@ class Walk:
         return Floor(dict(self.versions), self.bundle_id)
 
 
-def fingerprint(root: bytes) -> str:
-    """What the paper says of a root: SHA-256 of its file, so that `sha256sum` can check it."""
-    return hashlib.sha256(root).hexdigest()
-
-
 def walk(reader: Reader, anchor: Anchor, now: datetime, copies: TrustedCopies = NO_COPIES) -> Walk:
     """Verify all metadata of a bundle. Raises a VerificationError that says what is wrong; never returns in doubt."""
     floor_time = anchor.time if isinstance(anchor, TrustState) else EPOCH
-    root, root_bytes, used, signers, roots = _roots(reader, anchor)
-    anchor = anchor.under(root_bytes) if isinstance(anchor, TrustState) else anchor
+    chain = read_roots(reader, anchor)
+    anchor = anchor.under(chain.root_bytes) if isinstance(anchor, TrustState) else anchor
     time = max(whole_seconds(now), floor_time)
-    found = Walk(reader, copies, root, root_bytes, time, used=used, signers={"root": signers}, roots=roots)
-    found.dated["root"] = root
-    found.checks.append(f"root version {root.version} leads back to the trusted root")
+    signers = {"root": chain.signers}
+    found = Walk(
+        reader, copies, chain.root, chain.root_bytes, time, used=set(chain.names), signers=signers, roots=chain.roots
+    )
+    found.dated["root"] = chain.root
+    found.checks.append(f"root version {chain.root.version} leads back to the trusted root")
     snapshot_file, snapshot_version = _timestamp(found, anchor)
     snapshot = _snapshot(found, snapshot_file, snapshot_version, anchor)
     _targets(found, snapshot)
@@ -149,58 +133,6 @@ def walk(reader: Reader, anchor: Anchor, now: datetime, copies: TrustedCopies = 
     for name in sorted(set(reader.names) - found.used):
         raise UnlistedFile(f"metadata/{name} does not belong here", "no signed list names it", _RECOPY)
     return found
-
-
-def _roots(reader: Reader, anchor: Anchor) -> tuple[Root, bytes, set[str], tuple[str, ...], frozenset[str]]:
-    """The root that counts, its bytes, the files that were read, who signed it, and the fingerprints leading to it."""
-    numbers = sorted(int(match[1]) for name in reader.names if (match := _ROOT_NAME.fullmatch(name)))
-    if not numbers:
-        raise MetadataMissing("The bundle has no root", "metadata/1.root.json is missing", _RECOPY)
-    if len(numbers) > MAX_ROOTS or numbers != list(range(numbers[0], numbers[-1] + 1)):
-        raise UntrustedRoot("The chain of roots has gaps", f"versions {numbers[:10]} do not follow each other", _RECOPY)
-    chain: dict[int, tuple[Root, bytes, tuple[str, ...]]] = {}
-    before: Root | None = None
-    if isinstance(anchor, TrustState) and (own := _own_root(anchor)).version == numbers[0] - 1:
-        before = own
-    anchored = before is not None
-    for number in numbers:
-        name = f"{number}.root.json"
-        data = reader.read(name, MAX_ROOT)
-        root, signers = _root(data, number, before, f"metadata/{name}")
-        chain[number] = (root, data, signers)
-        anchored = anchored or _is_anchor(anchor, data)
-        before = root
-    used = {f"{number}.root.json" for number in numbers}
-    root, data, signers = chain[numbers[-1]]
-    roots = frozenset(fingerprint(link) for _, link, _ in chain.values()) if anchored else frozenset()
-    if isinstance(anchor, TrustState):
-        roots |= {fingerprint(anchor.root)}
-    if isinstance(anchor, TrustState) and (own := _own_root(anchor)).version > root.version:
-        return own, anchor.root, used, (), roots
-    if not anchored:
-        raise UntrustedRoot(
-            "The bundle is not signed for here",
-            f"its root {fingerprint(chain[numbers[0]][1])} is not the one that is trusted",
-            "Compare the fingerprint with the one on paper",
-        )
-    return root, data, used, signers, roots
-
-
-def _root(data: bytes, number: int, before: Root | None, what: str) -> tuple[Root, tuple[str, ...]]:
-    metadata: Metadata[Root] = read_metadata(data, Root, what)
-    root = metadata.signed
-    if root.version != number:
-        raise malformed(what, f"it says that it is version {root.version}")
-    check_root(root, what)
-    return root, count_signatures([root] if before is None else [before, root], "root", metadata, what)
-
-
-def _own_root(state: TrustState) -> Root:
-    return read_metadata(state.root, Root, "The trusted root of this site").signed
-
-
-def _is_anchor(anchor: Anchor, data: bytes) -> bool:
-    return data == anchor.root if isinstance(anchor, TrustState) else is_sha256(anchor) and fingerprint(data) == anchor
 
 
 def _timestamp(found: Walk, anchor: Anchor) -> tuple[Listed, int]:
