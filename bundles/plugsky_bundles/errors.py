@@ -114,6 +114,10 @@ class Revoked(VerificationError):
     """A bundle, a key or a digest that has been revoked."""
 
 
+class ChunksUnknown(VerificationError):
+    """An installed file whose chunks are not known, so that nobody can tell whether one of them was revoked."""
+
+
 class DigestMismatch(VerificationError):
     """Bytes that are not the ones signed: changed, missing or too many."""
 

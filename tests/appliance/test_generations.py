@@ -1,5 +1,6 @@
 """Generations: complete or not there, switched in one step, and never taken down by an installation that fails."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -8,22 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from bundles import forge
 from bundles.forge import FILES, NOW, Forge
 from bundles.gguf_forge import Forge as GgufForge
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations
+from plugsky.fleet import evidence, generations
 from plugsky.models import catalogue
 from plugsky_builder import model_parts
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, ModelRecipe
-from plugsky_bundles.errors import DigestMismatch, InstallError, MalformedMetadata, NotFound, Revoked
-from plugsky_bundles.format import content_id
+from plugsky_bundles.errors import ChunksUnknown, DigestMismatch, InstallError, MalformedMetadata, NotFound, Revoked
+from plugsky_bundles.format import CUSTODY, Chunk, content_id, encode_chunk_list
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import plan_install
 from plugsky_bundles.progress import silent
 from plugsky_bundles.state import Revocations, TrustState
+from plugsky_bundles.store_index import list_path
 from plugsky_bundles.verify import verify_metadata
+from plugsky_bundles.walk import Listed
 
 MODEL = GgufForge().build()
 
@@ -33,8 +37,8 @@ def model_files(base: Path, model_id: str = "small") -> dict[str, bytes]:
     weights, licence = base / "small.gguf", base / "LICENSE"
     weights.write_bytes(MODEL)
     licence.write_bytes(b"MIT\n")
-    pinned = LocalFile(weights, generations.hashlib.sha256(MODEL).hexdigest())
-    text = LocalFile(licence, generations.hashlib.sha256(b"MIT\n").hexdigest())
+    pinned = LocalFile(weights, hashlib.sha256(MODEL).hexdigest())
+    text = LocalFile(licence, hashlib.sha256(b"MIT\n").hexdigest())
     entry = ModelRecipe(model_id, "Small", "generate", 128, "MIT", ("en", "ar"), "-", pinned, text, health=False)
     parts = model_parts.gather(entry, Cache(base / "cache"), silent)
     return {part.path: part.content if isinstance(part.content, bytes) else part.content.read_bytes() for part in parts}
@@ -217,6 +221,69 @@ def test_a_revoked_bundle_or_file_cannot_be_activated(site):
     model = generation.files["models/small/small.gguf"]
     with pytest.raises(Revoked, match=r"small\.gguf"):
         generations.activate(site.paths, 1, revocations=Revocations(digests=frozenset({model})))
+
+
+@pytest.fixture
+def in_chunks(monkeypatch):
+    """Bundles carry the model in two chunks."""
+    monkeypatch.setitem(forge.CUT, "models/small/small.gguf", (100, len(MODEL) - 100))
+
+
+def test_a_generation_with_a_revoked_chunk_of_a_file_cannot_be_activated(site, in_chunks):
+    bundle = site.bundle()
+    entry = site.verify(bundle).entries["models/small/small.gguf"]
+    site.install(bundle)
+    revoked = Revocations(digests=frozenset({entry.chunks[1].sha256}))
+    with pytest.raises(Revoked, match=r"small\.gguf"):
+        generations.activate(site.paths, 1, revocations=revoked)
+    assert generations.load(site.paths, 1).lists == {
+        path: hashlib.sha256(encode_chunk_list(e.chunks)).hexdigest()
+        for path, e in site.verify(bundle).entries.items()
+        if e.chunks
+    }
+
+
+def cut_list(path):
+    path.chmod(0o640)
+    path.write_bytes(path.read_bytes()[:-36])
+
+
+def other_list(path):
+    path.chmod(0o640)
+    path.write_bytes(encode_chunk_list([Chunk("1" * 64, 1), Chunk("2" * 64, 1)]))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut_list, other_list], ids=["gone", "cut", "another"])
+def test_what_cannot_be_asked_for_revoked_chunks_is_not_activated_until_it_is_repaired(site, in_chunks, harm):
+    bundle = site.bundle()
+    entry = site.verify(bundle).entries["models/small/small.gguf"]
+    site.install(bundle)
+    harm(list_path(site.paths.store, entry.sha256))
+    unrelated = Revocations(digests=frozenset({"f" * 64}))
+    with pytest.raises(ChunksUnknown, match="--repair"):
+        generations.activate(site.paths, 1, revocations=unrelated)
+    generations.activate(site.paths, 1, revocations=Revocations())
+    verified = site.verify(bundle)
+    facts = replace(generations.facts(site.paths), damaged=frozenset({1}))
+    generations.make(verified, plan_install(verified, facts), site.paths)
+    for number in (1, 2):
+        generations.activate(site.paths, number, revocations=unrelated)
+
+
+def test_large_evidence_stays_on_the_media_and_is_named(site, monkeypatch):
+    bundle = site.bundle()
+    (log,) = [e for name, e in site.verify(bundle).evidence.items() if name == CUSTODY]
+    others = {f"evidence/{n}.json": Listed(n, str(n) * 64) for n in (1, 2)}
+    verified = site.verify(bundle)
+    verified = replace(verified, evidence={**others, **verified.evidence})
+    monkeypatch.setattr(evidence, "MAX_ALL", log.length + 2)
+    taken, left = evidence.choose(verified)
+    assert ([e.path for e in taken], [e.path for e in left]) == ([CUSTODY, "evidence/1.json"], ["evidence/2.json"])
+    monkeypatch.setattr(evidence, "MAX_FILE", log.length - 1)
+    assert [e.path for e in evidence.choose(verified)[1]] == [CUSTODY]
+    generation = site.install(bundle)
+    assert [(e.path, e.sha256) for e in generation.on_media] == [(CUSTODY, log.sha256)]
+    assert not (generation.path / CUSTODY).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"schema":"plugsky.generation/9"}', b"[1]", b"\xff"])

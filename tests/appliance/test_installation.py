@@ -88,7 +88,7 @@ CUTS = {
     "before its verdict is kept": (health, "keep"),
     "before the record": (installation, "newest_commit"),
     "before the switch": (generations, "activate"),
-    "in the switch": (generations, "check_revoked"),
+    "before it is asked what was revoked": (generations, "check_revoked"),
 }
 
 

@@ -321,7 +321,7 @@ def test_a_model_that_does_not_work_here_is_not_taken_on(site, checked, monkeypa
 
 STEPS = {
     "when the file is in the store": "plugsky.fleet.rebuilding.assemble",
-    "when the generation is made": "plugsky.fleet.switching.check_revoked",
+    "when the generation is made": "plugsky.fleet.generations.check_revoked",
     "before the model is the site's own": "plugsky.fleet.local_models.write_file",
     "before the record": "plugsky.audit.log.AuditLog.record",
     "before the switch": "plugsky.fleet.generations.activate",

@@ -6,8 +6,8 @@ caller's to remove.
 
 import ctypes
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +42,8 @@ class Parts:
     """What goes in: ``files`` of the bundle, ``local`` ones of the facility, ``evidence`` by path, read as it is put.
 
     ``elsewhere`` are the bundle's files for other hosts than this: they are only listed, so that all together still
-    give its content id. ``lock`` is the path of the lock of the Python parts; None makes no environment.
+    give its content id. ``lists`` are the SHA-256 of chunk lists by path, ``on_media`` is evidence that is only listed.
+    ``lock`` is the path of the lock of the Python parts; None makes no environment.
     """
 
     files: tuple[FileEntry, ...]
@@ -50,6 +51,8 @@ class Parts:
     evidence: Iterable[tuple[str, bytes]]
     lock: str | None
     elsewhere: tuple[FileEntry, ...] = ()
+    lists: Mapping[str, str] = field(default_factory=dict)
+    on_media: tuple[FileEntry, ...] = ()
 
 
 def assemble(
@@ -79,9 +82,13 @@ def assemble(
         "schema": SCHEMA,
         **vars(origin),
         "installed_at": installed_at,
-        "files": _listed(parts.files),
+        "files": [
+            {**listed, **({"chunks": parts.lists[entry.path]} if entry.path in parts.lists else {})}
+            for entry, listed in zip(parts.files, _listed(parts.files), strict=True)
+        ],
         "local": _listed(parts.local),
         "elsewhere": _listed(parts.elsewhere),
+        "on_media": _listed(parts.on_media),
     }
     write_file(folder / PROVENANCE, strict_json.encode(provenance), mode=0o444)
     progress(ProgressEvent("sync", 0, 1, f"generation {number}"))

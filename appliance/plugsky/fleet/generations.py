@@ -7,7 +7,6 @@ Files are hard links into the store: kept once, read-only, shared by every gener
 A damaged generation is never mended in place: its bundle makes a new one, and damaged files leave the store.
 """
 
-import hashlib
 import os
 import platform
 import re
@@ -21,13 +20,13 @@ from typing import Any, Final
 
 from plugsky.core.clock import rfc3339
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import local_models
+from plugsky.fleet import evidence, installed_chunks, local_models
 from plugsky.fleet.assembly import COMPLETE, PROVENANCE, SCHEMA, Origin, Parts, assemble, is_linked
 from plugsky.fleet.lock import writers_lock
 from plugsky.fleet.removal import remove_generation
 from plugsky_bundles import staging, strict_json, transfer
 from plugsky_bundles.atomic import out_of_space, sync_directory
-from plugsky_bundles.errors import BundleError, DigestMismatch, MalformedMetadata, NotFound, SiteChanged, SiteUnwritable
+from plugsky_bundles.errors import BundleError, MalformedMetadata, NotFound, SiteChanged, SiteUnwritable
 from plugsky_bundles.format import FileEntry
 from plugsky_bundles.plan import Plan, SiteFacts
 from plugsky_bundles.preflight import is_lock
@@ -57,11 +56,22 @@ class Generation:
     """The files of models made in this facility, which no bundle brought: ``models/<id>/<name>``."""
     elsewhere: tuple[FileEntry, ...] = ()
     """The bundle's files for other hosts than this one; they are not here."""
+    lists: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of the chunk list of each file that came in chunks, by path."""
+    on_media: tuple[FileEntry, ...] = ()
+    """Evidence that stayed on the media."""
 
     @property
     def digests(self) -> dict[str, str]:
         """The path of every file by digest, for asking what was revoked."""
         return {digest: path for path, digest in self.files.items()} | {e.sha256: e.path for e in self.local}
+
+    def refuse_revoked(self, store: Path, revocations: Revocations) -> None:
+        """Raises Revoked where its bundle, a file of it or a chunk of one was revoked; ChunksUnknown."""
+        check_revoked(revocations, self.bundle_id, self.digests)
+        if revocations.digests:
+            chunks = installed_chunks.digests(store, self.entries, self.lists)
+            check_revoked(revocations, self.bundle_id, chunks)
 
     @property
     def local_ids(self) -> tuple[str, ...]:
@@ -160,14 +170,19 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
             plan.digest,
         )
         try:
+            taken, on_media = evidence.choose(verified)
+            here = [verified.entries[file.path] for file in plan.files]
             parts = Parts(
-                tuple(FileEntry(file.path, file.length, file.sha256) for file in plan.files),
+                tuple(FileEntry(entry.path, entry.length, entry.sha256) for entry in here),
                 local,
-                _evidence(verified),
+                evidence.contents(verified, taken),
                 plan.lock,
-                _elsewhere(verified, plan),
+                elsewhere=_elsewhere(verified, plan),
+                lists=installed_chunks.lists_of(here),
+                on_media=on_media,
             )
             with unwritable(folder), out_of_space(folder):
+                installed_chunks.keep(paths.store, here)
                 assemble(paths, plan.generation, origin, parts, rfc3339(datetime.now(UTC)), held, progress)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -180,13 +195,13 @@ def make(verified: VerifiedBundle, plan: Plan, paths: SitePaths, *, progress: Pr
 
 
 def activate(paths: SitePaths, number: int, *, revocations: Revocations) -> Generation:
-    """Make generation ``number`` the current one, unless its bundle or a file of it was revoked.
+    """Make generation ``number`` the current one, unless its bundle, a file of it or a chunk of one was revoked.
 
     ``revocations`` are those of the site's trust state, read under the lock. Expiry is not asked: what was installed in
-    time keeps its place. Raises NotFound or Revoked.
+    time keeps its place. Raises NotFound, Revoked or ChunksUnknown.
     """
     generation = load(paths, number)
-    check_revoked(revocations, generation.bundle_id, generation.digests)
+    generation.refuse_revoked(paths.store, revocations)
     with unwritable(paths.current):
         new = paths.current.with_name(".current.new")
         new.unlink(missing_ok=True)
@@ -269,6 +284,8 @@ def load(paths: SitePaths, number: int) -> Generation:
             lengths={file["path"]: file["length"] for file in values["files"]},
             local=_entries(values.get("local", [])),
             elsewhere=_entries(values.get("elsewhere", [])),
+            lists={file["path"]: file["chunks"] for file in values["files"] if "chunks" in file},
+            on_media=_entries(values.get("on_media", [])),
         )
     except (KeyError, TypeError) as error:
         raise strict_json.malformed(PROVENANCE, f"{error} is missing or wrong") from None
@@ -292,16 +309,6 @@ def _elsewhere(verified: VerifiedBundle, plan: Plan) -> tuple[FileEntry, ...]:
     """The files of the bundle that are for other hosts."""
     here = {file.path for file in plan.files}
     return tuple(entry for path, entry in sorted(verified.entries.items()) if path not in here)
-
-
-def _evidence(verified: VerifiedBundle) -> Iterator[tuple[str, bytes]]:
-    """The evidence that travels with a generation, one file after the other as it was signed. Raises DigestMismatch."""
-    for name, listed in verified.evidence.items():
-        if name.startswith("evidence/"):
-            content = verified.bundle.read(name, limit=listed.length)
-            if len(content) != listed.length or hashlib.sha256(content).hexdigest() != listed.sha256:
-                raise DigestMismatch(f"{name} was changed", "its SHA-256 differs", "Copy the bundle again")
-            yield name, content
 
 
 def numbers(paths: SitePaths) -> list[int]:

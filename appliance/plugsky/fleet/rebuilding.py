@@ -44,7 +44,7 @@ def like(paths: SitePaths, old: Generation, local: tuple[FileEntry, ...], *, pro
             for path in sorted((old.path / EVIDENCE).rglob("*"))
             if path.is_file() and not path.is_symlink()
         )
-        parts = Parts(tuple(old.entries), local, evidence, lock, old.elsewhere)
+        parts = Parts(tuple(old.entries), local, evidence, lock, old.elsewhere, old.lists, old.on_media)
         try:
             with generations.unwritable(folder), out_of_space(folder):
                 assemble(paths, number, origin, parts, rfc3339(datetime.now(UTC)), held, progress)

@@ -1,6 +1,7 @@
 """Generation -> current: the only way in which a site comes to run another generation.
 
-1. nothing of it is revoked; expiry is not asked: what was installed in time keeps its place;
+1. nothing of it is revoked: not its bundle, a file, or a chunk of one. Neither expiry is asked nor who signed it: what
+   was installed in time keeps its place;
 2. it is healthy (:mod:`plugsky.fleet.health`), found out while the one before it still runs. The verdict is kept in it;
 3. the trail has a record of the switch, signed and on disk, before anything changes for users (fail-closed);
 4. ``current`` moves to it, in one step.
@@ -21,7 +22,7 @@ from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.lock import site_lock
 from plugsky_bundles.errors import HealthCheckFailed, InstallError, NotFound
 from plugsky_bundles.progress import Progress, silent
-from plugsky_bundles.state import Revocations, check_revoked
+from plugsky_bundles.state import Revocations
 
 Trail = Callable[[], AuditLog]
 """Opens the chain where a change is recorded: late, because a new site has no directories before the copy."""
@@ -43,7 +44,7 @@ def switch(
 
     ``settle`` does what else must last before the record of a switch; it is not called for one that does not come.
     """
-    check_revoked(revocations, generation.bundle_id, generation.digests)
+    generation.refuse_revoked(paths.store, revocations)
     verdict = health.check(paths, generation, progress=progress)
     health.keep(generation.path, verdict)
     if settle is not None and not verdict.failed:
@@ -77,7 +78,7 @@ def activate(
                 "Restore it from the backup",
             )
         if generations.current_number(paths) == number:
-            check_revoked(believed.revocations, generation.bundle_id, generation.digests)
+            generation.refuse_revoked(paths.store, believed.revocations)
             return generation, None
         entries = {entry.path: entry for entry in (*generation.entries, *generation.local)}
         if lacking := generations.damaged(paths, number, entries):
