@@ -34,6 +34,16 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     sync_directory(path.parent)
 
 
+def open_fresh(path: Path) -> int:
+    """Open a file for writing that was not there: what lay under that name is removed, and no link is followed.
+
+    For large files, whose temporary name stays the same so that one that a killed process left behind is replaced.
+    Raises OSError.
+    """
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in `path` last."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

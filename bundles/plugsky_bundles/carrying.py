@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from plugsky_bundles.atomic import out_of_space, sync_directory
+from plugsky_bundles.atomic import open_fresh, out_of_space, sync_directory
 from plugsky_bundles.errors import (
     BlobMissing,
     DigestMismatch,
@@ -184,8 +184,7 @@ def write_part(
     source: Bundle, part: Part, contents: Contents, target: Path, moved: Callable[[int], None] = lambda _: None
 ) -> None:
     """Write one part to `target` and sync it, comparing its bytes on their way; on any error `target` is removed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(target, flags, 0o644)
+    descriptor = open_fresh(target)
     try:
         try:
             for block in blocks(source, part, contents):

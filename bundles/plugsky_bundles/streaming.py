@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from plugsky_bundles import ustar
-from plugsky_bundles.atomic import out_of_space, sync_directory
+from plugsky_bundles.atomic import open_fresh, out_of_space, sync_directory
 from plugsky_bundles.errors import ExistsError, FileTooLarge, NoSpace, NotFound, SiteUnwritable
 from plugsky_bundles.listed_read import blocks
 from plugsky_bundles.media_order import MAX_EARLY
@@ -77,7 +77,7 @@ def save(blocks_of: Callable[[BinaryIO], None], length: int, path: Path) -> None
     try:
         with out_of_space(path):
             try:
-                with part.open("wb") as file:
+                with os.fdopen(open_fresh(part), "wb") as file:
                     blocks_of(file)
                     file.flush()
                     os.fsync(file.fileno())

@@ -98,6 +98,19 @@ def test_a_stream_is_the_same_bundle(workshop, tmp_path):
     assert (verified.bundle_id, verified.content_id) == (workshop.verified.bundle_id, workshop.verified.content_id)
 
 
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to], ids=["a link", "a second name"])
+def test_what_lies_under_the_temporary_name_of_a_stream_is_not_written_to(workshop, tmp_path, plant):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    plant(tmp_path / ".b.tar.part", victim)
+    streaming.save(
+        lambda file: file.writelines(streaming.stream(workshop.verified)), len(workshop.stream), tmp_path / "b.tar"
+    )
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "b.tar").is_symlink()
+    assert (tmp_path / "b.tar").read_bytes() == workshop.stream
+
+
 def test_a_stream_is_the_same_wherever_and_whenever_it_is_written(workshop, tmp_path):
     streaming.save(
         lambda file: file.writelines(streaming.stream(workshop.verified)), len(workshop.stream), tmp_path / "b"
