@@ -26,9 +26,10 @@ from plugsky_bundles.media_order import contents
 from plugsky_bundles.metadata import Listed, key_names
 from plugsky_bundles.state import MAX_REVOCATIONS, Revocations, TrustState, check_revoked
 from plugsky_bundles.strict_json import malformed
+from plugsky_bundles.times import whole_seconds
 from plugsky_bundles.trusted_copies import NO_COPIES, TrustedCopies
 from plugsky_bundles.verified import Signer, VerifiedBundle
-from plugsky_bundles.walk import Anchor, Walk, fingerprint, walk
+from plugsky_bundles.walk import Anchor, Walk, expired, fingerprint, walk
 
 
 def verify_metadata(
@@ -91,6 +92,13 @@ def verify_metadata(
         since=found.since,
         absent=absent,
     )
+
+
+def check_still_valid(verified: VerifiedBundle, now: datetime) -> None:
+    """Refuse what expired after it was verified, while somebody was asked. Raises MetadataExpired."""
+    time = max(whole_seconds(now), verified.time)
+    if time >= verified.expires:
+        raise expired("The bundle", verified.expires, time)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.times import parse_stamp, stamp, whole_seconds
 from plugsky_bundles.trusted_copies import NO_COPIES, TrustedCopies
 
-__all__ = ["CLOCKS_APART", "Anchor", "Reader", "Walk", "fingerprint", "walk"]
+__all__ = ["CLOCKS_APART", "Anchor", "Reader", "Walk", "expired", "fingerprint", "walk"]
 
 CLOCKS_APART: Final = timedelta(days=2)
 """How far the build machine's clock may be ahead; a time once accepted is kept, and outlives every later expiry."""
@@ -124,15 +124,20 @@ def walk(reader: Reader, anchor: Anchor, now: datetime, copies: TrustedCopies = 
     _targets(found, snapshot)
     for name, signed in found.dated.items():
         if signed.is_expired(found.time):
-            raise MetadataExpired(
-                f"The {name} metadata has expired",
-                f"it was good until {stamp(signed.expires)}, and it is at least {stamp(found.time)}",
-                "Ask for a newer bundle; if the clock is wrong, set it",
-            )
+            raise expired(f"The {name} metadata", signed.expires, found.time)
     found.checks.append(f"nothing has expired at {stamp(found.time)}")
     for name in sorted(set(reader.names) - found.used):
         raise UnlistedFile(f"metadata/{name} does not belong here", "no signed list names it", _RECOPY)
     return found
+
+
+def expired(what: str, expires: datetime, time: datetime) -> MetadataExpired:
+    """The error for what was good until `expires`, at a `time` that is not before it."""
+    return MetadataExpired(
+        f"{what} has expired",
+        f"it was good until {stamp(expires)}, and it is at least {stamp(time)}",
+        "Ask for a newer bundle; if the clock is wrong, set it",
+    )
 
 
 def _timestamp(found: Walk, anchor: Anchor) -> tuple[Listed, int]:

@@ -40,7 +40,7 @@ from plugsky_bundles.state import Floor, Revocations, TrustState
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
 from plugsky_bundles.verified import VerifiedBundle
-from plugsky_bundles.verify import verify_metadata
+from plugsky_bundles.verify import check_still_valid, verify_metadata
 from plugsky_bundles.walk import fingerprint
 
 
@@ -432,3 +432,12 @@ def test_an_edited_trust_state_is_never_taken_as_a_new_site(bundle, edit):
     edit(members)
     with pytest.raises(MalformedMetadata):
         TrustState.from_json(encode(members))
+
+
+def test_what_expires_while_somebody_is_asked_is_not_installed_any_more(tmp_path):
+    forge = Forge(tmp_path)
+    verified = verify_metadata(open_bundle(forge.sealed()), forge.fingerprint, now=NOW)
+    check_still_valid(verified, verified.expires - timedelta(seconds=1))
+    with pytest.raises(MetadataExpired, match="has expired"):
+        check_still_valid(verified, verified.expires)
+    check_still_valid(verified, NOW - timedelta(days=400))

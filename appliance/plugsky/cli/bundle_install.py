@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from plugsky_bundles.approval import read as read_approval
 from plugsky_bundles.media import open_media
 from plugsky_bundles.plan import Plan
 from plugsky_bundles.verified import VerifiedBundle
+from plugsky_bundles.verify import check_still_valid
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -65,6 +67,7 @@ def install(
     approvals = [read_approval(file) for file in approval or ()]
     if not yes and plan.activates:
         _ask(bundle, paths, pin, repair=repair)
+    check_still_valid(verified, datetime.now(UTC))
     generation = installation.install(
         verified, plan, paths, lambda: _trail(paths), actor(), approvals=approvals, progress=shown
     )
