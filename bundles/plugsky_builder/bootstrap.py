@@ -78,7 +78,7 @@ def materials(
     told = "\n".join(f"   - {_told(line, entries)}" for line in hosts)
     return [
         Material.of_bytes(INSTALLER, _fill(INSTALLER, script)),
-        Material.of_bytes(README, _fill(README, {**facts, "hosts": told, "verifier": digest})),
+        Material.of_bytes(README, _fill(README, {**facts, "hosts": told})),
         Material.of_bytes(VERIFIER, verifier),
     ]
 

@@ -74,6 +74,29 @@ def test_the_readme_is_plain_ascii_of_eighty_columns_and_says_what_to_compare():
     assert "@" not in text.replace("operations@example.org", "")
 
 
+def test_the_readme_has_nobody_run_a_verifier_that_the_paper_does_not_lead_to(tmp_path):
+    files = written([*BOOKWORM, *TRIXIE, *DEBS])
+    text = files["README.txt"]
+    assert "python3 -I tools/" not in text
+    assert sha256(files["tools/plugsky_verify.py"].encode()) not in text
+    for name in ("install.sh", "tools/plugsky_verify.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(files[name])
+    (tmp_path / "home").mkdir()
+    lines = [line.strip() for line in text.splitlines() if line.startswith("       ")]
+    shown = [line for line in lines if line.split(" ")[0] in ("cp", "sha256sum", "grep")]
+    script, digest, named = subprocess.run(
+        ["sh", "-e", "-c", "\n".join(shown)],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert script.split()[0] == sha256(files["install.sh"].encode())
+    assert named == f"verifier_sha256='{digest.split()[0]}'"
+
+
 @pytest.mark.parametrize(
     ("entries", "delta"),
     [([], False), ([*BOOKWORM[:2], *DEBS], False), ([*BOOKWORM, *DEBS], True)],
@@ -211,6 +234,80 @@ def test_what_fails_later_leaves_the_directory_as_it_was(stick, forge, tmp_path)
     said = run(stick, "--pin", forge.fingerprint, "--root", "site", "--yes", code=1, cwd=tmp_path)
     assert "making a small Python environment" in said
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["mine"]
+
+
+def as_link(path, elsewhere):
+    path.symlink_to(elsewhere)
+
+
+def open_to_all(path, _):
+    path.mkdir()
+    path.chmod(0o1777)
+
+
+def given_away(path, _):
+    path.mkdir()
+    os.chown(path, 4711, -1)
+
+
+TAKEN = {
+    "a link": (as_link, "no directory of its own"),
+    "open to all": (open_to_all, "Others can write"),
+    "somebody else's": (given_away, "belongs to someone else"),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("which", ["site", "site/", "site/bootstrap"])
+@pytest.mark.parametrize(("taken", "why"), TAKEN.values(), ids=TAKEN)
+def test_a_directory_that_somebody_else_prepared_is_refused_and_left_as_it_is(
+    stick, forge, tmp_path, which, taken, why
+):
+    if taken is given_away and os.geteuid() != 0:
+        pytest.skip("only root gives a directory away")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("x")
+    (tmp_path / which).parent.mkdir(exist_ok=True)
+    taken(tmp_path / which, tmp_path / "precious")
+    said = run(
+        stick, "--pin", forge.fingerprint, "--root", f"{tmp_path}/{which.replace('/bootstrap', '')}", "--yes", code=1
+    )
+    assert why in said
+    assert (tmp_path / "precious/file").read_text() == "x"
+    assert sorted(path.name for path in (tmp_path / "precious").iterdir()) == ["file"]
+    assert [path.name for path in (tmp_path / "site").iterdir()] in ([], ["bootstrap"], ["file"])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("how", ["open to all", "somebody else's"])
+def test_a_place_that_others_can_rename_directories_in_is_refused(stick, forge, tmp_path, how):
+    place = tmp_path / "place"
+    place.mkdir()
+    if how == "open to all":
+        place.chmod(0o777)
+    elif os.geteuid() == 0:
+        os.chown(place, 4711, -1)
+    else:
+        pytest.skip("only root gives a directory away")
+    said = run(stick, "--pin", forge.fingerprint, "--root", place / "deeper/site", "--yes", code=1)
+    assert f"they can change {place}" in said
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("what", ["a link", "a pipe", "a directory"])
+def test_only_a_regular_file_of_the_stick_is_copied(stick, forge, tmp_path, what):
+    verifier = stick / "tools/plugsky_verify.py"
+    if what == "a link":
+        verifier.symlink_to(verifier.rename(stick / "elsewhere"))
+    else:
+        verifier.unlink()
+        os.mkfifo(verifier) if what == "a pipe" else verifier.mkdir()
+    said = run(
+        stick, "--pin", forge.fingerprint, "--root", tmp_path / "site", "--yes", code=5 if what == "a link" else 7
+    )
+    assert "is no file" in said or "no tools/plugsky_verify.py" in said
+    assert not (tmp_path / "site").exists()
 
 
 @pytest.mark.integration
