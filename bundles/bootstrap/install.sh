@@ -112,13 +112,14 @@ read_arguments() {
     root=/var/lib/plugsky
   fi
   case $root in /*) ;; *) root=$PWD/$root ;; esac
+  while [ "$root" != / ] && [ "$root" != "${root%/}" ]; do root=${root%/}; done
   if [ -z "$bundle" ]; then
     case $0 in */*) bundle=${0%/*} ;; *) bundle=. ;; esac
   fi
 }
 
 check_host() {
-  for tool in cat chmod cp flock id mkdir rm rmdir sha256sum uname; do
+  for tool in cat chmod cp flock id mkdir rm rmdir sha256sum stat uname; do
     command -v "$tool" >/dev/null 2>&1 || fail 1 "The command $tool is missing" "every Debian system has it" \
       "Install coreutils and util-linux"
   done
@@ -144,12 +145,42 @@ ask() {
   esac
 }
 
+# Refuse a directory in which someone else could swap what is checked here: check_own DIRECTORY
+check_own() {
+  then="Remove it, or name another directory with --root"
+  [ ! -L "$1" ] && [ -d "$1" ] || fail 1 "$1 is no directory of its own" "it is a link or a file" "$then"
+  [ -O "$1" ] || fail 1 "$1 belongs to someone else" "who owns it could change what runs here" "Run this as its owner, or name another with --root"
+  case $(stat -c %A -- "$1") in
+    d????-??-?) ;;
+    *) fail 1 "Others can write to $1" "they could change what runs here" "Run: chmod go-w $(quoted "$1"); after a look at what lies there" ;;
+  esac
+}
+
+# Refuse a place whose owner, or whose guests, could put another directory there later.
+check_above() {
+  above=$root
+  while [ -n "$above" ]; do
+    above=${above%/*}
+    [ -e "${above:-/}" ] || continue
+    case $(stat -L -c '%u %A' -- "${above:-/}") in
+      "0 d"???????-? | "$(id -u) d"???????-? | "0 d"????????[tT] | "$(id -u) d"????????[tT]) ;;
+      *) fail 1 "Others can replace $root" "they can change ${above:-/}, which it lies in" "Name another directory with --root" ;;
+    esac
+  done
+}
+
 # The private directory: on the file system of the site, which must allow programs to run.
 make_work() {
+  check_above
   made=
-  [ -d "$root" ] || made=yes
-  (umask "$users_umask" && mkdir -p -- "$root") || fail 1 "$root cannot be made" "see above" "Name another directory with --root"
-  mkdir -p -- "$root/bootstrap" || fail 1 "$root cannot be written" "see above" "Name another directory with --root"
+  [ -d "$root" ] || [ -L "$root" ] || made=yes
+  (umask "$users_umask" && mkdir -p -- "$root" && { [ -z "$made" ] || chmod go-w -- "$root"; }) ||
+    fail 1 "$root cannot be made" "see above" "Name another directory with --root"
+  check_own "$root"
+  [ -d "$root/bootstrap" ] || mkdir -- "$root/bootstrap" ||
+    fail 1 "$root cannot be written" "see above" "Name another directory with --root"
+  check_own "$root/bootstrap"
+  chmod 700 -- "$root/bootstrap"
   exec 9<"$root/bootstrap" # the directory is the lock; the kernel lets go of it when the last of our processes ends
   flock -n 9 || fail 8 "Another install.sh works on $root" "it holds its lock" "Wait for it to end, then run this again"
   work=$root/bootstrap
@@ -171,6 +202,8 @@ remove_work() {
 # Copy one file of the media and compare the copy: bring FILE NAME SHA256
 bring() {
   mkdir -p "$work/${2%/*}"
+  [ -f "$bundle/$1" ] && [ ! -L "$bundle/$1" ] || fail 5 "$1 is no file" "a link, a pipe or a device lies there, or nothing" \
+    "Do not use it; copy the bundle again from its source"
   cp -- "$bundle/$1" "$work/$2" || fail 5 "$1 cannot be read" "see above" "Copy the bundle again from its source"
   found=$(sha256sum <"$work/$2")
   [ "${found%% *}" = "$3" ] || fail 5 "$1 was changed" "its SHA-256 is ${found%% *}, not $3" \

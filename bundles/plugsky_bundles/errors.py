@@ -275,6 +275,12 @@ class SiteUnwritable(BundleError):
     """The site's file system refused a write for another reason than space."""
 
 
+class SiteExposed(BundleError):
+    """A site in a directory that somebody else can change, so that what is checked there may not stay."""
+
+    exit_code = 4
+
+
 class UnfitSite(BundleError):
     """A site on file systems that cannot hold an installation, however much room they have."""
 

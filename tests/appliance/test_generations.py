@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +20,15 @@ from plugsky.models import catalogue
 from plugsky_builder import model_parts
 from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, ModelRecipe
-from plugsky_bundles.errors import ChunksUnknown, DigestMismatch, InstallError, MalformedMetadata, NotFound, Revoked
+from plugsky_bundles.errors import (
+    ChunksUnknown,
+    DigestMismatch,
+    InstallError,
+    MalformedMetadata,
+    NotFound,
+    Revoked,
+    SiteExposed,
+)
 from plugsky_bundles.format import CUSTODY, Chunk, content_id, encode_chunk_list
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.plan import plan_install
@@ -358,3 +367,30 @@ def test_files_for_other_hosts_are_listed_and_together_give_the_content_that_was
     assert [entry.path for entry in generation.elsewhere] == ["playbooks/preflight.yml"]
     assert "playbooks/preflight.yml" not in generation.files
     assert content_id((*generation.entries, *generation.elsewhere)) == generation.content_id
+
+
+def a_link(path):
+    path.symlink_to(path.rename(path.with_name("elsewhere")))
+
+
+EXPOSED = {
+    "a link": (a_link, "no directory of its own"),
+    "open to a group": (lambda path: path.chmod(0o775), "Others can write"),
+    "open to all": (lambda path: path.chmod(0o1777), "Others can write"),
+    "somebody else's": (lambda path: os.chown(path, 4711, -1), "belongs to user 4711"),
+}
+
+
+@pytest.mark.parametrize("which", ["root", "trust", "store"])
+@pytest.mark.parametrize(("harm", "why"), EXPOSED.values(), ids=EXPOSED)
+def test_nothing_is_put_where_somebody_else_could_change_it(site, which, harm, why):
+    if harm is EXPOSED["somebody else's"][0] and os.geteuid() != 0:
+        pytest.skip("only root gives a directory away")
+    bundle = site.bundle()
+    place = getattr(site.paths, which)
+    place.mkdir(parents=True)
+    harm(place)
+    before = site.snapshot()
+    with pytest.raises(SiteExposed, match=why):
+        site.install(bundle)
+    assert site.snapshot() == before

@@ -23,6 +23,7 @@ from plugsky.core.paths import SitePaths
 from plugsky.fleet import evidence, installed_chunks, local_models
 from plugsky.fleet.assembly import COMPLETE, PROVENANCE, SCHEMA, Origin, Parts, assemble, is_linked
 from plugsky.fleet.lock import writers_lock
+from plugsky.fleet.ownership import check_own
 from plugsky.fleet.removal import remove_generation
 from plugsky_bundles import staging, strict_json, transfer
 from plugsky_bundles.atomic import out_of_space, sync_directory
@@ -133,7 +134,8 @@ def damaged(paths: SitePaths, number: int, entries: Mapping[str, FileEntry]) -> 
 
 
 def prepare(paths: SitePaths) -> None:
-    """Make the directories that an installation writes to. Raises SiteUnwritable or NoSpace."""
+    """Make the directories that an installation writes to. Raises SiteExposed, SiteUnwritable or NoSpace."""
+    check_own(paths)
     with unwritable(paths.root), out_of_space(paths.root):
         for folder in (paths.root, paths.generations, paths.store):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
