@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from bundles.forge import NOW, Forge
-from plugsky_bundles import custody, enrolment, keys
-from plugsky_bundles.custody import Keyholder
+from plugsky_bundles import custody, custody_review, enrolment, keys
+from plugsky_bundles.custody_review import Keyholder
 from plugsky_bundles.errors import CustodyDoubt, MalformedMetadata, UnsafeName
 from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.media import open_bundle
@@ -19,7 +19,7 @@ OPERATOR, COURIER, OFFICER, SITE, STRANGER = (keys.generate() for _ in range(5))
 KNOWN = {
     signer.public_key.keyid: Keyholder(name, role)
     for name, role, signer in (
-        ("Ada", custody.OPERATOR, OPERATOR),
+        ("Ada", custody_review.OPERATOR, OPERATOR),
         ("Ben", enrolment.COURIER, COURIER),
         ("Cleo", enrolment.APPROVER, OFFICER),
         ("riyadh", enrolment.SITE, SITE),
@@ -48,7 +48,7 @@ def hand_on(folder, forged):
 
 def test_the_way_of_a_bundle_reads_from_the_build_to_the_facility(folder, forged):
     hand_on(folder, forged)
-    found = custody.review(folder, forged, KNOWN)
+    found = custody_review.review(folder, forged, KNOWN)
     assert found.doubts == ()
     assert [event.event for event in found.events] == [
         "trust.init",
@@ -71,7 +71,7 @@ def test_the_way_of_a_bundle_reads_from_the_build_to_the_facility(folder, forged
 
 
 def test_a_bundle_that_nobody_carried_yet_has_its_sealed_log_only(folder, forged):
-    found = custody.review(folder, forged, KNOWN)
+    found = custody_review.review(folder, forged, KNOWN)
     assert found.doubts == ()
     assert [event.event for event in found.events] == ["trust.init", "bundle.build", "bundle.sign", "bundle.seal"]
     assert not found.recorded
@@ -102,13 +102,13 @@ def torn(path):
 def test_a_log_that_was_harmed_after_others_saw_it_is_missed(folder, forged, harm, doubt):
     hand_on(folder, forged)
     harm(next(folder.glob(f"*{COURIER.public_key.keyid[:16]}*")))
-    found = custody.review(folder, forged, KNOWN)
+    found = custody_review.review(folder, forged, KNOWN)
     assert any(doubt in said for said in found.doubts), found.doubts
 
 
 def test_a_key_that_nobody_enrolled_is_a_doubt(folder, forged):
     custody.record(folder, forged, STRANGER, "Ada", "bundle.write", NOW)
-    (said,) = custody.review(folder, forged, KNOWN).doubts
+    (said,) = custody_review.review(folder, forged, KNOWN).doubts
     assert STRANGER.public_key.keyid in said
 
 
@@ -116,13 +116,13 @@ def test_a_log_of_another_bundle_under_this_ones_name_is_a_doubt(folder, forged,
     other = Forge(tmp_path / "other")
     foreign = verify_metadata(open_bundle(other.sealed()), other.fingerprint, now=NOW)
     custody.record(folder, foreign, COURIER, "Ben", "bundle.write", NOW)
-    (said,) = custody.review(folder, forged, KNOWN).doubts
+    (said,) = custody_review.review(folder, forged, KNOWN).doubts
     assert "another bundle" in said
 
 
 def test_a_record_older_than_the_seal_tells_of_a_wrong_clock(folder, forged):
     custody.record(folder, forged, COURIER, "Ben", "bundle.write", NOW - timedelta(days=30))
-    (said,) = custody.review(folder, forged, KNOWN).doubts
+    (said,) = custody_review.review(folder, forged, KNOWN).doubts
     assert "clock" in said
 
 
@@ -135,7 +135,7 @@ def test_logs_are_carried_along_and_go_on_at_the_other_end(folder, forged, tmp_p
     custody.record(there, forged, OPERATOR, "Ada", "bundle.note", NOW, {"text": "seal of the bag intact"})
     assert custody.carry(folder, there, forged) == 0, "what is longer there stays"
     assert custody.carry(there, folder, forged) == 2
-    found = custody.review(folder, forged, KNOWN)
+    found = custody_review.review(folder, forged, KNOWN)
     assert found.doubts == ()
     assert len(found.events) == 7
 
@@ -152,7 +152,7 @@ def test_junk_in_the_folder_is_not_read(folder, forged):
     hand_on(folder, forged)
     (folder / "notes.txt").write_text("hello")
     (folder / f"demo-2-{'0' * 16}.jsonl").symlink_to("notes.txt")
-    assert custody.review(folder, forged, KNOWN).doubts == ()
+    assert custody_review.review(folder, forged, KNOWN).doubts == ()
 
 
 def linked(path):
@@ -174,7 +174,7 @@ def test_a_log_that_is_no_plain_file_is_a_doubt_and_is_neither_read_nor_written(
     path = custody.record(folder, forged, COURIER, "Ben", "bundle.receive", NOW)
     harm(path)
     before = {place: place.read_bytes() for place in folder.iterdir() if place.is_file()}
-    found = custody.review(folder, forged, KNOWN)
+    found = custody_review.review(folder, forged, KNOWN)
     assert [doubt for doubt in found.doubts if "no plain file" in doubt] == list(found.doubts) != []
     assert not found.recorded
     own = tmp_path / "own" / custody.FOLDER
@@ -194,7 +194,7 @@ def test_nothing_is_written_through_a_link_or_read_from_where_it_leads(folder, f
     link = folder if which == "the folder of logs" else folder.parent
     link.symlink_to(link.rename(tmp_path / "elsewhere"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")}
-    found = custody.review(folder, forged, KNOWN)
+    found = custody_review.review(folder, forged, KNOWN)
     assert [doubt for doubt in found.doubts if "no directory of its own" in doubt] == list(found.doubts) != []
     assert not found.recorded
     own = tmp_path / "own" / custody.FOLDER
@@ -220,7 +220,7 @@ UNFITTING = {
 @pytest.mark.parametrize(("signer", "by", "event", "why"), UNFITTING.values(), ids=UNFITTING.keys())
 def test_what_a_key_signs_beyond_its_role_or_name_is_a_doubt(folder, forged, signer, by, event, why):
     custody.record(folder, forged, signer, by, event, NOW)
-    (said,) = custody.review(folder, forged, KNOWN).doubts
+    (said,) = custody_review.review(folder, forged, KNOWN).doubts
     assert why in said
 
 
@@ -228,7 +228,7 @@ def test_what_a_key_signs_beyond_its_role_or_name_is_a_doubt(folder, forged, sig
 def test_a_site_installs_and_an_approver_approves_without_a_doubt(folder, forged, by):
     custody.record(folder, forged, OFFICER, "Cleo", "bundle.approve", NOW)
     custody.record(folder, forged, SITE, by, "bundle.install", NOW)
-    assert custody.review(folder, forged, KNOWN).doubts == ()
+    assert custody_review.review(folder, forged, KNOWN).doubts == ()
 
 
 @pytest.mark.parametrize("by", ["the bundle", "the operator"])
@@ -237,16 +237,16 @@ def test_a_log_signed_with_a_revoked_key_is_a_doubt(folder, forged, by):
     gone = frozenset({COURIER.public_key.keyid})
     if by == "the bundle":
         state = replace(forged.state, revocations=Revocations(keys=gone))
-        found = custody.review(folder, replace(forged, state=state), KNOWN)
+        found = custody_review.review(folder, replace(forged, state=state), KNOWN)
     else:
-        found = custody.review(folder, forged, KNOWN, gone)
+        found = custody_review.review(folder, forged, KNOWN, gone)
     (said,) = found.doubts
     assert "has been revoked" in said
 
 
 def test_a_bundle_without_a_sealed_log_is_a_doubt(folder, forged):
     bare = replace(forged, evidence={name: f for name, f in forged.evidence.items() if name != CUSTODY})
-    (said,) = custody.review(folder, bare, KNOWN).doubts
+    (said,) = custody_review.review(folder, bare, KNOWN).doubts
     assert "no sealed log" in said
 
 

@@ -16,9 +16,9 @@ from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
 from plugsky.core import settings
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import enrolled
-from plugsky_bundles import custody, enrolment, revoking
+from plugsky_bundles import custody, custody_review, enrolment, revoking
 from plugsky_bundles.approval import returns_of
-from plugsky_bundles.custody import Keyholder
+from plugsky_bundles.custody_review import Keyholder
 from plugsky_bundles.media import open_media
 from plugsky_bundles.metadata import key_names, read_metadata
 from plugsky_bundles.verified import VerifiedBundle
@@ -93,7 +93,7 @@ def show(
     folder = returns_of(verified.bundle.path) / custody.FOLDER
     chosen = settings.load({"trust": trust, "root": root}).values
     revoked = revoking.load(chosen.trust).keys if chosen.trust is not None else frozenset()
-    found = custody.review(folder, verified, known_keys(verified, chosen.trust, chosen.root), revoked)
+    found = custody_review.review(folder, verified, known_keys(verified, chosen.trust, chosen.root), revoked)
     if as_json:
         events = [
             {"at": e.at, "event": e.event, "by": e.by, "known_as": e.known_as, "keyid": e.keyid, "details": e.details}
@@ -121,7 +121,7 @@ def show(
         for doubt in found.doubts:
             say(f"doubt: {doubt}")
     if found.doubts:
-        raise custody.doubt(found)
+        raise custody_review.doubt(found)
 
 
 def signed_by_holder(
@@ -144,7 +144,7 @@ def known_keys(verified: VerifiedBundle, trust: Path | None, root: Path | None) 
     """Whose keys are believed: those that the root names, and those enrolled at the operator's or the site."""
     root_metadata = read_metadata(verified.state.root, Root, "The root").signed
     names = key_names(root_metadata, "The root")
-    known = {keyid: Keyholder(name, custody.OPERATOR) for keyid, name in names.items()}
+    known = {keyid: Keyholder(name, custody_review.OPERATOR) for keyid, name in names.items()}
     lists = [] if root is None else [enrolled.load(SitePaths.at(root))]
     lists += [] if trust is None else [enrolment.load(trust)]
     for keepers in lists:

@@ -13,7 +13,7 @@ from typing import Final
 
 from plugsky.audit.site_key import site_key
 from plugsky.core.paths import SitePaths
-from plugsky_bundles import custody
+from plugsky_bundles import custody, custody_review
 from plugsky_bundles.approval import returns_of
 from plugsky_bundles.errors import CustodyDoubt, UnsafeName
 from plugsky_bundles.verified import VerifiedBundle
@@ -26,7 +26,7 @@ def installed(paths: SitePaths, verified: VerifiedBundle, generation: int, now: 
     own = _own(paths)
     beside = returns_of(verified.bundle.path) / custody.FOLDER
     details = {"site": os.uname().nodename, "generation": str(generation)}
-    path = custody.record(own, verified, site_key(paths), custody.BY_SITE, "bundle.install", now, details)
+    path = custody.record(own, verified, site_key(paths), custody_review.BY_SITE, "bundle.install", now, details)
     with suppress(OSError, CustodyDoubt, UnsafeName):  # read-only or gone, or something else lies there under that name
         if verified.bundle.path.exists():
             custody.carry(own, beside, verified)
