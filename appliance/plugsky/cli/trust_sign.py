@@ -31,6 +31,7 @@ from plugsky_bundles.fingerprint_words import to_words
 from plugsky_bundles.key_cards import Holder
 from plugsky_bundles.reset import Reset
 from plugsky_bundles.signing import Signed, ToSign
+from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import KEYS, ROOTS, TrustDir, open_trust
 from plugsky_bundles.waiting import WaitingRoot
 from plugsky_bundles.walk import fingerprint
@@ -205,7 +206,8 @@ def _sign_reset(place: Path, asked: Reset, signers: Sequence[Signer], as_json: b
         comes = f"{change.new.name} ({change.new.keyid[:16]})" if change.new is not None else "nobody"
         goes = "nobody" if change.old is None else f"key {change.old[:16]}"
         say(f"statement {change.serial} of site {change.site[:16]}: as {change.role}, {comes} in place of {goes};")
-        say(f"  an installation there needs {change.approvals_required} approvals from then on")
+        say(f"  an installation there needs {change.approvals_required} approvals from then on;")
+        say(f"  it can be applied until {stamp(asked.expires)}")
     signed = asked.signed_by(signers)
     reset.write(place, signed)
     _tell_reset(place, signed, as_json)
