@@ -114,6 +114,8 @@ def absent_blobs(entries: Mapping[str, FileEntry], lists: Mapping[str, Chunk], l
 
     Raises MalformedMetadata for a list of absent blobs that names anything but blobs of roles on the media.
     """
+    if left_out.since is None:
+        return frozenset()
     here: set[str] = set()
     elsewhere: set[str] = set()
     known: set[str] = set()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -225,8 +226,10 @@ def check_entry(entry: FileEntry) -> None:
 def encode_chunk_list(chunks: Sequence[Chunk]) -> bytes:
     """The binary chunk list (see the module's text); the inverse of `decode_chunk_list`."""
     _check_chunks(chunks)
-    head = _HEADER.pack(_MAGIC, _LIST_VERSION, len(chunks))
-    return head + b"".join(_RECORD.pack(bytes.fromhex(chunk.sha256), chunk.length) for chunk in chunks)
+    data = bytearray(_HEADER.pack(_MAGIC, _LIST_VERSION, len(chunks)))
+    for chunk in chunks:
+        data += _RECORD.pack(bytes.fromhex(chunk.sha256), chunk.length)
+    return bytes(data)
 
 
 def decode_chunk_list(data: bytes) -> tuple[Chunk, ...]:
@@ -239,7 +242,9 @@ def decode_chunk_list(data: bytes) -> tuple[Chunk, ...]:
     if not 1 <= count <= MAX_CHUNKS or len(data) != _HEADER.size + count * _RECORD.size:
         raise _bad_list(f"{len(data)} bytes cannot hold the {count} chunks it announces")
     records = _RECORD.iter_unpack(memoryview(data)[_HEADER.size :])
-    chunks = tuple(Chunk(digest.hex(), length) for digest, length in records)
+    # One file's list is decoded from the media, the site's copies and its store: equal values are kept once.
+    lengths: dict[int, int] = {}
+    chunks = tuple(Chunk(sys.intern(digest.hex()), lengths.setdefault(length, length)) for digest, length in records)
     _check_chunks(chunks)
     return chunks
 

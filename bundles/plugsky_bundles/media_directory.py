@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
@@ -84,27 +84,30 @@ class Directory:
 
     def check_set(self, contents: Contents) -> str:
         """Refuse more or less than `contents`; says what was checked."""
-        check_names({part.name: part.length for part in contents.parts}, self.files, self.directories)
+        check_names(((part.name, part.length) for part in contents.parts), self.files, self.directories)
         return "every listed file is there with its size, and nothing else is"
 
     def check_end(self) -> None:
         """Nothing follows: all that is there was listed when it was opened."""
 
 
-def check_names(listed: Mapping[str, int], files: Mapping[str, int], directories: frozenset[str]) -> None:
+def check_names(listed: Iterable[tuple[str, int]], files: Mapping[str, int], directories: frozenset[str]) -> None:
     """Compare names and sizes with those listed.
 
     Raises MetadataMissing, BlobMissing, DigestMismatch or UnlistedFile.
     """
-    for name, length in listed.items():
+    unlisted = set(files)
+    parents: set[str] = set()
+    for name, length in listed:
         if name not in files:
             raise missing(name)
         if files[name] != length:
             raise DigestMismatch(f"{name} has the wrong size", f"{files[name]} bytes instead of {length}", _RECOPY)
-    for name in files.keys() - listed.keys():
+        unlisted.discard(name)
+        parents.update(name[:cut] for cut, char in enumerate(name) if char == "/")
+    for name in sorted(unlisted):
         raise UnlistedFile(f"{name} does not belong in the bundle", "no signed list names it", _RECOPY)
-    parents = {name[:cut] for name in listed for cut, char in enumerate(name) if char == "/"}
-    for name in directories - parents:
+    for name in sorted(directories - parents):
         raise UnlistedFile(f"{name} does not belong in the bundle", "it is an empty directory", _RECOPY)
 
 
@@ -112,6 +115,7 @@ def open_bundle(path: Path) -> Directory:
     """List a bundle; nothing is read and nothing is believed. Raises NotFound or UnlistedFile."""
     files: dict[str, int] = {}
     directories: set[str] = set()
+    sizes: dict[int, int] = {}
 
     def listing(prefix: str, handle: int, depth: int) -> None:
         with os.scandir(handle) as entries:
@@ -121,7 +125,7 @@ def open_bundle(path: Path) -> Directory:
                 if len(files) + len(directories) >= MAX_FILES:
                     raise UnlistedFile(f"{path} holds too many files", f"more than {MAX_FILES}", _CLEAN)
                 if stat.S_ISREG(mode.st_mode):
-                    files[name] = mode.st_size
+                    files[name] = sizes.setdefault(mode.st_size, mode.st_size)
                 elif stat.S_ISDIR(mode.st_mode) and depth < MAX_DEPTH:
                     directories.add(name)
                     below = os.open(

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -86,13 +87,15 @@ def of(
         roles={role: Held(kept.roles[role].signed.version, kept.listed[role].sha256) for role in ROLES},
         python=python,
         machine=machine,
-        blobs=longest([*blobs, *kept.lists.values()]),
+        blobs=longest(chain(blobs, kept.lists.values())),
     )
 
 
 def longest(blobs: Iterable[Chunk]) -> frozenset[str]:
     """The digests of at most as many blobs as a receipt may name, the longest first: they are worth most."""
     lengths = {blob.sha256: blob.length for blob in blobs}
+    if len(lengths) <= MAX_BLOBS:
+        return frozenset(lengths)
     ordered = sorted(lengths, key=lambda digest: (-lengths[digest], digest))
     return frozenset(ordered[:MAX_BLOBS])
 
@@ -120,7 +123,7 @@ def make(receipt: Receipt, signer: CryptoSigner) -> bytes:
         "roles": {role: {"version": held.version, "sha256": held.sha256} for role, held in receipt.roles.items()},
         "python": receipt.python,
         "machine": receipt.machine,
-        "blobs": base64.b64encode(b"".join(map(bytes.fromhex, sorted(receipt.blobs)))).decode("ascii"),
+        "blobs": base64.b64encode(bytes.fromhex("".join(sorted(receipt.blobs)))).decode("ascii"),
     }
     return encode(dsse.sign(signer, PAYLOAD_TYPE, encode(payload)))
 

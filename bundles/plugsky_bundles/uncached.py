@@ -42,6 +42,7 @@ class FileReader:
         self._at, self._end = offset, offset + length
         self._cached = self._direct = False
         self._first = length > SMALL and offset % PAGE == 0
+        self._asked: int | None = None
 
     @property
     def size(self) -> int:
@@ -61,6 +62,9 @@ class FileReader:
                 raise
             self._direct = _set_direct(self._descriptor, on=False)
             return self.readinto(view)
+        if self._asked is not None:
+            os.posix_fadvise(self._descriptor, self._asked, PAGE, os.POSIX_FADV_DONTNEED)
+            self._asked = None
         if not self._direct and not self._cached:
             os.posix_fadvise(self._descriptor, self._at, count, os.POSIX_FADV_DONTNEED)
         self._at += count
@@ -69,7 +73,8 @@ class FileReader:
     def _look(self, page: memoryview) -> None:
         """Whether the page cache has what is to be read; when it has not, it is gone around.
 
-        Even a look that must not wait begins to read ahead, but for random access no more than was asked for.
+        Even a look that must not wait begins to read ahead, but for random access no more than was asked for; that page
+        is given up after the next read, or the next look would find it.
         """
         middle = self._at + (self._end - self._at) // 2 // PAGE * PAGE
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
@@ -79,6 +84,7 @@ class FileReader:
             if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
                 raise
             self._direct = _set_direct(self._descriptor, on=True)
+            self._asked = middle
         if not self._direct:
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 

@@ -252,8 +252,8 @@ class Volumes:
                     raise VolumeMixed(
                         f"{volume.path} does not have the metadata of its bundle", f"{name} differs", _RESPLIT
                     )
-        listed_here = {part.name: part.length for part in self.sets[label.number - 1]}
-        check_names({**listed_here, LABEL: len(label.to_json())}, volume.files, volume.directories)
+        listed_here = [(part.name, part.length) for part in self.sets[label.number - 1]]
+        check_names([*listed_here, (LABEL, len(label.to_json()))], volume.files, volume.directories)
         self._volume, self.label = volume, label
         evidence = list(contents.evidence_parts)
         if label.number == 1 and sum(part.length for part in evidence) <= MAX_EARLY:

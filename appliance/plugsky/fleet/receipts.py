@@ -67,6 +67,12 @@ def make(paths: SitePaths, channel: str, *, now: datetime | None = None) -> tupl
 
     The files of the store count by their names and lengths: an installation hashes them all before it uses one.
     """
+    signer = site_key(paths)
+    made = _receipt(paths, channel, signer.public_key.keyid, now or datetime.now(UTC))
+    return made, receipt.make(made, signer)
+
+
+def _receipt(paths: SitePaths, channel: str, site: str, now: datetime) -> Receipt:
     believed = _believed(paths, channel)
     last = _held(paths, believed, channel)
     facts = generations.facts(paths)
@@ -76,18 +82,16 @@ def make(paths: SitePaths, channel: str, *, now: datetime | None = None) -> tupl
             "its generation was removed, or its installation did not finish",
             "Install it again: plugsky bundle install",
         )
-    signer = site_key(paths)
-    made = receipt.of(
+    return receipt.of(
         last,
         stored_blobs(paths.store),
-        site=signer.public_key.keyid,
-        at=now or datetime.now(UTC),
+        site=site,
+        at=now,
         root_fingerprint=fingerprint(believed.root),
         generation=facts.installed[last.bundle_id],
         python=facts.python,
         machine=facts.machine,
     )
-    return made, receipt.make(made, signer)
 
 
 def give(paths: SitePaths, channel: str, beside: Path | None) -> Path:
