@@ -6,7 +6,7 @@ WHEELS := $(CURDIR)/.cache/wheels
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup portable demo test check lint unit fuzz lock lock-check clean distclean
+.PHONY: help setup portable demo test check lint unit fuzz bench lock lock-check clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ unit: setup ## The quick tests: no processes, no model
 FUZZ_SECONDS ?= 600
 fuzz: setup ## Fuzz every reader of what comes from media, FUZZ_SECONDS=600 for all together (needs atheris)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(FUZZ_SECONDS)
+
+bench: setup ## Measure installing, streaming, growth and building into docs/benchmarks.md (as root, 40 GiB free)
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/install.py --size 8 --rounds 5 --write
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/stream.py --size 40 --write
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/growth.py --sizes 1 4 16 --chunks 1000 10000 100000 --rounds 5 --write
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/build.py --size 4 --rounds 5 --write
 
 lock: ## Compile bundles/locks from pyproject.toml (needs uv); present versions stay while they satisfy it
 	@$(PYTHON) appliance/setup lock

@@ -1,7 +1,9 @@
-"""How long building takes beside `cp` and `sync` of the same files: `python tests/benchmarks/build.py [GiB] [pairs]`.
+"""How long building takes beside `cp` of the same file, alone and with `sync`, which building does too.
 
-Caches are dropped before each run, runs are interleaved, and the median of the ratios counts. A model of the given size
-is cut, hashed twice (each chunk, and the whole) and written to the same file system as the copy.
+    .venv/bin/python tests/benchmarks/build.py --size 4 --rounds 5 --write
+
+A model of the given size is cut, hashed twice (each chunk, and the whole) and written to the same file system as the
+copy, in turn with it, each after everything was written and the caches dropped.
 """
 
 from __future__ import annotations
@@ -12,11 +14,16 @@ import shutil
 import statistics
 import struct
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import big_bundles
+import report
+from install import GIB, MIB, hashing
 
 from bundles.gguf_forge import F32_TENSOR, Forge
 from plugsky_builder import build as building
@@ -24,7 +31,15 @@ from plugsky_builder import recipe
 from plugsky_bundles import ceremony
 
 NOW = datetime.now(UTC)
-MIB = 1 << 20
+
+
+@dataclass
+class Run:
+    """Seconds of the work, seconds until it is on disk too, and seconds of core time."""
+
+    seconds: float
+    synced: float
+    core_seconds: float
 
 
 def write_model(path: Path, size: int) -> str:
@@ -49,19 +64,24 @@ def write_model(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def timed(work) -> float:
-    subprocess.run(["sync"], check=True)
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-    start = time.monotonic()
+def measured(work: Callable[[], object]) -> Run:
+    big_bundles.quiet()
+    start, before = time.monotonic(), os.times()
     work()
-    subprocess.run(["sync"], check=True)
-    return time.monotonic() - start
+    seconds, after = time.monotonic() - start, os.times()
+    os.sync()
+    return Run(seconds, time.monotonic() - start, sum(after[:4]) - sum(before[:4]))
 
 
-def main(gibibytes: float, pairs: int) -> None:
-    with tempfile.TemporaryDirectory(dir=Path.home()) as scratch:
+def main() -> None:
+    parser = report.options(__doc__)
+    parser.add_argument("--size", type=float, default=4, help="GiB of the model")
+    given = parser.parse_args()
+    conditions = big_bundles.conditions()
+    with tempfile.TemporaryDirectory(dir=given.base) as scratch:
         base = Path(scratch)
-        sha256 = write_model(base / "model.gguf", int(gibibytes * 1024) * MIB)
+        sha256 = write_model(base / "model.gguf", int(given.size * GIB))
+        size = (base / "model.gguf").stat().st_size
         (base / "LICENSE").write_text("MIT\n")
         licence = hashlib.sha256(b"MIT\n").hexdigest()
         (base / "bench.toml").write_text(
@@ -84,16 +104,42 @@ def main(gibibytes: float, pairs: int) -> None:
         def build() -> None:
             building.build(asked, base / "out", base / "trust", cache=base / "cache", wheelhouse=base, now=NOW)
 
-        ratios = []
-        for _ in range(pairs):
-            copied = timed(lambda: subprocess.run(["cp", base / "model.gguf", base / "copy"], check=True))
+        copies, builds = [], []
+        for _ in range(given.rounds):
+            copies.append(measured(lambda: subprocess.run(["cp", base / "model.gguf", base / "copy"], check=True)))
             (base / "copy").unlink()
-            built = timed(build)
+            builds.append(measured(build))
             shutil.rmtree(base / "out")
-            ratios.append(built / copied)
-            print(f"cp {copied:.2f} s, build {built:.2f} s, ratio {ratios[-1]:.2f}", flush=True)
-        print(f"median ratio {statistics.median(ratios):.2f} of {gibibytes} GiB")
+    report.publish("build", body(copies, builds, size, conditions), write=given.write)
+
+
+def body(copies: list[Run], builds: list[Run], size: int, conditions: str) -> str:
+    def row(name: str, runs: list[Run], seconds: Callable[[Run], float]) -> tuple[str, ...]:
+        taken = statistics.median(map(seconds, runs))
+        core = statistics.median(run.core_seconds for run in runs)
+        return name, f"{taken:.1f} s", f"{size / taken / 1e6:.0f} MB/s", f"{core * GIB / size:.2f} s"
+
+    rows = [
+        row("build", builds, lambda run: run.synced),
+        row("`cp`, `sync`", copies, lambda run: run.synced),
+        row("`cp`", copies, lambda run: run.seconds),
+    ]
+    synced = report.median_ratio([run.synced for run in builds], [run.synced for run in copies])
+    alone = report.median_ratio([run.synced for run in builds], [run.seconds for run in copies])
+    hashes, cores = 2 * GIB / hashing(), os.cpu_count() or 1
+    found = (
+        f"Building takes {synced:.2f} of the time of `cp` and `sync`, {alone:.2f} of that of `cp`, which leaves its"
+        " copy in memory (medians of the ratios within a round). What is built is on disk when the build ends. Two"
+        f" hashes of every byte are {hashes:.2f} s of core time a GiB here, so no build can take less than"
+        f" {hashes / min(cores, 2):.2f} s a GiB on {cores} free cores."
+    )
+    command = (
+        f"`.venv/bin/python tests/benchmarks/build.py`: a model of {size / GIB:.1f} GiB, {len(builds)} rounds;"
+        f" {conditions}."
+    )
+    head = ("way", "time", "rate", "core time a GiB")
+    return "\n".join(["## Building", "", command, "", report.table(head, rows), "", found])
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0, int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+    main()
