@@ -1,7 +1,8 @@
 """A site's directories are its owner's alone: what was verified there must still be there when it is used.
 
 Whoever can write to one of them could swap a file between the two. So before anything is put there, each that exists
-must be a directory and no link to one, of the user who installs or of root, and writable to nobody else.
+must be a directory and no link to one, of the user who installs or of root, and writable to nobody else. Staging is
+made private when it is used (:mod:`plugsky_bundles.staging`), and what lies in it is hashed again.
 """
 
 import os
@@ -13,7 +14,7 @@ from plugsky_bundles.errors import SiteExposed
 
 def check_own(paths: SitePaths) -> None:
     """Refuse a site that somebody else can change. Raises SiteExposed or OSError."""
-    for folder in (paths.root, paths.generations, paths.store, paths.staging, paths.trust, paths.local):
+    for folder in (paths.root, paths.generations, paths.store, paths.trust, paths.local):
         try:
             found = folder.lstat()
         except (FileNotFoundError, NotADirectoryError):
