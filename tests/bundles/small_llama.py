@@ -1,4 +1,4 @@
-"""A model of a few kilobytes that llama.cpp really runs: one layer, a vocabulary of bytes, weights drawn from a seed."""
+"""A model of a few kilobytes that llama.cpp really runs: one layer, a vocabulary of bytes, weights drawn by a seed."""
 
 import math
 import random
