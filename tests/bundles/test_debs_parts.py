@@ -167,6 +167,7 @@ def test_what_a_bare_host_needs_for_python_comes_in_an_order_for_dpkg(shop):
     assert [(deb.stage, deb.path.rsplit("/", 1)[1].split("_")[0]) for deb in bootstrap] == [
         (0, "libgcc-s1"),
         (0, "libc6"),
+        (0, "libgomp1"),
         (0, "tzdata"),
         (0, "python3-core"),
         (1, "python3-minimal"),
