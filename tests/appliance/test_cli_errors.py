@@ -107,7 +107,9 @@ PLUGSKY = (sys.executable, "-m", "plugsky")
 def test_ctrl_c_says_interrupted_and_ends_with_its_code(tmp_path):
     fifo = tmp_path / "passphrase"
     os.mkfifo(fifo)
-    words = (*PLUGSKY, "trust", "init", "--out", tmp_path / "trust", "--passphrase-file", fifo)
+    # A job in the background of a script inherits SIGINT ignored, and so would this test's child.
+    words = ("env", "--default-signal=INT", *PLUGSKY, "trust", "init", "--out", tmp_path / "trust")
+    words = (*words, "--passphrase-file", fifo)
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     with fifo.open("w"):  # waits until the command waits for its passphrase
         process.send_signal(signal.SIGINT)
