@@ -266,9 +266,14 @@ def _after(mark: str, said: bytes) -> list[str]:
 
 
 def _lay_out(folder: Path, materials: Sequence[Material], *, copy: bool) -> None:
-    """Put files where the script looks for them; a `copy` is for hosts whose programs might change them."""
+    """Put files where the script looks for them; a `copy` is for hosts whose programs might change them.
+
+    Everyone there may read a copy, whatever the umask here: apt reads as a user of its own.
+    """
     if materials:
         folder.mkdir(exist_ok=True)
+        if copy:
+            folder.chmod(0o755)
     for material in materials:
         place = folder / PurePosixPath(material.path).name
         if isinstance(material.content, bytes):
@@ -277,6 +282,9 @@ def _lay_out(folder: Path, materials: Sequence[Material], *, copy: bool) -> None
             shutil.copyfile(material.content, place)
         else:
             place.symlink_to(material.content.absolute())
+            continue
+        if copy:
+            place.chmod(0o644)
 
 
 def _check_possible(*, root: bool) -> None:

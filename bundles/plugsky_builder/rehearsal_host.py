@@ -48,6 +48,7 @@ def run_here(parts: Path, python: str, tick: Tick) -> Said:
 def unpack(tar: Path, root: Path) -> Path:
     """Make the root file system `root` from the tar of a minimal host; returns where the parts go in it."""
     root.mkdir()
+    root.chmod(0o755)  # users there may look into it, whatever the umask here
     command = [system_tools.find("tar", "tar"), "--numeric-owner", "--xattrs", "-C", str(root), "-xf", str(tar)]
     said = system_tools.run(command, seconds=SECONDS)
     if said.code != 0:
@@ -57,6 +58,7 @@ def unpack(tar: Path, root: Path) -> Path:
     policy.chmod(0o755)
     parts = root / PARTS
     parts.mkdir(parents=True)
+    parts.chmod(0o755)
     shutil.copyfile(SCRIPT, root / "srv" / SCRIPT.name)
     return parts
 
