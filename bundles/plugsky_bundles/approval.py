@@ -29,6 +29,7 @@ from plugsky_bundles.enrolment import APPROVER, Enrolled
 from plugsky_bundles.errors import NotApproved, NotFound, VerificationError
 from plugsky_bundles.format import check_channel, check_version, is_sha256
 from plugsky_bundles.plain_files import make_folder, read_plain
+from plugsky_bundles.returns import RETURNS, returns_of
 from plugsky_bundles.strict_json import encode, is_canonical, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
 from plugsky_bundles.verified import VerifiedBundle
@@ -36,7 +37,6 @@ from plugsky_bundles.verified import VerifiedBundle
 APPROVAL_TYPE: Final = "application/vnd.plugsky.approval+json"
 APPROVAL_SCHEMA: Final = "plugsky.approval/1"
 APPROVAL: Final = ".approval.json"
-RETURNS: Final = "plugsky-returns"
 MAX_APPROVAL: Final = 16_384
 MAX_REASONS: Final = 3
 _IDS: Final = ("bundle_id", "content_id", "root_fingerprint")
@@ -54,11 +54,6 @@ def approve(verified: VerifiedBundle, signer: Signer, name: str, now: datetime) 
     """The approval of `verified` by the holder of `signer`, as it is written to a file."""
     statement = {**_about(verified), "schema": APPROVAL_SCHEMA, "at": stamp(now), "by": name}
     return encode(dsse.sign(signer, APPROVAL_TYPE, encode(statement)))
-
-
-def returns_of(bundle: Path) -> Path:
-    """Where what goes back lies: beside the bundle, outside what its seal covers."""
-    return bundle.absolute().parent / RETURNS
 
 
 def file_name(verified: VerifiedBundle, keyid: str) -> str:

@@ -13,11 +13,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from plugsky_bundles.approval import RETURNS
 from plugsky_bundles.chain_lines import MAX_LINE, read_genesis, read_line
 from plugsky_bundles.errors import CustodyDoubt, MalformedMetadata
 from plugsky_bundles.format import CUSTODY
 from plugsky_bundles.plain_files import make_folder, read_plain
+from plugsky_bundles.returns import RETURNS
 from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.verified import VerifiedBundle
 

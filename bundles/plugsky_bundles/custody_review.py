@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from plugsky_bundles.approval import RETURNS
 from plugsky_bundles.chain_lines import Line
 from plugsky_bundles.chain_verify import verify_chain
 from plugsky_bundles.custody_files import (
@@ -34,6 +33,7 @@ from plugsky_bundles.enrolment import APPROVER, SITE
 from plugsky_bundles.errors import CustodyDoubt, NotFound, VerificationError
 from plugsky_bundles.format import CUSTODY, is_sha256
 from plugsky_bundles.plain_files import open_plain
+from plugsky_bundles.returns import RETURNS
 from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.times import parse_stamp, stamp
 from plugsky_bundles.verified import VerifiedBundle

@@ -29,6 +29,7 @@ from plugsky_bundles.errors import (
 )
 from plugsky_bundles.key_cards import KeyCard
 from plugsky_bundles.reset import Reset
+from plugsky_bundles.returns import returns_of
 from plugsky_bundles.trustdir import open_trust
 
 OMAR, PETRA = keys.generate(), keys.generate()
@@ -47,7 +48,7 @@ class Approved(Site):
 
     def approve(self, bundle, signer=OMAR, name="omar"):
         data = approval.approve(self.verify(bundle), signer, name, NOW)
-        return approval.put(self.verify(bundle), data, signer.public_key.keyid, approval.returns_of(bundle))
+        return approval.put(self.verify(bundle), data, signer.public_key.keyid, returns_of(bundle))
 
     def request(self, role=APPROVER, name="omar", newcomer=None, required=None) -> Reset:
         return enrolled.request_reset(

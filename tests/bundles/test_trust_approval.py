@@ -32,6 +32,7 @@ from plugsky_bundles.errors import (
 from plugsky_bundles.key_cards import KeyCard
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.reset import Change
+from plugsky_bundles.returns import returns_of
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.strict_json import encode, parse_object
 from plugsky_bundles.trustdir import open_trust
@@ -140,7 +141,7 @@ def test_a_bad_approval_hides_no_good_one(verified, other):
 
 
 def test_approvals_are_found_beside_the_bundle_whatever_else_lies_there(verified):
-    returns = approval.returns_of(verified.bundle.path)
+    returns = returns_of(verified.bundle.path)
     place = approval.put(verified, approval.approve(verified, OMAR, "omar", NOW), OMAR.public_key.keyid, returns)
     assert place.name == f"demo-1-{OMAR.public_key.keyid[:8]}.approval.json"
     (returns / "a.approval.json").write_bytes(b"\xff")
@@ -157,7 +158,7 @@ def test_approvals_are_found_beside_the_bundle_whatever_else_lies_there(verified
 
 def test_no_number_of_useless_approvals_hides_a_good_one(forge):
     verified = verify_metadata(open_bundle(forge.sealed(channel="crowded")), forge.fingerprint, now=NOW)
-    returns = approval.returns_of(verified.bundle.path)
+    returns = returns_of(verified.bundle.path)
     returns.mkdir(exist_ok=True)
     for number in range(70):
         (returns / f"00{number:03}.approval.json").write_text("{}")
@@ -175,9 +176,9 @@ def test_an_approval_is_not_written_through_a_link(forge, tmp_path):
     bundle = forge.sealed(channel="linked").rename(tmp_path / "linked")
     verified = verify_metadata(open_bundle(bundle), forge.fingerprint, now=NOW)
     (tmp_path / "elsewhere").mkdir()
-    approval.returns_of(bundle).symlink_to(tmp_path / "elsewhere")
+    returns_of(bundle).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnsafeName, match="is a link"):
-        approval.put(verified, b"{}", OMAR.public_key.keyid, approval.returns_of(bundle))
+        approval.put(verified, b"{}", OMAR.public_key.keyid, returns_of(bundle))
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

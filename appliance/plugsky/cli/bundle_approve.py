@@ -13,6 +13,7 @@ from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
 from plugsky_bundles import approval, custody
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import open_bundle
+from plugsky_bundles.returns import returns_of
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -51,7 +52,7 @@ def approve(
         verified,
         approval.approve(verified, signer, card.name, datetime.now(UTC)),
         card.keyid,
-        out or approval.returns_of(bundle),
+        out or returns_of(bundle),
     )
     custody.record(place.parent / custody.FOLDER, verified, signer, card.name, "bundle.approve", datetime.now(UTC))
     if as_json:

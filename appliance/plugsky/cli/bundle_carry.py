@@ -17,10 +17,10 @@ from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky_bundles import carrying, mending, streaming, volume_sets
 from plugsky_bundles import custody as custody_log
-from plugsky_bundles.approval import returns_of
 from plugsky_bundles.format import bundle_dirname
 from plugsky_bundles.media import Bundle, open_media
 from plugsky_bundles.readback import ReadBack
+from plugsky_bundles.returns import returns_of
 from plugsky_bundles.splitting import split_volume
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.volumes import Volumes

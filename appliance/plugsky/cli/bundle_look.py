@@ -14,13 +14,13 @@ from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, 
 from plugsky.cli.trust_options import KeysOption
 from plugsky.core.commands import given
 from plugsky_bundles import custody as custody_log
-from plugsky_bundles.approval import returns_of
 from plugsky_bundles.errors import VolumeMissing
 from plugsky_bundles.evidence import summarise
 from plugsky_bundles.forward_read import read_parts, verify_forward
 from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import Directory, open_media
 from plugsky_bundles.progress import Progress
+from plugsky_bundles.returns import returns_of
 from plugsky_bundles.sides import of_bundle
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.volumes import Volumes

@@ -17,10 +17,10 @@ from plugsky.core import settings
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import enrolled
 from plugsky_bundles import custody, custody_review, enrolment, revoking
-from plugsky_bundles.approval import returns_of
 from plugsky_bundles.custody_review import Keyholder
 from plugsky_bundles.media import open_media
 from plugsky_bundles.metadata import key_names, read_metadata
+from plugsky_bundles.returns import returns_of
 from plugsky_bundles.verified import VerifiedBundle
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Record and review who had a bundle in hand.")

@@ -55,6 +55,11 @@ class SitePaths:
         return self.root / "staging"
 
     @property
+    def returns(self) -> Path:
+        """What this site signed for its operator: receipts, its line of custody."""
+        return self.root / "returns"
+
+    @property
     def generations(self) -> Path:
         """``generations/<n>``: everything one installed bundle needs to run."""
         return self.root / "generations"

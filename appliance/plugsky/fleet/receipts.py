@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from securesystemslib.signer import SSlibKey
 
@@ -25,13 +24,11 @@ from plugsky_bundles.errors import NotFound, VerificationError
 from plugsky_bundles.format import MAX_CHUNK, Chunk, check_channel
 from plugsky_bundles.kept import Kept
 from plugsky_bundles.receipt import Receipt
+from plugsky_bundles.returns import returns_of
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.trusted_copies import CopiesIn, EitherOf, TrustedCopies
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.walk import fingerprint
-
-RETURNS: Final = "returns"
-BESIDE: Final = "plugsky-returns"
 
 
 def copies(paths: SitePaths) -> TrustedCopies:
@@ -101,7 +98,7 @@ def give(paths: SitePaths, channel: str, beside: Path | None) -> Path:
     that name: none of that is an error.
     """
     made, data = make(paths, channel)
-    folder = paths.root / RETURNS
+    folder = paths.returns
     path = folder / receipt.file_name(made)
     there = _same(path, made, site_key(paths).public_key)
     if there is None:
@@ -113,7 +110,7 @@ def give(paths: SitePaths, channel: str, beside: Path | None) -> Path:
             old.unlink()
     with suppress(OSError):
         if beside is not None and beside.exists():
-            returned = beside.absolute().parent / BESIDE
+            returned = returns_of(beside)
             returned.mkdir(exist_ok=True)
             if not returned.is_symlink() and (there is None or not (returned / path.name).exists()):
                 write_file(returned / path.name, there or data)

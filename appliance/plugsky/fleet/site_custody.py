@@ -9,16 +9,13 @@ import os
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from plugsky.audit.site_key import site_key
 from plugsky.core.paths import SitePaths
 from plugsky_bundles import custody, custody_review
-from plugsky_bundles.approval import returns_of
 from plugsky_bundles.errors import CustodyDoubt, UnsafeName
+from plugsky_bundles.returns import returns_of
 from plugsky_bundles.verified import VerifiedBundle
-
-RETURNS: Final = "returns"
 
 
 def installed(paths: SitePaths, verified: VerifiedBundle, generation: int, now: datetime) -> Path:
@@ -41,4 +38,4 @@ def complete(paths: SitePaths, verified: VerifiedBundle, generation: int, now: d
 
 
 def _own(paths: SitePaths) -> Path:
-    return paths.root / RETURNS / custody.FOLDER
+    return paths.returns / custody.FOLDER
