@@ -72,8 +72,10 @@ def copy(
     if not path.parent.is_dir():
         raise NotFound(f"{path.parent} is not there", "the copy would go into it", "Mount the stick, or make it")
     for source in sources:
-        if path.exists() and source.path.exists() and path.samefile(source.path):
-            raise ExistsError(f"{path} is the bundle itself", "it cannot be copied onto itself", "Name another place")
+        if source.path.is_dir() and path.resolve().is_relative_to(source.path.resolve()):
+            raise ExistsError(
+                f"{path} is the bundle itself, or inside it", "the source is never changed", "Name another place"
+            )
     try:
         return _Copier(sources, contents, wanted, path, progress).run()
     except OSError as error:

@@ -164,6 +164,8 @@ def test_what_is_not_of_the_bundle_is_never_overwritten(source, stick, stranger)
 def test_places_that_cannot_be_are_refused(source, tmp_path):
     with pytest.raises(ExistsError, match="itself"):
         copy(source, source.bundle.path)
+    with pytest.raises(ExistsError, match="inside it"):
+        copy(source, source.bundle.path / source.bundle.path.name)
     with pytest.raises(NotFound):
         copy(source, tmp_path / "nowhere" / "plugsky-demo-1")
     (tmp_path / "file").write_text("")
