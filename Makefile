@@ -4,6 +4,8 @@ PYTHON ?= python3
 # The set-up leaves the wheel of llama-cpp-python that is in use there, alone; the bundle takes it from there.
 WHEELS := $(CURDIR)/.cache/wheels
 BIN    := .venv/bin
+# A file is tested by one worker, so that its tests share what is made once for it.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup portable demo test check lint unit fuzz bench lock lock-check clean distclean
@@ -21,7 +23,7 @@ portable: ## Compile the llama.cpp wheel that uses the best kernels of any x86-6
 	@$(PYTHON) appliance/setup portable
 
 test: check ## All checks and all tests that this machine can run; says what was skipped and why
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term
 
 check: setup ## Lint, formatting, types and import rules, no tests
 	$(BIN)/ruff check
@@ -32,7 +34,7 @@ check: setup ## Lint, formatting, types and import rules, no tests
 lint: check ## The same as check
 
 unit: setup ## The quick tests: no processes, no model
-	$(BIN)/pytest -m "not integration and not journey"
+	$(BIN)/pytest $(PARALLEL) -m "not integration and not journey"
 
 FUZZ_SECONDS ?= 600
 fuzz: setup ## Fuzz every reader of what comes from media, FUZZ_SECONDS=600 for all together (needs atheris)

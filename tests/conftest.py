@@ -13,6 +13,20 @@ from plugsky_bundles.errors import SourceUnreachable
 from plugsky_bundles.progress import silent
 
 DEMO = Path(__file__).parents[1] / "bundles/recipes/demo.toml"
+FIRST = ("tests/journeys/test_portable_wheel.py", "tests/journeys/test_bare_host.py", "tests/journeys/")
+
+
+def pytest_configure():
+    """Workers build at the same time, and one build at a time may use a cache: each but the first has one of its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    if worker != "gw0":
+        cache = settings.load({}).values.cache
+        os.environ["PLUGSKY_CACHE"] = str(cache.with_name(f"{cache.name}-{worker}"))
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: next((n for n, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST)))
 
 
 @pytest.fixture(scope="session")
