@@ -17,7 +17,7 @@ FIRST = ("tests/journeys/test_portable_wheel.py", "tests/journeys/test_bare_host
 
 
 def pytest_configure():
-    """Workers build at the same time, and one build at a time may use a cache: each but the first has one of its own."""
+    """Workers build at the same time, and a cache serves one build at a time: each but the first has one of its own."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     if worker != "gw0":
         cache = settings.load({}).values.cache
