@@ -40,6 +40,9 @@ _STORED, _DEFLATED = 0, 8
 _ENCRYPTED: Final = 1 | 1 << 6 | 1 << 13
 _DESCRIPTOR: Final = 1 << 3
 _UTF8: Final = 1 << 11
+_KNOWN_FLAGS: Final = _ENCRYPTED | _DESCRIPTOR | _UTF8 | 1 << 1 | 1 << 2  # the last two tell how hard it was packed
+_NEWEST: Final = 45
+"""The version of the format that brought ZIP64 (APPNOTE 4.4.3); a reader may refuse what needs a newer one."""
 _UNIX: Final = 3
 
 
@@ -174,9 +177,25 @@ def _central(data: bytes, count: int) -> list[_Entry]:
         if at + _CENTRAL.size > len(data):
             refuse("its central directory has fewer entries than announced")
         fields = _CENTRAL.unpack_from(data, at)
-        magic, made_by, _, flags, method, _, _, crc, packed, length, named, extra, comment, disk, _, mode, offset = (
-            fields
-        )
+        (
+            magic,
+            made_by,
+            needs,
+            flags,
+            method,
+            _,
+            _,
+            crc,
+            packed,
+            length,
+            named,
+            extra,
+            comment,
+            disk,
+            _,
+            mode,
+            offset,
+        ) = fields
         at += _CENTRAL.size
         if magic != b"PK\1\2" or at + named + extra + comment > len(data):
             refuse("its central directory is malformed")
@@ -186,6 +205,8 @@ def _central(data: bytes, count: int) -> list[_Entry]:
         at += named + extra + comment
         if flags & _ENCRYPTED:
             refuse(f"{name!r} is encrypted")
+        if flags & ~_KNOWN_FLAGS or needs > _NEWEST:
+            refuse(f"{name!r} needs something of its reader that no wheel needs")
         if method not in (_STORED, _DEFLATED):
             refuse(f"{name!r} is packed by method {method}; allowed are stored and deflated")
         if disk:

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bundles.wheel_forge import recorded, wheel_files, with_record, write_wheel, zipped
@@ -440,7 +440,21 @@ def test_two_wheels_that_install_one_file_are_refused(tmp_path):
     wheel_lint.check_apart(reports[:1])
 
 
+@pytest.mark.parametrize(
+    ("at", "value"), [(6, 64), (7, 1), (8, 1 << 5)], ids=["version", "version's high byte", "patch"]
+)
+def test_an_entry_that_needs_a_newer_reader_is_refused(tmp_path, at, value):
+    """Offsets are those of the central header (APPNOTE 4.3.12): the version needed, and the general purpose flags."""
+    path = zipped(tmp_path / "w", members(), zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + at] = value
+    path.write_bytes(data)
+    with pytest.raises(WheelError, match="needs something of its reader"):
+        report(path)
+
+
 @given(st.integers(min_value=0), st.integers(0, 255))
+@example(1300, 64)  # the version needed to unpack
 def test_no_change_of_one_byte_gives_another_wheel_that_passes(tmp_path_factory, place, value):
     """Whatever byte changes, the wheel is refused or installs the very same files."""
     folder = tmp_path_factory.mktemp("w")
