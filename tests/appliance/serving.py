@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bundles.recipe_text import local, one_model
 from plugsky.audit import AuditLog
 from plugsky.core.clock import SystemClock
 from plugsky.core.paths import SitePaths
@@ -27,19 +28,10 @@ def install_site(place: Path, model: Path) -> SitePaths:
     """Build, sign, seal and install a bundle that holds the model and nothing else."""
     (place / "LICENSE").write_bytes(LICENCE)
     (place / "chat.gguf").symlink_to(model)
-    (place / "only.toml").write_text(
-        f"""
-        channel = "only"
-        [[model]]
-        id = "{MODEL}"
-        mode = "generate"
-        context = 2048
-        licence = "Apache-2.0"
-        languages = ["en"]
-        file = {{ source = "file", path = "chat.gguf", sha256 = "{model_digest(model)}" }}
-        licence-text = {{ source = "file", path = "LICENSE", sha256 = "{hashlib.sha256(LICENCE).hexdigest()}" }}
-        """
-    )
+    weights = f"file = {local('chat.gguf', model_digest(model))}"
+    licence = local("LICENSE", hashlib.sha256(LICENCE).hexdigest())
+    text = one_model(weights, licence, channel="only", model=MODEL, context=2048, licence="Apache-2.0", health=True)
+    (place / "only.toml").write_text(text)
     now = datetime.now(UTC)
     pin = ceremony.init(place / "trust", PASSPHRASE, now=now).fingerprint
     built = building.build(

@@ -1,7 +1,5 @@
 """The operator's and the sysadmin's commands on a small bundle: what they print, refuse and leave behind."""
 
-import hashlib
-import json
 import os
 import shutil
 import sqlite3
@@ -12,76 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from appliance.desk import desk
 from bundles.gguf_forge import Forge
-from plugsky.cli import app as cli
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 
-RECIPE = """
-channel = "lab"
-[[model]]
-id = "tiny"
-mode = "generate"
-context = 128
-licence = "MIT"
-languages = ["en"]
-health = false
-file = {{ source = "file", path = "tiny.gguf", sha256 = "{pin}" }}
-licence-text = {{ source = "file", path = "LICENSE", sha256 = "{licence}" }}
-"""
-LICENCE = b"MIT\n"
-
-
-class Desk:
-    """A shell in a directory of its own: commands run in this process, as a person would type them."""
-
-    def __init__(self, place, capsys):
-        self.place, self._capsys = place, capsys
-
-    def run(self, *words, expect=ExitCode.OK):
-        """Run a command; what it printed, as (stdout, stderr)."""
-        self._capsys.readouterr()
-        code = cli.run([str(word) for word in words])
-        told = self._capsys.readouterr()
-        assert code == expect, f"{words} ended with {code}: {told.err}"
-        return told
-
-    def json(self, *words, expect=ExitCode.OK):
-        return json.loads(self.run(*words, "--json", expect=expect).out)
-
-    def write_recipe(self, model, pin=None):
-        (self.place / "tiny.gguf").write_bytes(model)
-        (self.place / "LICENSE").write_bytes(LICENCE)
-        text = RECIPE.format(pin=pin or hashlib.sha256(model).hexdigest(), licence=hashlib.sha256(LICENCE).hexdigest())
-        (self.place / "lab.toml").write_text(text)
-
-    def build(self):
-        return Path(self.json("bundle", "build", self.place / "lab.toml", "--out", self.place / "media")["path"])
-
-    def sealed(self):
-        bundle = self.build()
-        self.run("trust", "sign", bundle)
-        self.run("bundle", "seal", bundle)
-        return bundle
-
-    @property
-    def pin(self):
-        return self.json("trust", "show")["root_fingerprint"]
-
-
-@pytest.fixture
-def desk(tmp_path, capsys, monkeypatch):
-    for name, value in {
-        "PLUGSKY_TRUST": tmp_path / "trust",
-        "PLUGSKY_ROOT": tmp_path / "site",
-        "PLUGSKY_CACHE": tmp_path / "cache",
-        "PLUGSKY_PASSPHRASE": "correct horse",
-        "XDG_CONFIG_HOME": tmp_path / "config",
-    }.items():
-        monkeypatch.setenv(name, str(value))
-    desk = Desk(tmp_path, capsys)
-    desk.write_recipe(Forge().build())
-    desk.run("trust", "init", "--out", tmp_path / "trust")
-    return desk
+__all__ = ["desk"]
 
 
 def test_the_way_from_a_recipe_to_a_site(desk):

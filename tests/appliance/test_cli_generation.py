@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from appliance.test_cli_bundle import LICENCE, desk
+from appliance.desk import LICENCE, desk
 from bundles.small_llama import small_llama
 from plugsky.core.errors import ExitCode
 

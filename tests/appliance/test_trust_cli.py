@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.desk import Desk
 from bundles.forge import Forge, sha256
 from plugsky.cli import app as cli
 from plugsky.core.errors import ExitCode
@@ -19,26 +20,17 @@ from plugsky_bundles.trustdir import open_trust
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 
 
-class Desk:
-    """A shell in a directory of its own: commands run in this process, as a person would type them."""
+class TrustDesk(Desk):
+    """A desk where several people sit down, each with a passphrase."""
 
     def __init__(self, place, capsys, monkeypatch):
-        self.place, self._capsys, self._monkeypatch = place, capsys, monkeypatch
+        super().__init__(place, capsys)
+        self._monkeypatch = monkeypatch
         self.trust = place / "trust"
 
     def run(self, *words, expect=ExitCode.OK, by="gita"):
         self._monkeypatch.setenv("PLUGSKY_PASSPHRASE", f"the passphrase of {by}")
-        self._capsys.readouterr()
-        code = cli.run([str(word) for word in words])
-        told = self._capsys.readouterr()
-        assert code == expect, f"{words} ended with {code}: {told.err}"
-        return told
-
-    def json(self, *words, **options):
-        return json.loads(self.run(*words, "--json", **options).out)
-
-    def refused(self, *words, expect, by="gita"):
-        return json.loads(self.run(*words, "--json", expect=expect, by=by).err.splitlines()[-1])["error"]
+        return super().run(*words, expect=expect)
 
     def key(self, name) -> Path:
         self.run("trust", "key", name, "--out", self.place / name, by=name)
@@ -59,7 +51,7 @@ def desk(tmp_path, capsys, monkeypatch):
     for name in ("PLUGSKY_TRUST", "PLUGSKY_ROOT", "PLUGSKY_HSM", "PLUGSKY_HSM_PIN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return Desk(tmp_path, capsys, monkeypatch)
+    return TrustDesk(tmp_path, capsys, monkeypatch)
 
 
 def test_a_fingerprint_is_told_only_when_it_is_final(desk):
@@ -85,7 +77,7 @@ def test_late_signatures_are_refused_and_known_ones_change_nothing(desk):
     desk.run("trust", "merge", desk.trust, amal, chen)
     before = (desk.trust / "metadata/1.root.json").read_bytes()
     assert desk.json("trust", "merge", desk.trust, amal)["root_fingerprint"] == sha256(before)
-    assert desk.refused("trust", "merge", desk.trust, boris, expect=ExitCode.FAILED)["code"] == "exists_error"
+    assert desk.error("trust", "merge", desk.trust, boris, expect=ExitCode.FAILED)["code"] == "exists_error"
     assert (desk.trust / "metadata/1.root.json").read_bytes() == before
 
 
@@ -97,7 +89,7 @@ def test_a_root_that_waits_is_a_named_refusal_with_the_next_command(desk):
         ("trust", "rotate", "--trust", desk.trust),
         ("trust", "revoke", "--trust", desk.trust, "--key", "boris"),
     ):
-        error = desk.refused(*words, expect=ExitCode.NOT_AUTHORISED)
+        error = desk.error(*words, expect=ExitCode.NOT_AUTHORISED)
         assert error["code"] == "root_waiting"
         assert "plugsky trust sign" in error["next"]
 
@@ -115,9 +107,9 @@ def test_a_stranger_and_a_wrong_passphrase_sign_nothing(desk):
     desk.ceremony()
     desk.key("eve")
     copy = Path(shutil.copytree(desk.trust / "waiting", desk.place / "copy"))
-    desk.refused("trust", "sign", copy, "--keys", desk.place / "eve", expect=ExitCode.NOT_AUTHORISED, by="eve")
-    desk.refused("trust", "sign", copy, "--keys", desk.place / "amal", expect=ExitCode.NOT_AUTHORISED, by="eve")
-    desk.refused("trust", "sign", copy, "--keys", desk.place / "none", expect=ExitCode.NOT_FOUND)
+    desk.error("trust", "sign", copy, "--keys", desk.place / "eve", expect=ExitCode.NOT_AUTHORISED, by="eve")
+    desk.error("trust", "sign", copy, "--keys", desk.place / "amal", expect=ExitCode.NOT_AUTHORISED, by="eve")
+    desk.error("trust", "sign", copy, "--keys", desk.place / "none", expect=ExitCode.NOT_FOUND)
     assert json.loads((copy / "1.root.json").read_bytes())["signatures"] == []
 
 
@@ -143,7 +135,7 @@ def test_a_key_of_the_operator_is_replaced_in_one_command(desk):
     assert done["finished"] is True
     trust = open_trust(desk.trust)
     assert (trust.root.version, trust.key_names(trust.root.roles["root"].keyids)) == (2, ("root-2",))
-    assert desk.refused("trust", "rotate", "--trust", desk.trust, "--cancel", expect=ExitCode.NOT_FOUND)
+    assert desk.error("trust", "rotate", "--trust", desk.trust, "--cancel", expect=ExitCode.NOT_FOUND)
 
 
 def test_a_root_that_waits_is_dropped_by_cancel(desk):
@@ -165,7 +157,7 @@ def test_what_is_revoked_is_shown_and_stays(desk):
     assert f"revoked bundles  {'a' * 64}" in desk.run("trust", "show", "--trust", desk.trust).out
     for words in ((), ("--digest", "x"), ("--bundle", "1" * 63)):
         desk.run("trust", "revoke", "--trust", desk.trust, *words, expect=ExitCode.USAGE)
-    desk.refused("trust", "revoke", "--trust", desk.trust, "--key", "nobody", expect=ExitCode.NOT_FOUND)
+    desk.error("trust", "revoke", "--trust", desk.trust, "--key", "nobody", expect=ExitCode.NOT_FOUND)
 
 
 def test_a_site_is_enrolled_at_the_operators_by_the_fingerprint_that_was_told(desk):
@@ -173,7 +165,7 @@ def test_a_site_is_enrolled_at_the_operators_by_the_fingerprint_that_was_told(de
     card = desk.key("riyadh")
     told = desk.json("trust", "card", card)
     enrol = ("trust", "enrol", card, "--role", "site", "--trust", desk.trust, "--fingerprint")
-    error = desk.refused(*enrol, "0" * 64, expect=ExitCode.VERIFICATION_FAILED)
+    error = desk.error(*enrol, "0" * 64, expect=ExitCode.VERIFICATION_FAILED)
     assert error["code"] == "fingerprint_differs"
     desk.run(*enrol, told["words"])
     desk.run(*enrol, told["fingerprint"].upper())
@@ -191,7 +183,7 @@ def test_a_draft_under_another_root_than_the_paper_is_not_signed(desk):
     draft = forge.draft()
     pin = to_words(sha256((desk.trust / "metadata/1.root.json").read_bytes()))
     sign = ("trust", "sign", draft, "--keys", desk.place / "dana", "--pin")
-    error = desk.refused(*sign, "0" * 64, expect=ExitCode.VERIFICATION_FAILED, by="dana")
+    error = desk.error(*sign, "0" * 64, expect=ExitCode.VERIFICATION_FAILED, by="dana")
     assert error["code"] == "fingerprint_differs"
     signed = desk.json(*sign, pin, by="dana")
     assert (signed["added"], signed["missing_signers"]) == (["dana"], [])
@@ -230,7 +222,7 @@ def test_a_holder_signs_with_a_key_in_a_hardware_module(desk, monkeypatch):
     assert run("trust", "merge", desk.trust, copy).splitlines()[0] == sha256(
         (desk.trust / "metadata/1.root.json").read_bytes()
     )
-    refused = desk.refused(
+    refused = desk.error(
         "trust", "sign", copy, "--keys", desk.place / "chen", "--key", "chen", expect=ExitCode.NOT_AUTHORISED
     )
     assert "no module was named" in refused["why"]

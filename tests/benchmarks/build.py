@@ -26,6 +26,7 @@ import report
 from install import GIB, MIB, hashing
 
 from bundles.gguf_forge import F32_TENSOR, Forge
+from bundles.recipe_text import local, one_model
 from plugsky_builder import build as building
 from plugsky_builder import recipe
 from plugsky_bundles import ceremony
@@ -84,20 +85,10 @@ def main() -> None:
         size = (base / "model.gguf").stat().st_size
         (base / "LICENSE").write_text("MIT\n")
         licence = hashlib.sha256(b"MIT\n").hexdigest()
-        (base / "bench.toml").write_text(
-            f"""
-            channel = "bench"
-            [[model]]
-            id = "big"
-            mode = "generate"
-            context = 128
-            licence = "MIT"
-            languages = ["en"]
-            health = false
-            file = {{ source = "file", path = "model.gguf", sha256 = "{sha256}" }}
-            licence-text = {{ source = "file", path = "LICENSE", sha256 = "{licence}" }}
-            """
+        text = one_model(
+            f"file = {local('model.gguf', sha256)}", local("LICENSE", licence), channel="bench", model="big"
         )
+        (base / "bench.toml").write_text(text)
         ceremony.init(base / "trust", b"benchmark", now=NOW)
         asked = recipe.load(base / "bench.toml")
 

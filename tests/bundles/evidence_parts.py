@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bundles.deb_forge import Fake
 from bundles.gguf_forge import Forge
+from bundles.recipe_text import local, one_model
 from bundles.wheel_forge import wheel_files, with_record, zipped
 from plugsky_builder import recipe as recipes
 from plugsky_builder.build import NOTHING_ASKED
@@ -89,20 +90,8 @@ def recipe(base: Path, more: str = "") -> Recipe:
     base.mkdir(parents=True, exist_ok=True)
     weights = Forge().build()
     file = base / "lab.toml"
-    file.write_text(
-        f"""
-        channel = "lab"
-        [[model]]
-        id = "tiny"
-        mode = "generate"
-        context = 128
-        licence = "MIT"
-        languages = ["en"]
-        file = {{ source = "file", path = "tiny.gguf", sha256 = "{sha256(weights)}" }}
-        licence-text = {{ source = "file", path = "LICENSE", sha256 = "{sha256(MIT)}" }}
-        {more}
-        """
-    )
+    text = one_model(f"file = {local('tiny.gguf', sha256(weights))}", local("LICENSE", sha256(MIT)), health=True)
+    file.write_text(text + more)
     return recipes.load(file)
 
 

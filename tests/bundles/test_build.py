@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundles.gguf_forge import STRING, U16, Forge
+from bundles.recipe_text import local, one_model
 from plugsky_builder import build as building
 from plugsky_builder import recipe
 from plugsky_builder.build import Built
@@ -49,22 +50,9 @@ class Workshop:
 
     def write_model(self, data: bytes, pin: str | None = None, context: int = 128) -> None:
         (self.base / "tiny.gguf").write_bytes(data)
-        (self.base / "lab.toml").write_text(
-            f"""
-            channel = "lab"
-            [[model]]
-            id = "tiny"
-            mode = "generate"
-            context = {context}
-            licence = "MIT"
-            languages = ["en"]
-            health = false
-            file = {{ source = "file", path = "tiny.gguf", sha256 = "{pin or sha256(data)}" }}
-            licence-text = {{ source = "file", path = "LICENSE", sha256 = "{sha256(b"MIT" + bytes([10]))}" }}
-            [playbooks]
-            include = ["preflight.yml"]
-            """
-        )
+        weights = f"file = {local('tiny.gguf', pin or sha256(data))}"
+        text = one_model(weights, local("LICENSE", sha256(b"MIT\n")), context=context)
+        (self.base / "lab.toml").write_text(text + '[playbooks]\ninclude = ["preflight.yml"]\n')
 
     def build(self, *, out: Path | None = None, now: datetime = NOW, progress=silent) -> Built:
         return building.build(

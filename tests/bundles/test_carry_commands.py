@@ -1,7 +1,6 @@
 """The commands that carry a bundle, as people type them: what they print, refuse and leave behind."""
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from appliance.desk import Desk
 from bundles import forge as forging
 from bundles.carriage import flip, tree
 from bundles.forge import Forge
 from bundles.gguf_forge import Forge as GgufForge
-from plugsky.cli import app as cli
 from plugsky.core.errors import ExitCode
 from plugsky_bundles.volume_sets import CLUSTER
 from pseudo_terminal import Terminal
@@ -32,11 +31,11 @@ CUT = {"models/tiny/tiny.gguf": (100, len(MODEL) - 100), "models/twin/twin.gguf"
 ENVIRONMENT = {"PLUGSKY_PASSPHRASE": forging.PASSPHRASE.decode(), "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-class Desk:
-    """A sealed bundle and a shell."""
+class CarriersDesk(Desk):
+    """A desk with a sealed bundle."""
 
     def __init__(self, place: Path, capsys) -> None:
-        self.place, self._capsys = place, capsys
+        super().__init__(place, capsys)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(forging, "CUT", CUT)
             self.forge = Forge(place)
@@ -48,20 +47,6 @@ class Desk:
     @property
     def trusting(self) -> list[str]:
         return ["--pin", self.forge.fingerprint]
-
-    def run(self, *words, expect=ExitCode.OK):
-        self._capsys.readouterr()
-        code = cli.run([str(word) for word in words])
-        told = self._capsys.readouterr()
-        assert code == expect, f"{words} ended with {code}: {told.err}"
-        return told
-
-    def json(self, *words, expect=ExitCode.OK):
-        return json.loads(self.run(*words, "--json", expect=expect).out)
-
-    def failure(self, *words, expect):
-        told = self.run(*words, "--json", "--progress", "none", expect=expect)
-        return json.loads(told.err.strip().splitlines()[-1])["error"]
 
     def shell(self, *words, stdin=None, expect=0):
         """A command as a process of its own."""
@@ -83,7 +68,7 @@ def desk(tmp_path, capsys, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("PLUGSKY_PASSPHRASE", forging.PASSPHRASE.decode())
-    return Desk(tmp_path, capsys)
+    return CarriersDesk(tmp_path, capsys)
 
 
 @pytest.fixture
@@ -150,7 +135,7 @@ def test_what_a_cut_stream_brought_is_kept_for_the_next_one(desk, install):
     desk.run("bundle", "stream", desk.bundle, "--out", tar, *desk.trusting)
     data = tar.read_bytes()
     cut.write_bytes(data[: data.index(b"- hosts: all")])
-    error = desk.failure(*install, cut, expect=ExitCode.VERIFICATION_FAILED)
+    error = desk.error(*install, cut, expect=ExitCode.VERIFICATION_FAILED)
     assert error["code"] == "stream_cut"
     assert b"Apache-2.0\n" in b"".join(staged(desk).values())
     assert not (desk.site / "current").exists()
@@ -203,7 +188,7 @@ def test_without_a_terminal_a_missing_volume_fails_with_the_command_to_run_again
     volumes = split(desk, SMALL)
     for number in range(2, len(volumes) + 1):
         shutil.rmtree(volumes[number - 1])
-    error = desk.failure(*install, volumes[0], expect=ExitCode.VERIFICATION_FAILED)
+    error = desk.error(*install, volumes[0], expect=ExitCode.VERIFICATION_FAILED)
     assert (error["code"], error["what"]) == ("volume_missing", f"Volume 2 of {len(volumes)} is not here")
     assert f"plugsky bundle install {volumes[0]} --root {desk.site}" in error["next"]
     assert not (desk.site / "current").exists()
@@ -253,12 +238,12 @@ def test_one_volume_is_judged_and_what_is_not_here_is_said(desk):
     shutil.rmtree(volumes[0])
     alone = desk.json("bundle", "verify", volumes[1], "--this-volume", *desk.trusting)
     assert (alone["verified"], alone["whole"]) == (True, False)
-    error = desk.failure("bundle", "verify", volumes[1], *desk.trusting, expect=ExitCode.VERIFICATION_FAILED)
+    error = desk.error("bundle", "verify", volumes[1], *desk.trusting, expect=ExitCode.VERIFICATION_FAILED)
     assert error["code"] == "volume_missing"
     assert "1 are not here" in error["what"]
     blob = max((volumes[1] / "blobs").rglob("sha256-*"), key=lambda path: path.stat().st_size)
     flip(blob)
-    error = desk.failure("bundle", "verify", volumes[1], *desk.trusting, expect=ExitCode.VERIFICATION_FAILED)
+    error = desk.error("bundle", "verify", volumes[1], *desk.trusting, expect=ExitCode.VERIFICATION_FAILED)
     assert error["code"] == "digest_mismatch"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.test_cli_bundle import Desk
+from appliance.desk import BuildersDesk
 from bundles.gguf_forge import STRING, Forge
 from plugsky.core.errors import ExitCode
 
@@ -15,7 +15,7 @@ def model(template: str) -> bytes:
     return Forge().with_key("tokenizer.chat_template", STRING, template).build()
 
 
-class Lab(Desk):
+class Lab(BuildersDesk):
     """An operator with a trust directory, and a site that installed version 1 of channel lab."""
 
     def __init__(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,16 +23,8 @@ class Lab(Desk):
         self.root = place / "site"
         self.write_recipe(model("one"))
         self.run("trust", "init", "--out", place / "trust")
-        self.first = self.ready()
+        self.first = self.sealed()
         self.run("bundle", "install", self.first, "--root", self.root, "--pin", self.pin, "--yes")
-
-    def ready(self, *options: object) -> Path:
-        """A sealed bundle of the recipe."""
-        words = ("bundle", "build", self.place / "lab.toml", "--out", self.place / "media", *options)
-        bundle = Path(self.json(*words)["path"])
-        self.run("trust", "sign", bundle)
-        self.run("bundle", "seal", bundle)
-        return bundle
 
     def enrol(self) -> None:
         """Believe the site's receipts from now on: its card and the fingerprint of that, each by its own way."""
@@ -48,7 +40,7 @@ class Lab(Desk):
     def delta(self) -> Path:
         self.enrol()
         self.write_recipe(model("two"))
-        return self.ready("--since", self.receipt)
+        return self.sealed("--since", self.receipt)
 
 
 def lab_at(tmp_path, capsys, monkeypatch) -> Lab:
@@ -114,13 +106,13 @@ def test_a_site_that_lost_what_it_said_it_holds_is_told_so_before_the_first_writ
     told = lab.run("bundle", "install", delta, "--root", lab.root, "--yes", expect=ExitCode.VERIFICATION_FAILED)
     assert json.loads((lab.root / "trust/state.json").read_text())["floors"]["lab"]["bundle_id"] in told.err
     assert sorted(str(path) for path in lab.root.rglob("*")) == before
-    lab.run("bundle", "install", lab.ready(), "--root", lab.root, "--yes")
+    lab.run("bundle", "install", lab.sealed(), "--root", lab.root, "--yes")
     assert lost.is_file()
 
 
 def test_inspect_without_the_site_says_which_models_it_cannot_show(lab):
     lab.enrol()
-    delta = lab.ready("--since", lab.receipt)
+    delta = lab.sealed("--since", lab.receipt)
     told = lab.run("bundle", "inspect", delta, "--trust", lab.place / "trust")
     assert "models/tiny/model.json is the site's" in told.out
 
@@ -143,7 +135,7 @@ def test_the_difference_is_shown_between_bundles_and_against_the_site(lab):
 
 def test_the_exit_code_tells_of_a_difference_only_when_asked(lab):
     lab.write_recipe(model("two"))
-    second = lab.ready()
+    second = lab.sealed()
     lab.run("bundle", "diff", lab.first, second, "--pin", lab.pin)
     lab.run("bundle", "diff", lab.first, second, "--pin", lab.pin, "--exit-code", expect=ExitCode.FAILED)
     lab.run("bundle", "diff", second, second, "--pin", lab.pin, "--exit-code")
@@ -155,7 +147,7 @@ def test_revocations_alone_are_built_and_installed(lab):
     told = lab.run(*words, expect=ExitCode.FAILED)
     assert "Nothing was revoked" in told.err
     lab.run("trust", "revoke", "--digest", bad)
-    bundle = lab.ready("--revocations-only")
+    bundle = lab.sealed("--revocations-only")
     assert sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) < 100_000
     lab.run("bundle", "install", bundle, "--root", lab.root, "--yes")
     assert bad in json.loads((lab.root / "trust/state.json").read_text())["revocations"]["digests"]

@@ -35,13 +35,13 @@ def test_another_template_of_smollm2_costs_at_most_a_megabyte_and_the_same_again
     original = chat_model.read_bytes()
     changed = with_template(original, TEMPLATE)
     lab.write_recipe(original)
-    full = lab.ready()
+    full = lab.sealed()
     lab.run("bundle", "install", full, "--root", lab.root, "--yes")
     assert size(full / "blobs") > 98 * MB
     lab.enrol()
 
     lab.write_recipe(changed)
-    delta = lab.ready("--since", newest(lab))
+    delta = lab.sealed("--since", newest(lab))
     assert size(delta / "blobs") <= 1 * MB
     lab.run("bundle", "verify", delta, "--root", lab.root)
     told = lab.run("bundle", "diff", delta, "--root", lab.root).out
@@ -50,7 +50,7 @@ def test_another_template_of_smollm2_costs_at_most_a_megabyte_and_the_same_again
     installed = (lab.root / "current/models/tiny/tiny.gguf").read_bytes()
     assert hashlib.sha256(installed).digest() == hashlib.sha256(changed).digest()
 
-    same = lab.ready("--since", newest(lab))
+    same = lab.sealed("--since", newest(lab))
     assert not (same / "blobs").exists()
     assert size(same) < 200_000
     lab.run("bundle", "install", same, "--root", lab.root, "--yes")

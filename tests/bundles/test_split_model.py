@@ -12,6 +12,7 @@ import pytest
 from appliance.engine_host import spec_of
 from bundles.gguf_forge import STRING, Forge
 from bundles.gguf_splitter import split
+from bundles.recipe_text import local, one_model
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.engine import loading
@@ -125,22 +126,10 @@ def test_a_first_part_must_name_its_architecture_and_a_later_one_need_not(parts)
 
 
 def write_recipe(folder, names, *, key="files"):
-    listed = ", ".join(f'{{ source = "file", path = "{n}", sha256 = "{sha256(folder / n)}" }}' for n in names)
+    listed = ", ".join(local(name, sha256(folder / name)) for name in names)
     (folder / "LICENSE").write_text("MIT\n")
-    (folder / "lab.toml").write_text(
-        f"""
-        channel = "lab"
-        [[model]]
-        id = "tiny"
-        mode = "generate"
-        context = 128
-        licence = "MIT"
-        languages = ["en"]
-        health = false
-        {key} = [{listed}]
-        licence-text = {{ source = "file", path = "LICENSE", sha256 = "{sha256(folder / "LICENSE")}" }}
-        """
-    )
+    text = one_model(f"{key} = [{listed}]", local("LICENSE", sha256(folder / "LICENSE")))
+    (folder / "lab.toml").write_text(text)
     return recipe.load(folder / "lab.toml")
 
 

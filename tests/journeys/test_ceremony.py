@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundles.gguf_forge import Forge
+from bundles.recipe_text import local, one_model
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.trustdir import open_trust
 from plugsky_bundles.verify import verify_metadata
@@ -20,18 +21,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/runbooks/ceremony.md"
 STICK = "/media/usb"
 LICENCE = b"MIT\n"
-RECIPE = """
-channel = "office"
-[[model]]
-id = "tiny"
-mode = "generate"
-context = 128
-licence = "MIT"
-languages = ["en"]
-health = false
-file = {{ source = "file", path = "tiny.gguf", sha256 = "{model}" }}
-licence-text = {{ source = "file", path = "LICENSE", sha256 = "{licence}" }}
-"""
 
 
 def commands() -> list[tuple[str, str]]:
@@ -100,8 +89,9 @@ def test_the_ceremony_of_the_runbook_ends_with_a_site_that_runs_what_two_of_thre
     build = room.home("build")
     (build / "tiny.gguf").write_bytes(model)
     (build / "LICENSE").write_bytes(LICENCE)
-    digests = {"model": hashlib.sha256(model).hexdigest(), "licence": hashlib.sha256(LICENCE).hexdigest()}
-    (build / "office.toml").write_text(RECIPE.format(**digests))
+    weights = f"file = {local('tiny.gguf', hashlib.sha256(model).hexdigest())}"
+    licence = local("LICENSE", hashlib.sha256(LICENCE).hexdigest())
+    (build / "office.toml").write_text(one_model(weights, licence, channel="office"))
     steps = commands()
     assert len(steps) > 70
     for machine, command in steps:
