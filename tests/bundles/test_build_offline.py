@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundles.gguf_forge import STRING, Forge
-from bundles.web_server import Authority, serving, with_ranges
+from bundles.web_server import with_ranges
 from bundles.wheel_forge import write_wheel
 from plugsky_builder import build as building
 from plugsky_builder import recipe
@@ -31,21 +31,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
 class Workshop:
     """A build machine with a server for its model and a folder for its package index."""
 
-    def __init__(self, base: Path, site) -> None:
+    def __init__(self, base: Path, site, index: Path) -> None:
         self.base, self.site = base, site
         self.cache, self.trust = base / "cache", base / "trust"
         ceremony.init(self.trust, b"correct horse", now=NOW)
         site.pages |= {"/far.gguf": with_ranges(MODEL), "/LICENSE": with_ranges(LICENCE)}
-        (base / "index").mkdir()
-        part = write_wheel(base / "index", "part", "1.0", {"part.py": b"x = 1\n"})
+        part = write_wheel(index, "part", "1.0", {"part.py": b"x = 1\n"})
         (base / "lock.txt").write_text(f"part==1.0 --hash=sha256:{sha256(part.read_bytes())}\n")
         (base / "lab.toml").write_text(
             f"""
@@ -91,17 +85,8 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path, authority, monkeypatch):
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    with serving(authority.server_context()) as site:
-        yield Workshop(tmp_path, site)
+def workshop(tmp_path, tls, index):
+    return Workshop(tmp_path, tls, index)
 
 
 def test_everything_that_an_offline_build_lacks_is_named_at_once(workshop):

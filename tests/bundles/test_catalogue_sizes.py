@@ -20,7 +20,6 @@ import pytest
 from bundles.forge import LIFETIME, NOW, Forge, put_blob, sha256
 from bundles.gguf_forge import ARRAY, STRING, U8, U32, U64, string
 from bundles.gguf_forge import Forge as GgufForge
-from bundles.standing_site import StandingSite
 from bundles.test_gguf import MALFORMED
 from bundles.test_plan import FRESH
 from plugsky_bundles import gguf, ustar
@@ -67,11 +66,6 @@ def seal(forge: Forge, bundle: Path, entry: FileEntry, channel: str) -> None:
     root, expires = open_trust(forge.trust).root_bytes, NOW + LIFETIME
     write_draft(bundle, [entry], channel=channel, version=1, root=root, now=NOW, expires=expires)
     forge.finish(bundle)
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("sizes"))
 
 
 @pytest.mark.parametrize("length", SIZES.values(), ids=SIZES.keys())
@@ -171,13 +165,6 @@ WRAPPING = {
     "an alignment of 2^32 - 1": GgufForge().with_key("general.alignment", U32, (1 << 32) - 1).build(),
     "an alignment in 64 bits": GgufForge().with_key("general.alignment", U64, 1 << 32).build(),
 }
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> StandingSite:
-    site = StandingSite(tmp_path_factory.mktemp("bombs"))
-    site.install(site.bundle(channel="standing"), pin=site.forge.fingerprint)
-    return site
 
 
 @pytest.mark.parametrize("name", WRAPPING)

@@ -1,9 +1,7 @@
 """Wrong signatures, roots, metadata and times brought to a site that runs: each refused by name, nothing changed."""
 
 import json
-import shutil
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -26,25 +24,6 @@ from plugsky_bundles.errors import (
 from plugsky_bundles.state import Revocations
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.walk import fingerprint
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> StandingSite:
-    """A site that runs on a bundle of another channel."""
-    site = StandingSite(tmp_path_factory.mktemp("standing"))
-    site.install(site.bundle(channel="standing"), pin=site.forge.fingerprint)
-    return site
-
-
-@pytest.fixture(scope="module")
-def right(site) -> Path:
-    """Version 1 of a channel that the site trusts."""
-    return site.forge.sealed()
-
-
-@pytest.fixture
-def bundle(right, tmp_path) -> Path:
-    return Path(shutil.copytree(right, tmp_path / right.name))
 
 
 @pytest.mark.parametrize("name", ALTERED)

@@ -145,11 +145,6 @@ def test_two_signatures_are_one_too_many():
 
 
 @pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("receipts"))
-
-
-@pytest.fixture(scope="module")
 def site(forge) -> Site:
     site = Site(forge, forge.base / "channels")
     site.accept(forge.built(MODEL))

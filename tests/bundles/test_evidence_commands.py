@@ -1,63 +1,13 @@
 """Evidence as people meet it: summed up in `bundle inspect`, taken out by `bundle evidence`, refused when changed."""
 
-import json
-from pathlib import Path
-
 import pytest
 
-from bundles.evidence_parts import MIT, recipe, sha256, wheel
-from bundles.gguf_forge import Forge
-from plugsky.cli import app as cli
+from appliance.desk import desk
+from bundles.evidence_parts import sha256, wheel
 from plugsky.core.errors import ExitCode
 from plugsky_bundles.format import MIB
 
-
-class Desk:
-    """A shell in a directory of its own: commands run in this process, as a person would type them."""
-
-    def __init__(self, place, capsys):
-        self.place, self._capsys = place, capsys
-
-    def run(self, *words, expect=ExitCode.OK):
-        self._capsys.readouterr()
-        code = cli.run([str(word) for word in words])
-        told = self._capsys.readouterr()
-        assert code == expect, f"{words} ended with {code}: {told.err}"
-        return told
-
-    def json(self, *words, expect=ExitCode.OK):
-        return json.loads(self.run(*words, "--json", expect=expect).out)
-
-    def error(self, *words, expect):
-        return json.loads(self.run(*words, "--json", expect=expect).err.strip().splitlines()[-1])["error"]
-
-    def build(self, out="media"):
-        (self.place / "work").mkdir(exist_ok=True)
-        (self.place / "work" / "tiny.gguf").write_bytes(Forge().build())
-        (self.place / "work" / "LICENSE").write_bytes(MIT)
-        text = recipe(self.place / "work").source
-        text.write_text(text.read_text().replace("licence = ", "health = false\nlicence = "))
-        return Path(self.json("bundle", "build", text, "--out", self.place / out)["path"])
-
-    def sealed(self):
-        bundle = self.build()
-        self.run("trust", "sign", bundle)
-        self.run("bundle", "seal", bundle)
-        return bundle
-
-
-@pytest.fixture
-def desk(tmp_path, capsys, monkeypatch):
-    for name, value in {
-        "PLUGSKY_TRUST": tmp_path / "trust",
-        "PLUGSKY_CACHE": tmp_path / "cache",
-        "PLUGSKY_PASSPHRASE": "correct horse",
-        "XDG_CONFIG_HOME": tmp_path / "config",
-    }.items():
-        monkeypatch.setenv(name, str(value))
-    desk = Desk(tmp_path, capsys)
-    desk.run("trust", "init", "--out", tmp_path / "trust")
-    return desk
+__all__ = ["desk"]
 
 
 def test_inspect_sums_the_evidence_up_in_a_line(desk):
@@ -110,24 +60,17 @@ def test_the_evidence_of_a_stream_and_of_volumes_is_read_where_it_lies(desk):
 
 
 def test_two_builds_in_different_places_have_the_same_evidence(desk):
-    first, second = desk.build("one"), desk.build("two")
+    first, second = desk.build(out="one"), desk.build(out="two")
     ours = [path.relative_to(first) for path in first.rglob("*") if path.is_file() and "metadata" not in path.parts]
     assert len(ours) > 20
     assert [path for path in ours if (first / path).read_bytes() != (second / path).read_bytes()] == []
 
 
 @pytest.mark.integration
-def test_what_could_not_be_checked_is_said_and_fails_a_build_that_demands_it(desk, monkeypatch):
-    index = desk.place / "index"
+def test_what_could_not_be_checked_is_said_and_fails_a_build_that_demands_it(desk, index, monkeypatch):
     pinned = wheel(index, texts={})
-    for name, value in {
-        "PIP_CONFIG_FILE": "/dev/null",
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": index,
-        "PLUGSKY_MIRRORS": "https://api.osv.dev/=http://127.0.0.1:9/",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("PLUGSKY_MIRRORS", "https://api.osv.dev/=http://127.0.0.1:9/")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     (desk.place / "lock.txt").write_text(f"tiny==1.0 --hash=sha256:{pinned.sha256}\n")
     text = desk.place / "lab.toml"
     text.write_text('channel = "lab"\n[python]\nlock = "lock.txt"\nappliance = false\n[rehearsal]\nskip = "a test"\n')

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from bundles import forge as forging
-from bundles.forge import NOW, Forge, sha256
+from bundles.forge import NOW, sha256
 from bundles.test_transfer import Counted
 from plugsky_bundles.errors import DigestMismatch
 from plugsky_bundles.format import Chunk, FileEntry
@@ -61,11 +61,6 @@ def test_blobs_in_another_order_or_twice_are_read_again_and_only_those(blobs, re
 
 HEADS, BODY = (os.urandom(5000), os.urandom(7000)), os.urandom(200_000)
 FILES = {f"models/m{n}/m.bin": head + BODY for n, head in enumerate(HEADS)} | {"models/m2/body.bin": BODY}
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory):
-    return Forge(tmp_path_factory.mktemp("full"))
 
 
 def verified(forge, monkeypatch, **files):

@@ -15,7 +15,6 @@ from bundles.wheel_forge import wheel_files, with_record, write_wheel, zipped
 from plugsky_builder import build as building
 from plugsky_builder import recipe as recipes
 from plugsky_builder import rehearsal, rehearsal_host, system_tools, work
-from plugsky_builder.cache import Cache
 from plugsky_builder.pack import Material
 from plugsky_builder.rehearsal import HERE, Outcome, Rehearsal
 from plugsky_builder.targets import Target
@@ -68,11 +67,6 @@ def python_parts(wheels: Path, folder: str = "python") -> list[Material]:
         for path, item in zip(sorted(wheels.glob("*.whl")), found, strict=True)
     )
     return [*found, material(f"{folder}/requirements.txt", lock.encode())]
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(tmp_path / "cache")
 
 
 def needs_a_namespace():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles.web_server import Authority, Proxy, Reply, serving, with_ranges
+from bundles.web_server import Authority, Proxy, Reply, with_ranges
 from plugsky_builder import https, sources
 from plugsky_builder.cache import Cache
 from plugsky_builder.file_sources import HttpsFile
@@ -26,27 +26,9 @@ BODY = bytes(range(256)) * 12_289
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture
-def site(authority, monkeypatch, tmp_path):
-    """A TLS server whose authority the machine's administrator has named; a machine without proxy or netrc."""
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
-    monkeypatch.setattr(https, "PAUSES", (0.0, 0.0))
-    with serving(authority.server_context()) as site:
-        yield site
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(tmp_path / "cache")
+def site(tls):
+    return tls
 
 
 def source(url: str, size: int | None = None, sha256: str = SHA256) -> HttpsFile:

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from bundles.web_server import Authority, Reply, serving, with_ranges
-from plugsky_builder import https, sources
+from bundles.web_server import Reply, with_ranges
+from plugsky_builder import sources
 from plugsky_builder.cache import Cache
 from plugsky_builder.file_sources import HuggingFaceFile
 from plugsky_bundles.errors import (
@@ -55,28 +55,11 @@ class Hub:
         return self.refusal(headers) or Reply(b"", 302, {**told, "Location": place})
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
 @pytest.fixture
-def hub(authority, monkeypatch, tmp_path):
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+def hub(tls, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(https, "PAUSES", (0.0,))
-    with serving(authority.server_context()) as site:
-        monkeypatch.setenv("HF_ENDPOINT", site.url(""))
-        yield Hub(site)
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(tmp_path / "cache")
+    monkeypatch.setenv("HF_ENDPOINT", tls.url(""))
+    return Hub(tls)
 
 
 def test_a_file_is_fetched_from_the_mirror_once_with_its_terms(hub, cache):

@@ -162,7 +162,6 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir()
         self.lines: list[str] = []
 
     def add(self, name: str, version: str, *, tag: str = "py3-none-any", about: str = "", marker: str = "") -> Path:
@@ -181,16 +180,8 @@ class Index:
 
 
 @pytest.fixture
-def index(tmp_path, monkeypatch):
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    return Index(tmp_path / "index")
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(tmp_path / "cache")
+def index(index):
+    return Index(index)
 
 
 def plain(lock: Path, **changes) -> PythonRecipe:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bundles import forge as forging
-from bundles.forge import Forge
 from bundles.test_plan import FRESH
 from bundles.test_transfer import Counted, Stick, flip, names
 from plugsky_bundles import transfer
@@ -45,11 +44,6 @@ class Site(Stick):
         for digest in digests:
             (self.path / blob_path(digest)).unlink()
         self.verified = dataclasses.replace(self.verified, absent=frozenset(digests))
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory):
-    return Forge(tmp_path_factory.mktemp("composed"))
 
 
 @pytest.fixture(scope="module")

@@ -52,11 +52,6 @@ def both(required: int = 1) -> Enrolled:
 
 
 @pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("approval"))
-
-
-@pytest.fixture(scope="module")
 def verified(forge):
     return verify_metadata(open_bundle(forge.sealed()), forge.fingerprint, now=NOW)
 

@@ -27,21 +27,6 @@ from plugsky_bundles.verify import verify_metadata
 from plugsky_bundles.walk import walk
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("bytes"))
-
-
-@pytest.fixture(scope="module")
-def right(forge) -> Path:
-    return forge.sealed()
-
-
-@pytest.fixture
-def bundle(right, tmp_path) -> Path:
-    return Path(shutil.copytree(right, tmp_path / right.name))
-
-
 def verify(forge: Forge, bundle: Path) -> VerifiedBundle:
     verified = verify_metadata(open_bundle(bundle), forge.fingerprint, now=NOW)
     verify_payload(verified)

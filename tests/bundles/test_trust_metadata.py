@@ -44,21 +44,6 @@ from plugsky_bundles.verify import check_still_valid, verify_metadata
 from plugsky_bundles.walk import fingerprint
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("trust"))
-
-
-@pytest.fixture(scope="module")
-def right(forge) -> Path:
-    return forge.sealed()
-
-
-@pytest.fixture
-def bundle(right, tmp_path) -> Path:
-    return Path(shutil.copytree(right, tmp_path / right.name))
-
-
 def verify(bundle: Path, anchor=None, now=NOW) -> VerifiedBundle:
     """Verify as a site would that pinned the newest root on the media."""
     if anchor is None:

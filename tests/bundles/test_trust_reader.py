@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
-from bundles.forge import NOW, Forge, InMemory, describe_bytes, envelope, file_name, signed_parts
+from bundles.forge import NOW, InMemory, describe_bytes, envelope, file_name, signed_parts
 from plugsky_bundles.entries import Absence, chunk_lists, collect_entries
 from plugsky_bundles.errors import VerificationError
 from plugsky_bundles.format import ROLES
@@ -27,11 +27,6 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("reader"))
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,6 @@ def refresh(bundle: Path, root: bytes, cache: Path, *, fresh: bool = True) -> Up
     return updater
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("tuf"))
-
-
 @pytest.fixture
 def root(forge) -> bytes:
     return (forge.trust / "metadata/1.root.json").read_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles.forge import PASSPHRASE, Forge, sha256
+from bundles.forge import PASSPHRASE, sha256
 from plugsky_builder import bootstrap
 from plugsky_builder.bootstrap import materials
 from plugsky_bundles import sealing, signing
@@ -126,11 +126,6 @@ def test_packages_that_are_not_needed_to_install_are_packages_of_the_lock():
 
 
 # The script
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("script"))
 
 
 @pytest.fixture(scope="module")

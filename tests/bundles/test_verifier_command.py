@@ -14,18 +14,13 @@ from pathlib import Path
 import pytest
 
 from bootstrap import plugsky_verify as verifier
-from bundles.forge import FILES, Forge
+from bundles.forge import FILES
 from plugsky.core.paths import data_directory
 from plugsky_bundles.fingerprint_words import to_words
 
 FILE = data_directory("bootstrap") / "plugsky_verify.py"
 NOW = datetime.now(UTC).replace(microsecond=0)
 MAX_LINES = 1320
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("command"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from tuf.api.exceptions import DownloadError, RepositoryError
 
 from bundles.corpus import WRONG
-from bundles.forge import FILES, Forge, sha256
+from bundles.forge import FILES, sha256
 from bundles.judges import verdict
 from bundles.test_trust_tuf import refresh
 from plugsky_bundles.format import ROLES
@@ -93,11 +93,6 @@ STRICTER = {
         "a length that is not the blob's",
     },
 }
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("clients"))
 
 
 @pytest.fixture(scope="module")

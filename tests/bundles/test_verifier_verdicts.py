@@ -29,21 +29,6 @@ from plugsky_bundles.trustdir import open_trust
 from plugsky_bundles.verify import verify_metadata
 
 
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory) -> Forge:
-    return Forge(tmp_path_factory.mktemp("verdicts"))
-
-
-@pytest.fixture(scope="module")
-def right(forge) -> Path:
-    return forge.sealed()
-
-
-@pytest.fixture
-def bundle(right, tmp_path) -> Path:
-    return Path(shutil.copytree(right, tmp_path / right.name))
-
-
 def pin_of(bundle: Path) -> str:
     return sha256((bundle / "metadata/1.root.json").read_bytes())
 
