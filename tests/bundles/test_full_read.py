@@ -7,7 +7,7 @@ import pytest
 
 from bundles import forge as forging
 from bundles.forge import NOW, sha256
-from bundles.test_transfer import Counted
+from bundles.transfer_stick import Counted
 from plugsky_bundles.errors import DigestMismatch
 from plugsky_bundles.format import Chunk, FileEntry
 from plugsky_bundles.full_read import _File, reading_order, verify_payload

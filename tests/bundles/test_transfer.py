@@ -4,18 +4,13 @@ import dataclasses
 import errno
 import os
 import shutil
-import signal
 import subprocess
-import sys
-from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from bundles import forge as forging
-from bundles.forge import NOW, Forge
+from bundles.forge import Forge
 from bundles.gguf_forge import Forge as GgufForge
-from bundles.test_plan import FRESH
+from bundles.transfer_stick import Counted, Stick, failing, flip, names, sealed, stick_with
 from plugsky_bundles import transfer
 from plugsky_bundles.errors import (
     BlobMissing,
@@ -28,10 +23,6 @@ from plugsky_bundles.errors import (
     UnlistedFile,
     VerificationError,
 )
-from plugsky_bundles.format import FileEntry, blob_path
-from plugsky_bundles.media import open_bundle
-from plugsky_bundles.plan import plan_install
-from plugsky_bundles.verify import verify_metadata
 
 MODEL = GgufForge().build()
 TEXT = os.urandom(3 << 20)
@@ -44,51 +35,14 @@ FILES = {
 CUT = {"models/tiny/tiny.gguf": (100, len(MODEL) - 100), "python/part.whl": (1 << 20, 1, (2 << 20) - 1)}
 
 
-class Stick:
-    """A sealed bundle, the plan for it, and an empty site."""
-
-    def __init__(self, base: Path, forge: Forge, path: Path) -> None:
-        self.forge, self.path = forge, path
-        self.store = base / "site" / "store"
-        self.staging = base / "site" / "staging"
-        self.verify()
-
-    def verify(self) -> None:
-        self.verified = verify_metadata(open_bundle(self.path), self.forge.fingerprint, now=NOW)
-        self.plan = plan_install(self.verified, dataclasses.replace(FRESH, store=transfer.held(self.store)))
-
-    def entry(self, path: str) -> FileEntry:
-        return self.verified.entries[path]
-
-    def blobs(self, path: str) -> list[Path]:
-        return [self.path / blob_path(blob.sha256) for blob in self.entry(path).blobs]
-
-    def apply(self, **options) -> tuple[str, ...]:
-        return transfer.apply(self.plan, self.verified, self.store, self.staging, **options)
-
-    def stored(self) -> dict[str, bytes]:
-        """Contents of the store by path in the bundle; every file there must be one that was signed."""
-        by_digest = {f"sha256-{entry.sha256}": path for path, entry in self.verified.entries.items()}
-        lists = {f"sha256-{entry.sha256}.chunks" for entry in self.verified.entries.values() if entry.chunks}
-        return {by_digest[file.name]: file.read_bytes() for file in self.store.iterdir() if file.name not in lists}
-
-
 @pytest.fixture(scope="module")
-def sealed(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forging, "CUT", CUT)
-        forge = Forge(tmp_path_factory.mktemp("transfer"))
-        return forge, forge.sealed(files=FILES)
+def right(tmp_path_factory):
+    return sealed(tmp_path_factory.mktemp("transfer"), FILES, CUT)
 
 
 @pytest.fixture
-def stick(tmp_path, sealed):
-    forge, path = sealed
-    return Stick(tmp_path, forge, Path(shutil.copytree(path, tmp_path / path.name)))
-
-
-def names(path: Path) -> list[str]:
-    return sorted(file.name for file in path.iterdir())
+def stick(tmp_path, right):
+    return stick_with(tmp_path, *right)
 
 
 def test_every_file_arrives_whole_and_read_only(stick):
@@ -97,28 +51,6 @@ def test_every_file_arrives_whole_and_read_only(stick):
     assert set(digests) == set(transfer.held(stick.store))
     assert {file.stat().st_mode & 0o777 for file in stick.store.iterdir()} == {0o440}
     assert names(stick.staging) == []
-
-
-class Counted:
-    """Counts the bytes that are read, by file."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.reads: Counter[str] = Counter()
-        real = os.preadv
-
-        def counted(descriptor, buffers, *rest):
-            count = real(descriptor, buffers, *rest)
-            if os.RWF_NOWAIT not in rest:  # a look into the page cache
-                self.reads[str(Path(f"/proc/self/fd/{descriptor}").readlink())] += count
-            return count
-
-        monkeypatch.setattr(os, "preadv", counted)
-
-    def of_blobs(self) -> dict[str, int]:
-        """Bytes read from the media, by digest."""
-        return {
-            path.rpartition("sha256-")[2]: count for path, count in self.reads.items() if "/blobs/" in path and count
-        }
 
 
 def test_each_byte_of_the_media_is_read_once(stick, monkeypatch):
@@ -140,12 +72,6 @@ def test_a_second_transfer_copies_nothing(stick):
     stick.verify()
     assert stick.plan.copied == ()
     assert stick.apply() == ()
-
-
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
 
 
 DAMAGE = {
@@ -219,19 +145,6 @@ def test_the_plan_of_another_bundle_is_refused(stick):
         stick.apply()
 
 
-def failing(monkeypatch, call, number, at):
-    """Let a system call fail with `number` once it was made `at` times."""
-    real, calls = getattr(os, call), []
-
-    def fail(*arguments):
-        calls.append(arguments)
-        if len(calls) > at:
-            raise OSError(number, os.strerror(number))
-        return real(*arguments)
-
-    monkeypatch.setattr(os, call, fail)
-
-
 @pytest.mark.parametrize("at", range(5))
 def test_a_disk_that_fills_up_is_refused_and_left_as_it_was(stick, monkeypatch, at):
     failing(monkeypatch, "pwrite", errno.ENOSPC, at)
@@ -282,34 +195,10 @@ def test_a_staged_file_is_believed_only_after_it_was_hashed_again(stick):
     assert stick.stored() == FILES
 
 
-KILLED = """
-import dataclasses, os, signal, sys
-from datetime import datetime
-from pathlib import Path
-from plugsky_bundles import transfer
-from plugsky_bundles.plan import SiteFacts, plan_install
-from plugsky_bundles.media import open_bundle
-from plugsky_bundles.verify import verify_metadata
-
-bundle, fingerprint, now, store, staging, moment = sys.argv[1:]
-verified = verify_metadata(open_bundle(Path(bundle)), fingerprint, now=datetime.fromisoformat(now))
-plan = plan_install(verified, SiteFacts({}, {}, 1 << 40, 1 << 20, 1, {}, "3.11", "x86_64"))
-events = 0
-def progress(event):
-    global events
-    events += 1
-    if events > int(moment):
-        os.kill(os.getpid(), signal.SIGKILL)
-transfer.apply(plan, verified, Path(store), Path(staging), progress)
-"""
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("moment", [0, 1, 3, 5])
 def test_a_transfer_killed_midway_is_completed_by_the_next_one(stick, moment):
-    arguments = [stick.path, stick.forge.fingerprint, NOW.isoformat(), stick.store, stick.staging, moment]
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    stick.killed(moment)
     assert names(stick.store) == []
     stick.apply()
     assert stick.stored() == FILES

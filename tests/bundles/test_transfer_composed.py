@@ -9,7 +9,7 @@ import pytest
 
 from bundles import forge as forging
 from bundles.test_plan import FRESH
-from bundles.test_transfer import Counted, Stick, flip, names
+from bundles.transfer_stick import Counted, Stick, flip, names
 from plugsky_bundles import transfer
 from plugsky_bundles.errors import BaseMissing, DigestMismatch
 from plugsky_bundles.format import Chunk, blob_path, encode_chunk_list

@@ -2,17 +2,11 @@
 
 import hashlib
 import os
-import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from bundles import forge as forging
-from bundles.forge import NOW, Forge
-from bundles.test_transfer import KILLED, Counted, Stick, failing, flip, names
+from bundles.transfer_stick import Counted, Stick, failing, flip, names, sealed, stick_with
 from plugsky_bundles.errors import MediaUnreadable
 from plugsky_bundles.store_index import stored_path
 
@@ -24,17 +18,13 @@ CUT = {BIG: (MIB,) * 5 + (100, 2 * MIB, 2 * MIB - 95)}
 
 
 @pytest.fixture(scope="module")
-def sealed(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forging, "CUT", CUT)
-        forge = Forge(tmp_path_factory.mktemp("resume"))
-        return forge, forge.sealed(files=FILES)
+def right(tmp_path_factory):
+    return sealed(tmp_path_factory.mktemp("resume"), FILES, CUT)
 
 
 @pytest.fixture
-def stick(tmp_path, sealed):
-    forge, path = sealed
-    return Stick(tmp_path, forge, Path(shutil.copytree(path, tmp_path / path.name)))
+def stick(tmp_path, right):
+    return stick_with(tmp_path, *right)
 
 
 def part(stick: Stick) -> Path:
@@ -58,9 +48,7 @@ def small_blob(stick: Stick) -> dict[str, int]:
 @pytest.mark.integration
 @pytest.mark.parametrize("moment", [1, 4, 6, 8])
 def test_after_a_kill_only_chunks_that_are_not_right_in_staging_are_read_again(stick, monkeypatch, moment):
-    arguments = [stick.path, stick.forge.fingerprint, NOW.isoformat(), stick.store, stick.staging, moment]
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    stick.killed(moment)
     expected = wrong_chunks(stick)
     counted = Counted(monkeypatch)
     stick.apply()
