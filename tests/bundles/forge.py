@@ -271,6 +271,15 @@ def add_key(signed_root: dict[str, Any], role: str, signer: CryptoSigner) -> Non
     signed_root["roles"][role]["keyids"].append(signer.public_key.keyid)
 
 
+def take_over(signed_root: dict[str, Any], signer: CryptoSigner) -> None:
+    """Let one key hold the root's own role, and none of those that held it."""
+    for keyid in signed_root["roles"]["root"]["keyids"]:
+        signed_root["keys"].pop(keyid)
+        signed_root["x-plugsky-names"].pop(keyid)
+    signed_root["roles"]["root"]["keyids"] = []
+    add_key(signed_root, "root", signer)
+
+
 class InMemory(dict[str, bytes]):
     """The files of `metadata/` without a disk: the walk needs none."""
 

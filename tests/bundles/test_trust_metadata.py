@@ -3,6 +3,7 @@
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from bundles.corpus import (
     with_signatures,
     with_unsigned_entry,
 )
-from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, add_key, envelope, put_blob, sha256, signed_parts
+from bundles.forge import LIFETIME, NOW, PASSPHRASE, Forge, envelope, put_blob, sha256, signed_parts, take_over
 from plugsky_bundles import keys
 from plugsky_bundles.errors import (
     DigestMismatch,
@@ -199,15 +200,7 @@ def test_a_new_root_that_the_old_keys_did_not_sign_is_refused(tmp_path):
     forge = Forge(tmp_path)
     bundle = forge.sealed()
     stranger = keys.generate()
-
-    def take_over(root):
-        for keyid in root["roles"]["root"]["keyids"]:
-            root["keys"].pop(keyid)
-            root["x-plugsky-names"].pop(keyid)
-        root["roles"]["root"]["keyids"] = []
-        add_key(root, "root", stranger)
-
-    (bundle / "metadata/2.root.json").write_bytes(forge.rotate(take_over, by=[stranger]))
+    (bundle / "metadata/2.root.json").write_bytes(forge.rotate(partial(take_over, signer=stranger), by=[stranger]))
     refused(bundle, ThresholdNotMet, anchor=forge.fingerprint)
     (bundle / "metadata/2.root.json").write_bytes(
         encode(envelope(json.loads((bundle / "metadata/2.root.json").read_bytes())["signed"], forge_root(forge)))
