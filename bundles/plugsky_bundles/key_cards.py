@@ -134,6 +134,10 @@ def check_free(name: str, out: Path) -> None:
             )
 
 
+def _short(keyids: Collection[str]) -> str:
+    return ", ".join(sorted(keyid[:16] for keyid in keyids)) or "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A directory of someone's keys, and what opens them: a passphrase, or the means to reach a hardware module.
@@ -181,7 +185,7 @@ class Holder:
         if not opened:
             raise KeyUnusable(
                 f"No key in {self.path} may sign this",
-                "none of its cards is named there as one that may",
+                f"the keys that may are {_short(wanted or ())}, and none of these has its card there",
                 "Name the directory with the right key by --keys",
             )
         return opened

@@ -163,7 +163,7 @@ def _more_signatures(role: str) -> str:
     """What to do about a missing signature: people sign releases only; the rest was signed before it travelled."""
     if role in (Root.type, Snapshot.type, Timestamp.type):
         return "Copy the bundle again from its source"
-    return "Have more of its signers run `plugsky trust sign`, where it is built"
+    return "Have more of its signers sign copies by `plugsky trust sign`; merge and seal them where it was built"
 
 
 def check_root(root: Root, what: str) -> None:

@@ -141,8 +141,9 @@ def read(data: bytes, sites: Mapping[str, SSlibKey]) -> Receipt:
     if key is None:
         raise SignatureUnknown(
             "The receipt is by a site that is not enrolled here",
-            f"it is signed by {claimed}, and {len(sites)} sites are enrolled",
-            "Compare that fingerprint with the site's, then enrol it with `plugsky trust enrol`",
+            f"the key with id {claimed} signed it, and {len(sites)} sites are enrolled",
+            "Have the site write its card (`plugsky trust card --out DIR`, there) and tell the card's fingerprint; "
+            "`plugsky trust enrol CARD --role site` enrols it here",
         )
     receipt = _receipt(dsse.verify(envelope, key, PAYLOAD_TYPE))
     if receipt.site != key.keyid:

@@ -53,6 +53,16 @@ class Change:
     new: KeyCard | None
     approvals_required: int
 
+    def __str__(self) -> str:
+        """Which key goes and which comes, in words: what people read before they sign."""
+        comes = None if self.new is None else f"{self.new.name} (key {self.new.keyid[:16]})"
+        goes = None if self.old is None else f"key {self.old[:16]}"
+        if comes is not None and goes is not None:
+            return f"as {self.role}, {comes} in place of {goes}"
+        if comes is not None:
+            return f"{comes} is added as {self.role}, and nobody goes"
+        return f"{goes or 'nobody'} is removed as {self.role}, and nobody comes"
+
 
 @dataclass(frozen=True, slots=True)
 class Reset:
@@ -71,6 +81,7 @@ class Reset:
         return max(0, self.threshold - len(self.joint.signatures))
 
     def signed_by(self, signers: Iterable[Signer]) -> Reset:
+        """With the signatures of these, who must be among `people`."""
         return replace(self, joint=self.joint.signed_by(signers))
 
     def to_json(self) -> bytes:

@@ -14,6 +14,7 @@ finished by sealing again. The trust directory keeps copies of the metadata of w
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.binding import INSTALLER
 from plugsky_bundles.drafting import SIGNED_ROLES, Draft, read_draft, sweep
-from plugsky_bundles.errors import ExistsError, MixAndMatch
+from plugsky_bundles.errors import ExistsError, MixAndMatch, SignatureMissing, ThresholdNotMet
 from plugsky_bundles.format import CUSTODY, METADATA
 from plugsky_bundles.kept import read_kept
 from plugsky_bundles.media import Bundle, open_bundle
@@ -71,8 +72,7 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
         take_out(bundle, {})
         return _finish(trust, _verify(open_bundle(bundle_dir), trust, now), passphrase, now, fresh=False)
     found = read_draft(bundle, trust.root)
-    for role, metadata in found.metadata.items():
-        count_signatures([trust.root], "targets", metadata, found.file(role))
+    _check_signatures(found, trust)
     last = trust.channel(found.channel)
     if last is not None and found.version <= last.version:
         raise ExistsError(
@@ -100,6 +100,20 @@ def seal(bundle_dir: Path, trust_dir: Path, passphrase: bytes, now: datetime) ->
         put_back(bundle_dir, taken)
         raise
     return _finish(trust, verified, passphrase, now, fresh=True)
+
+
+def _check_signatures(found: Draft, trust: TrustDir) -> None:
+    """Refuse a draft below its threshold, and say who can help: whoever signs may sit at another machine."""
+    for role, metadata in found.metadata.items():
+        try:
+            count_signatures([trust.root], "targets", metadata, found.file(role))
+        except (SignatureMissing, ThresholdNotMet) as error:
+            others = trust.elsewhere(metadata.signatures)
+            then = shlex.join(("plugsky", "trust", "sign", str(found.path)))
+            if others:
+                signing = "`plugsky trust sign COPY --keys DIR`"
+                then = f"Copy it to {', '.join(others)}, who run {signing}; `plugsky trust merge` the copies here"
+            raise type(error)(error.what, error.why, then) from None
 
 
 def _check_taken_over(found: Draft, trust: TrustDir, last: ChannelRecord | None) -> None:

@@ -159,9 +159,23 @@ class TrustDir:
         """What people call these keys, sorted."""
         return tuple(sorted(self.names.get(keyid, keyid) for keyid in keyids))
 
+    def lying_here(self, role: str) -> frozenset[str]:
+        """The ids of those keys of the role that lie here."""
+        return frozenset(k for k in self.keyids(role) if (self.path / KEYS / f"{self.names.get(k, k)}.pem").exists())
+
     def holds(self, role: str) -> bool:
         """Whether any key of the role lies here."""
-        return any((self.path / KEYS / f"{self.names.get(k, k)}.pem").exists() for k in self.keyids(role))
+        return bool(self.lying_here(role))
+
+    def elsewhere(self, signed: Collection[str] = ()) -> tuple[str, ...]:
+        """Whose signatures a release needs from other machines, by name; nobody's where the keys here are enough.
+
+        `signed` are the ids of those who signed already.
+        """
+        here = self.lying_here("targets") | set(signed)
+        if len(here) >= self.root.roles["targets"].threshold:
+            return ()
+        return self.key_names(set(self.keyids("targets")) - here)
 
     def channel(self, channel: str) -> ChannelRecord | None:
         """What was last sealed for `channel`, if anything. Raises MalformedMetadata for an unreadable record."""

@@ -17,6 +17,7 @@ from plugsky_bundles import approval, keys, rotation
 from plugsky_bundles.enrolment import APPROVER, COURIER, SITE
 from plugsky_bundles.errors import (
     EnrolmentLocked,
+    ExistsError,
     FingerprintDiffers,
     KeyUnusable,
     MetadataExpired,
@@ -50,9 +51,9 @@ class Approved(Site):
         data = approval.approve(self.verify(bundle), signer, name, NOW)
         return approval.put(self.verify(bundle), data, signer.public_key.keyid, returns_of(bundle))
 
-    def request(self, role=APPROVER, name="omar", newcomer=None, required=None) -> Reset:
+    def request(self, role=APPROVER, name="omar", newcomer=None, required=None, add=False) -> Reset:
         return enrolled.request_reset(
-            self.paths, role=role, name=name, newcomer=newcomer, approvals_required=required, now=NOW
+            self.paths, role=role, name=name, newcomer=newcomer, approvals_required=required, now=NOW, add=add
         )
 
     def apply(self, statement: Reset, now=NOW):
@@ -162,11 +163,38 @@ def test_a_lost_key_of_an_approver_is_replaced_once_by_the_people_of_the_root(si
     assert site.install(bundle).number == 2
 
 
+def test_a_name_that_was_mistyped_adds_nobody(site):
+    site.enrol(card("omar", OMAR), 1)
+    with pytest.raises(NotFound, match="enrolled as approver here: omar") as refused:
+        site.request(name="omer", newcomer=card("omer", PETRA))
+    assert "--add" in refused.value.next
+    with pytest.raises(PlugskyError, match="The card is that of hana") as differs:
+        site.request(name="omar", newcomer=card("hana", PETRA))
+    assert differs.value.exit_code == 2
+    with pytest.raises(ExistsError, match="already"):
+        site.request(name="Omar", newcomer=card("omar", PETRA), add=True)
+
+
+def test_somebody_new_comes_by_a_statement_that_says_so(site):
+    site.enrol(card("omar", OMAR), 1)
+    request = site.request(name="hana", newcomer=card("hana", PETRA), add=True)
+    assert str(request.change) == f"hana (key {PETRA.public_key.keyid[:16]}) is added as approver, and nobody goes"
+    assert site.apply(site.signed(request)).of(APPROVER).keys() == {OMAR.public_key.keyid, PETRA.public_key.keyid}
+
+
+def test_a_change_is_told_in_words(site):
+    site.enrol(card("omar", OMAR), 1)
+    old, new = OMAR.public_key.keyid[:16], PETRA.public_key.keyid[:16]
+    replaced = site.request(newcomer=card("omar", PETRA)).change
+    assert str(replaced) == f"as approver, omar (key {new}) in place of key {old}"
+    assert str(site.request(required=0).change) == f"key {old} is removed as approver, and nobody comes"
+
+
 @pytest.mark.parametrize("name", ["omar", "ben-the-driver", "ben"])
 def test_what_people_signed_for_a_courier_makes_no_approver(site, name):
     site.enrol(card("ben", keys.generate()), role=COURIER)
     site.enrol(card("omar", OMAR), 1)
-    statement = site.signed(site.request(COURIER, name, card(name, PETRA)))
+    statement = site.signed(site.request(COURIER, name, card(name, PETRA), add=name != "ben"))
     assert (statement.change.role, statement.change.old is None) == (COURIER, name != "ben")
     after = site.apply(statement)
     assert {keyid: e.role for keyid, e in after.of(APPROVER).items()} == {OMAR.public_key.keyid: APPROVER}
@@ -247,7 +275,7 @@ def test_a_statement_also_ends_the_asking_for_approvals(site):
     site.enrol(card("omar", OMAR), 1)
     after = site.apply(site.signed(site.request(required=0)))
     assert (after.keys, after.approvals_required) == ({}, 0)
-    with pytest.raises(NotFound, match="nobody of that name"):
+    with pytest.raises(NotFound, match="here: nobody"):
         site.request()
 
 

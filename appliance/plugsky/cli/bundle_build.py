@@ -11,13 +11,16 @@ import typer
 from plugsky.cli.bundle_options import BundleArgument, EncryptTo, judge
 from plugsky.cli.options import PassphraseFile, TrustOption, passphrase, path, trust_directory
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
+from plugsky.cli.trust_options import say_vouched
 from plugsky.core import settings
 from plugsky.core.commands import command_line, given
 from plugsky.core.paths import checkout
-from plugsky_bundles import sealing
+from plugsky_bundles import sealing, signing
+from plugsky_bundles.drafting import read_draft
 from plugsky_bundles.fingerprint_words import to_words
-from plugsky_bundles.media import open_media
+from plugsky_bundles.media import open_bundle, open_media
 from plugsky_bundles.receipt import MAX_RECEIPT
+from plugsky_bundles.trustdir import TrustDir, open_trust
 
 if TYPE_CHECKING:
     from plugsky_builder.work import Built
@@ -79,8 +82,8 @@ def build(
     """Obtain everything a recipe names, check it, and write a bundle that waits for signatures.
 
     The same recipe and lock give the same content id; a bundle that is there already is left alone. Before it is
-    written, its installation is rehearsed where there is no network. The passphrase is asked for only where a
-    repository of Debian packages is to be signed.
+    written, its installation is rehearsed where there is no network. It ends with what the signers will read, and who
+    they are. The passphrase is asked for only where a repository of Debian packages is to be signed.
 
     With --since the bundle is a delta: a site leaves its receipt in plugsky-returns/ when it installs, and what it
     holds does not travel again. The site's key must be enrolled here. With --revocations-only nothing is obtained; the
@@ -97,7 +100,8 @@ def build(
         raise typer.BadParameter("a bundle of revocations serves every site: leave --since out.")
     asked, operator, now = recipes.load(recipe), trust_directory(trust), datetime.now(UTC)
     if revocations_only:
-        _tell_built(building.build_revocations(asked.channel, asked.valid_days, out, operator, now=now), trust, as_json)
+        built = building.build_revocations(asked.channel, asked.valid_days, out, operator, now=now)
+        _tell_built(built, operator, trust, as_json)
         return
     chosen = settings.load({"cache": cache, "wheelhouse": wheelhouse}).values
     built = building.build(
@@ -114,7 +118,7 @@ def build(
         offline=offline,
         progress=progress(progress_style),
     )
-    _tell_built(built, trust, as_json)
+    _tell_built(built, operator, trust, as_json)
 
 
 def _receipt(file: Path) -> bytes:
@@ -122,7 +126,7 @@ def _receipt(file: Path) -> bytes:
         return stream.read(MAX_RECEIPT + 1)
 
 
-def _tell_built(built: "Built", trust: Path | None, as_json: bool) -> None:
+def _tell_built(built: "Built", operator: Path, trust: Path | None, as_json: bool) -> None:
     state = "sealed" if built.sealed else "draft"
     if as_json:
         tell_json("plugsky.bundle.build/1", {**dataclasses.asdict(built), "state": state})
@@ -137,7 +141,21 @@ def _tell_built(built: "Built", trust: Path | None, as_json: bool) -> None:
     for warning in built.warnings:
         say(f"warning: {warning}")
     if not built.sealed:
-        say(f"next: {command_line('trust', 'sign', built.path, *given(trust=trust))}")
+        _tell_who_signs(built.path, open_trust(operator), trust)
+
+
+def _tell_who_signs(draft: Path, operator: TrustDir, trust: Path | None) -> None:
+    """What signers read on their own machines, so that people here can tell whether those have this draft."""
+    say("Its signers read the same before they sign, each on their own machine, and compare it with each other:")
+    say_vouched(signing.to_sign(read_draft(open_bundle(draft), operator.root)))
+    others = operator.elsewhere()
+    if not others:
+        say(f"next: {command_line('trust', 'sign', draft, *given(trust=trust))}")
+        return
+    need = operator.root.roles["targets"].threshold
+    say(f"{need} must sign, and not all of their keys lie here.")
+    say(f"next: copy it to {', '.join(others)}, who run: plugsky trust sign COPY --keys DIR --pin PAPER")
+    say(f"then: {command_line('trust', 'merge', draft, 'COPY...', *given(trust=trust))}")
 
 
 @app.command()
@@ -152,7 +170,7 @@ def seal(
     """Seal a signed bundle: snapshot and timestamp. Refuses below the threshold of signatures.
 
     Prints what belongs on the paper that travels apart from the media: the fingerprint of the root, and the SHA-256 of
-    install.sh where the bundle has one.
+    install.sh where the bundle has one. A signer compares that, and the content id, with what they read when signing.
 
     With --encrypt-to, an encrypted copy is written beside it, NAME.tar.age, which `age -d` decrypts.
 
@@ -170,6 +188,9 @@ def seal(
         paper = {"root_words": to_words(sealed.root_fingerprint)}
         tell_json("plugsky.bundle.seal/1", {**dataclasses.asdict(sealed), **paper, "encrypted": encrypted})
         return
+    say("Before it goes on paper, have one of its signers compare it with what they read on their own machine:")
+    say(f"  content    {sealed.content_id}")
+    say(f"  install.sh {'below' if sealed.install_sha256 else 'none'}")
     say("Write this on the paper that travels apart from the media, the root as digits, as words, or both:")
     if sealed.install_sha256 is not None:
         tell(f"install.sh {sealed.install_sha256}")

@@ -7,12 +7,12 @@ import typer
 
 from plugsky.cli.options import PassphraseFile, RootOption, existing_site, passphrase, path
 from plugsky.cli.output import JsonFlag, say, tell_json
-from plugsky.cli.trust_options import HsmOption, HsmPinFile, hsm_module, tell_fingerprint
+from plugsky.cli.trust_options import HsmOption, HsmPinFile, hsm_module, key_name, tell_fingerprint
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.fleet import enrolled
 from plugsky_bundles import keys
 from plugsky_bundles.fingerprint_words import to_words
-from plugsky_bundles.key_cards import CARD, KeyCard, check_name, make_key, read_card, write_card
+from plugsky_bundles.key_cards import CARD, KeyCard, make_key, read_card, write_card
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -21,7 +21,9 @@ SCHEMES = {"ed25519": keys.ED25519, "p256": keys.P256}
 
 @app.command()
 def key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What people call you: amal, boris-2, …")],
+    name: Annotated[
+        str, typer.Argument(parser=key_name, metavar="NAME", help="What people call you: amal, boris-2, …")
+    ],
     out: Annotated[
         Path, typer.Option("--out", parser=path, metavar="PATH", help="Your own directory; the key never leaves it.")
     ],
@@ -65,7 +67,9 @@ def card(
         Path | None,
         typer.Argument(parser=path, metavar="[CARD]", help="A card that someone gave you, to be looked at."),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="What the site is to be called on its card.")] = "site",
+    name: Annotated[
+        str, typer.Option("--name", parser=key_name, help="What the site is to be called on its card.")
+    ] = "site",
     out: Annotated[
         Path | None,
         typer.Option("--out", parser=path, metavar="PATH", help="The directory to write the site's card to."),
@@ -82,7 +86,6 @@ def card(
     if place is not None:
         _tell_card(read_card(place), place, as_json)
         return
-    check_name(name)
     made = enrolled.card(existing_site(root), name)
     if out is None:
         _tell_card(made, None, as_json)

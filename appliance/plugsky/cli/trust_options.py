@@ -8,13 +8,24 @@ import typer
 from tuf.api.metadata import Root
 
 from plugsky.cli.options import fingerprint_text, passphrase, path, token_pin
-from plugsky.cli.output import say, table, tell
+from plugsky.cli.output import say, size, table, tell
 from plugsky.core import env
+from plugsky_bundles.errors import UnsafeName
 from plugsky_bundles.fingerprint_words import to_words
 from plugsky_bundles.hsm import Module
-from plugsky_bundles.key_cards import Holder
+from plugsky_bundles.key_cards import Holder, check_name
 from plugsky_bundles.metadata import key_names
+from plugsky_bundles.signing import ToSign
 from plugsky_bundles.waiting import WaitingRoot
+
+
+def key_name(text: str) -> str:
+    """The name of a key, as an argument."""
+    try:
+        return check_name(text)
+    except UnsafeName as error:
+        raise typer.BadParameter(f"{error.what}: {error.why}.") from None
+
 
 FingerprintOption = Annotated[
     str,
@@ -98,6 +109,15 @@ def waiting_json(found: WaitingRoot) -> dict[str, Any]:
         "signatures": [{"root": t.version, "signed": t.signed, "threshold": t.threshold} for t in found.tallies],
         "roles": role_table(found.root),
     }
+
+
+def say_vouched(found: ToSign) -> None:
+    """What a signature on a release vouches for."""
+    say(f"  content    {found.content_id}")
+    say(f"  install.sh {found.install_sha256 or 'none'}")
+    say(f"  {found.files} files of {size(found.bytes)}, and {found.beside} beside them")
+    if found.taken_over:
+        say(f"  signed before and unchanged: {', '.join(found.taken_over)}")
 
 
 def say_changes(found: WaitingRoot) -> None:

@@ -12,7 +12,7 @@ import typer
 from securesystemslib.signer import Signer
 
 from plugsky.cli.options import PassphraseFile, TrustOption, fingerprint_text, passphrase, path, trust_directory
-from plugsky.cli.output import JsonFlag, say, size, tell, tell_json
+from plugsky.cli.output import JsonFlag, say, tell, tell_json
 from plugsky.cli.trust_options import (
     HsmOption,
     HsmPinFile,
@@ -20,6 +20,7 @@ from plugsky.cli.trust_options import (
     KeysOption,
     holder,
     say_changes,
+    say_vouched,
     tell_fingerprint,
     waiting_json,
 )
@@ -71,8 +72,9 @@ def sign(
     """Sign a bundle, a root or a reset request with the keys that open here.
 
     With --keys, your own keys sign a copy on your own machine; the copy goes back and is joined by plugsky trust merge.
-    Without it, the keys in the trust directory sign. Of a bundle it says first what they vouch for: compare that with
-    what the others read, and the SHA-256 of install.sh with the paper.
+    Without it, the keys in the trust directory sign. Of a bundle it says first what they vouch for, the content id and
+    the SHA-256 of install.sh: compare both with what the other signers read on their machines before the copy goes
+    back, and later with what bundle seal prints for the paper.
 
     Example: plugsky trust sign /media/usb/plugsky-demo-1 --keys ~/plugsky-keys --pin "lusab-babad-…"
     """
@@ -81,11 +83,11 @@ def sign(
     secret = cache(lambda: passphrase(passphrase_file))
     if _is_reset(place):
         asked = reset.read(place)
-        if own is None:
-            signers: Sequence[Signer] = open_trust(trust_directory(trust)).open_keys("root", secret(), key)
-        else:
-            signers = own.signers(asked.people.keys(), key)
-        _sign_reset(place, asked, signers, as_json)
+        if not as_json:
+            _say_reset(asked)
+        signed_reset = asked.signed_by(_reset_signers(asked, own, key, trust, secret))
+        reset.write(place, signed_reset)
+        _tell_reset(place, signed_reset, as_json)
     elif waiting.is_waiting(place) or place.is_file():
         _sign_root(place, own, key, secret, as_json)
     elif own is not None:
@@ -200,17 +202,30 @@ def _tell_finished(trust: TrustDir, how: str, as_json: bool) -> None:
     tell_fingerprint(pin)
 
 
-def _sign_reset(place: Path, asked: Reset, signers: Sequence[Signer], as_json: bool) -> None:
-    if not as_json:
-        change = asked.change
-        comes = f"{change.new.name} ({change.new.keyid[:16]})" if change.new is not None else "nobody"
-        goes = "nobody" if change.old is None else f"key {change.old[:16]}"
-        say(f"statement {change.serial} of site {change.site[:16]}: as {change.role}, {comes} in place of {goes};")
-        say(f"  an installation there needs {change.approvals_required} approvals from then on;")
-        say(f"  it can be applied until {stamp(asked.expires)}")
-    signed = asked.signed_by(signers)
-    reset.write(place, signed)
-    _tell_reset(place, signed, as_json)
+def _say_reset(asked: Reset) -> None:
+    change = asked.change
+    say(f"statement {change.serial} of site {change.site[:16]}: {change};")
+    say(f"  an installation there needs {change.approvals_required} approvals from then on;")
+    say(f"  it can be applied until {stamp(asked.expires)};")
+    may = ", ".join(sorted(keyid[:16] for keyid in asked.people))
+    say(f"  {asked.threshold} must sign of the root that the site trusts, perhaps an older one, with keys {may}")
+
+
+def _reset_signers(
+    asked: Reset, own: Holder | None, names: Sequence[str] | None, trust: Path | None, secret: Callable[[], bytes]
+) -> Sequence[Signer]:
+    """The keys at hand that the root of the site names."""
+    if own is not None:
+        return own.signers(asked.people.keys(), names)
+    opened = open_trust(trust_directory(trust)).open_keys("root", secret(), names)
+    known = [signer for signer in opened if signer.public_key.keyid in asked.people]
+    if not known:
+        raise KeyUnusable(
+            "No root key here may sign this",
+            "the site trusts an older root, or another one, whose people have other keys",
+            "Have those sign whose keys were said",
+        )
+    return known
 
 
 def _tell_reset(place: Path, found: Reset, as_json: bool) -> None:
@@ -224,12 +239,9 @@ def _tell_reset(place: Path, found: Reset, as_json: bool) -> None:
 
 
 def _say_what_is_signed(found: ToSign) -> None:
-    say(f"This signs {found.channel} {found.version}; whoever else signs it must read the same:")
-    say(f"  content    {found.content_id}")
-    say(f"  install.sh {found.install_sha256 or 'none'}")
-    say(f"  {found.files} files of {size(found.bytes)}, and {found.beside} beside them")
-    if found.taken_over:
-        say(f"  signed before and unchanged: {', '.join(found.taken_over)}")
+    say(f"This signs {found.channel} {found.version}. Read both numbers to whoever else signs it, and wait for theirs:")
+    say("they must read the same on their own machine, and sealing must print the same for the paper.")
+    say_vouched(found)
 
 
 def _tell_signed(
@@ -245,6 +257,8 @@ def _tell_signed(
         say(f"  {to_words(signed.root_fingerprint)}")
     if signed.missing:
         say(f"{signed.missing} more must sign before sealing; {', '.join(signed.missing_signers)} may.")
+        if own is not None:
+            say("next: carry it to one of them, or back to where it is sealed; there: plugsky trust merge BUNDLE COPY")
     elif own is None:
         say(f"next: {command_line('bundle', 'seal', bundle, *given(trust=trust, passphrase_file=passphrase_file))}")
     else:

@@ -26,6 +26,7 @@ from tuf.api.metadata import Metadata, Root
 from plugsky.audit import AuditLog, events
 from plugsky.audit.events import Event
 from plugsky.audit.site_key import NEW_KEY, site_key, site_key_of_trail
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import enrolment_witness, site_trust
 from plugsky.fleet.lock import site_lock
@@ -34,7 +35,7 @@ from plugsky_bundles import approval, enrolment, keys, reset
 from plugsky_bundles.approval import Approval
 from plugsky_bundles.atomic import sync_directory
 from plugsky_bundles.enrolment import APPROVER, ENROLLED, SITE, Enrolled
-from plugsky_bundles.errors import BundleError, KeyUnusable, NotFound, UntrustedRoot
+from plugsky_bundles.errors import BundleError, ExistsError, KeyUnusable, NotFound, UntrustedRoot
 from plugsky_bundles.key_cards import KeyCard, check_fingerprint
 from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.reset import Change, Reset
@@ -123,10 +124,15 @@ def request_reset(
     newcomer: KeyCard | None,
     approvals_required: int | None,
     now: datetime,
+    add: bool = False,
 ) -> Reset:
     """What the root's people are to sign, so that ``name`` gets another key, or loses the one that is there.
 
-    For the role "site", its key is made here and waits in ``trust/`` until the statement is applied.
+    With ``add``, ``name`` is new in that role, and nobody goes; without it, whoever is not enrolled is a name that was
+    mistyped. For the role "site", its key is made here and waits in ``trust/`` until the statement is applied.
+
+    Raises NotFound or ExistsError for a name that is unknown, or known and to be added; BAD_REQUEST for a card of
+    another name; and what the change comes to.
     """
     believed = _believed(paths)
     mine = _identity(paths)
@@ -137,12 +143,35 @@ def request_reset(
     else:
         holders = enrolled.of(role).items()
         old = next((keyid for keyid, e in holders if e.name.casefold() == name.casefold()), None)
-        if old is None and newcomer is None:
-            raise NotFound(f"There is no {role} {name}", "nobody of that name is enrolled", "plugsky trust show")
+        _check_named(role, name, newcomer, [e.name for _, e in holders], adding=add)
     required = enrolled.approvals_required if approvals_required is None else approvals_required
     change = Change(mine.keyid, enrolled.serial + 1, role, old, newcomer, required)
     _changed(enrolled, change, mine, now)
     return reset.request(change, _root(believed), now)
+
+
+def _check_named(role: str, name: str, newcomer: KeyCard | None, there: Sequence[str], *, adding: bool) -> None:
+    """Refuse a request that would do something else than whoever asks has in mind: a typing error adds nobody."""
+    known = name.casefold() in {other.casefold() for other in there}
+    if newcomer is not None and newcomer.name.casefold() != name.casefold():
+        raise PlugskyError(
+            ErrorKind.BAD_REQUEST,
+            f"The card is that of {newcomer.name}, and the request is for {name}.",
+            why="whoever comes is enrolled under the name on the card",
+            next=f"name {newcomer.name}, or take the card of {name}",
+        )
+    if not known and not adding:
+        raise NotFound(
+            f"There is no {role} {name}",
+            f"enrolled as {role} here: {', '.join(sorted(there)) or 'nobody'}",
+            "Check the name" + ("; --add asks for somebody new" if newcomer is not None else ""),
+        )
+    if known and adding:
+        raise ExistsError(
+            f"{name} is enrolled as {role} already",
+            "adding leaves every key that is there, and a name has one key",
+            "Leave --add out to replace the key",
+        )
 
 
 def apply_reset(paths: SitePaths, statement: Reset, trail: Trail, actor: str, now: datetime) -> Enrolled:

@@ -7,9 +7,12 @@ verification; the fingerprint from the paper is needed only while it does not ex
 
 from pathlib import Path
 
+from tuf.api.metadata import Root
+
 from plugsky.core.paths import SitePaths
 from plugsky_bundles.atomic import out_of_space, write_file
 from plugsky_bundles.format import MAX_ROOT
+from plugsky_bundles.metadata import key_names, read_metadata
 from plugsky_bundles.state import MAX_STATE, TrustState
 from plugsky_bundles.walk import fingerprint
 
@@ -41,6 +44,14 @@ def roots(paths: SitePaths) -> list[bytes]:
         return []
     former = sorted(_former(paths).glob("*.json")) if _former(paths).is_dir() else []
     return [believed.root, *(path.read_bytes()[: MAX_ROOT + 1] for path in former)]
+
+
+def people(state: TrustState) -> str:
+    """Who holds keys of the root that is believed, and how many of them must sign a reset, in words."""
+    root = read_metadata(state.root, Root, "The trusted root of this site").signed
+    names, role = key_names(root, "The trusted root of this site"), root.roles["root"]
+    holders = ", ".join(sorted(names.get(keyid, keyid) for keyid in role.keyids))
+    return f"{role.threshold} of {holders}, the people of root {root.version}, which this site trusts"
 
 
 def _former(paths: SitePaths) -> Path:
