@@ -245,7 +245,9 @@ def test_a_newer_state_of_the_mirror_is_as_good_evidence_and_changes_nothing_tha
 def test_a_lock_that_debian_does_not_vouch_for_any_more_is_refused(shop, tmp_path):
     shop.lock()
     shop.archive.publish([replace(BASIC[0], version="1.1"), *BASIC[1:]], date=NOW)
-    with pytest.raises(SourceError, match=r"no signed index has libc6 as locked.*Renew the lock"):
+    with pytest.raises(
+        SourceError, match=r"no signed index has libc6 as locked.*`plugsky bundle lock RECIPE` and build again"
+    ):
         shop.gather(tmp_path / "other-cache")
 
 
@@ -401,8 +403,24 @@ def test_a_damaged_file_of_the_cache_is_found_and_fetched_anew(shop):
 def test_a_package_that_the_mirror_dropped_says_what_to_do(shop):
     shop.lock()
     (shop.archive.root / "debian/pool/main/libc6_1.0_amd64.deb").unlink()
-    with pytest.raises(SourceError, match=r"no more.*snapshot\.debian\.org"):
+    with pytest.raises(
+        SourceError, match=r"no more.*`plugsky bundle lock RECIPE` and build again.*snapshot\.debian\.org"
+    ):
         shop.gather()
+
+
+@pytest.mark.parametrize("lacking", ["InRelease", "Packages.xz"])
+def test_a_mirror_that_lacks_what_a_lock_is_made_of_is_not_called_an_old_lock(shop, lacking):
+    suite = shop.archive.root / "debian/dists/trixie"
+    shutil.rmtree(suite / "main") if lacking == "Packages.xz" else (suite / "InRelease").unlink()
+    with pytest.raises(SourceError, match=r"The mirror does not have .*Check the mirror") as caught:
+        shop.lock()
+    assert "bundle lock" not in caught.value.next
+
+
+def test_a_404_in_a_name_is_no_missing_file():
+    said = "E: Failed to fetch http://m.example/x_1.404-1_amd64.deb  Could not connect to m.example:80 (192.0.2.1)"
+    assert isinstance(fetching._failure(said, "x_1.404-1_amd64.deb"), SourceUnreachable)
 
 
 def test_a_mirror_that_nobody_serves_is_unreachable(shop, monkeypatch):

@@ -7,6 +7,7 @@ cut off goes on where it was.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ OPTIONS: Final = ("-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries
 BATCH: Final = 64
 SECONDS: Final = 6 * 3600
 WORK: Final = "debs"
+RENEW: Final = (
+    "Renew the lock with `plugsky bundle lock RECIPE` and build again,"
+    " or name mirrors on snapshot.debian.org of its date"
+)
+_MISSING: Final = re.compile(r"\s404 {1,2}\S")
+"""How apt tells of an answer by its status, as in `404  Not Found`; a bare 404 may be part of a name."""
 _UNREACHABLE: Final = ("resolving", "Could not connect", "Connection", "Unable to connect", "timed out", "unreachable")
 
 
@@ -90,7 +97,8 @@ class Mirror:
             self._progress(ProgressEvent("fetch", min(before + sum(sizes), total), total, current.name))
 
         tick(b"")
-        self._run(arguments, batch[0].name, tick)
+        first = batch[0]
+        self._run(arguments, first.name if first.name.endswith(".deb") else first.path, tick)
         for item, part in zip(batch, parts, strict=True):
             if not part.is_file() or self.cache.adopt(part) != item.sha256:
                 raise DigestMismatch(f"{item.name} is not what its lock pins", "the mirror gave other bytes", _TAMPERED)
@@ -121,11 +129,11 @@ def _failure(text: str, name: str) -> SourceError | DigestMismatch | NoSpace:
         return DigestMismatch("A package is not what its lock pins", why, _TAMPERED)
     if "No space left" in text:
         return NoSpace(f"{name} could not be kept", "the disk of the cache is full", "Free some space, or name --cache")
-    if "404" in text:
+    if _MISSING.search(text):
+        if name.endswith(".deb"):
+            return SourceError("The mirror has a locked package no more", why, RENEW)
         return SourceError(
-            "The mirror has a locked package no more",
-            why,
-            "Renew the lock with `plugsky bundle lock RECIPE`, or name a mirror on snapshot.debian.org of its date",
+            f"The mirror does not have {name}", why, "Check the mirror, or wait: one that is being updated lacks files"
         )
     if any(mark in text for mark in _UNREACHABLE):
         return SourceUnreachable(f"{name} could not be downloaded", why, "Check the network and apt's proxy settings")

@@ -11,19 +11,16 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
 
 from plugsky_builder.cache import Cache
 from plugsky_builder.debs import closure, upstream
 from plugsky_builder.debs.closure import VerifiedIndex
-from plugsky_builder.debs.fetching import WORK, Mirror, Wanted
+from plugsky_builder.debs.fetching import RENEW, WORK, Mirror, Wanted
 from plugsky_builder.debs.lock import BARE, DebLock, LockedSuite
 from plugsky_builder.debs.releases import COMPONENT, Suite, release_of
 from plugsky_builder.debs.upstream import MAX_INRELEASE, Package, SignedSuite
 from plugsky_builder.targets import Target
 from plugsky_bundles.errors import DigestMismatch, SourceError
-
-_RENEW: Final = "Renew the lock with `plugsky bundle lock RECIPE`, or name mirrors on snapshot.debian.org of its date"
 
 
 def newest(target: Target, mirror: Mirror, valid_at: datetime | None) -> list[VerifiedIndex]:
@@ -98,7 +95,7 @@ def prove(debs: Iterable[Package], indexes: Sequence[VerifiedIndex]) -> dict[str
         raise SourceError(
             "Debian does not vouch for every locked package any more",
             f"no signed index has {', '.join(missing[:10])} as locked",
-            _RENEW,
+            RENEW,
         )
     return proven
 
