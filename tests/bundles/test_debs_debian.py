@@ -27,7 +27,6 @@ pytestmark = pytest.mark.integration
 
 PASSPHRASE = b"correct horse"
 TOOLS = ("apt-get", "gpg", "gpgv", "mmdebstrap", "setpriv")
-PYTHON = {"debian-12": "3.11.2", "debian-13": "3.13.5"}
 
 
 class Bench:
@@ -74,7 +73,7 @@ ONCE = pytest.mark.parametrize("bench", ["debian-13"], indirect=True, scope="mod
 def test_a_bare_host_of_that_release_gets_python_then_packages_then_the_command(bench):
     (outcome,) = bench.rehearse().outcomes
     assert outcome.steps == ("network", "bootstrap", "apt", "python", "plugsky")
-    assert outcome.facts["python"] == PYTHON[bench.target.os]
+    assert outcome.facts["python"] == bench.target.release.python
     assert outcome.facts["plugsky"] == "plugsky 3"
     assert "a minimal debian" in outcome.host
 

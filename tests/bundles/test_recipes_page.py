@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from plugsky_builder import recipe
+from plugsky_builder.debs import lock, parts
 from plugsky_builder.file_sources import SOURCES
 from plugsky_builder.tables import Table
 
@@ -115,6 +116,16 @@ def test_every_recipe_that_comes_along_can_be_read_and_is_named_on_the_page(path
     assert loaded.python is not None
     assert loaded.python.lock.is_file()
     assert f"`{path.name}`" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bundles" / "recipes").glob("*.toml")), ids=lambda path: path.name)
+def test_the_debian_locks_that_come_along_answer_their_recipe(path):
+    """Whatever Debian's mirror has by now."""
+    loaded = recipe.load(path)
+    for target in loaded.targets if loaded.debs is not None else ():
+        pinned = lock.read(loaded.debs.lock_of(target.folder))
+        parts._check_question(pinned, loaded.debs, target)
+        assert {"libgomp1", "nftables", "python3"} <= {deb.name for deb in pinned.debs}
 
 
 def test_the_compile_command_on_the_page_names_the_locked_version():
