@@ -15,7 +15,7 @@ import pyrage
 from pyrage import ssh, x25519
 
 from plugsky_bundles import streaming
-from plugsky_bundles.errors import KeyUnusable
+from plugsky_bundles.errors import BadRecipient, KeyUnusable
 from plugsky_bundles.progress import Progress, silent
 from plugsky_bundles.verified import VerifiedBundle
 
@@ -27,7 +27,7 @@ HEADER: Final = 4096
 def encrypt(verified: VerifiedBundle, recipients: Iterable[str], out: BinaryIO, progress: Progress = silent) -> None:
     """Write the encrypted stream.
 
-    Raises KeyUnusable for what is no recipient, what `streaming.stream` raises, and OSError of `out`.
+    Raises BadRecipient, what `streaming.stream` raises, and OSError of `out`.
     """
     readers = [_recipient(text) for text in recipients]
     source, sink = _Source(streaming.stream(verified, progress)), _Sink(out)
@@ -50,11 +50,17 @@ def encrypted_length(verified: VerifiedBundle, recipients: int) -> int:
     return plain + (plain // PIECE + 1) * TAG + HEADER * (recipients + 1)
 
 
+def check_recipients(recipients: Iterable[str]) -> None:
+    """Refuse what is no recipient, before anything is done. Raises BadRecipient."""
+    for text in recipients:
+        _recipient(text)
+
+
 def _recipient(text: str) -> x25519.Recipient | ssh.Recipient:
     try:
         return ssh.Recipient.from_str(text) if text.startswith("ssh-") else x25519.Recipient.from_str(text)
     except pyrage.RecipientError as error:
-        raise KeyUnusable(
+        raise BadRecipient(
             f"{text!r} is no recipient of age", str(error), "Give one that begins with age1 (`age-keygen -y KEYFILE`)"
         ) from None
 

@@ -25,7 +25,7 @@ from securesystemslib.signer import Signer
 
 from plugsky_bundles import dsse
 from plugsky_bundles.atomic import write_file
-from plugsky_bundles.enrolment import APPROVER, Enrolled
+from plugsky_bundles.enrolment import APPROVER, ENROL, Enrolled
 from plugsky_bundles.errors import NotApproved, NotFound, VerificationError
 from plugsky_bundles.format import check_channel, check_version, is_sha256
 from plugsky_bundles.plain_files import make_folder, read_plain
@@ -145,7 +145,7 @@ def _approver(
     if keyid == site_keyid:
         raise _no("it is signed with the site's own key, which the installer has")
     if person is None:
-        raise _no(f"its key {keyid[:16]} is not enrolled here as an approver's")
+        raise _no(f"its key {keyid[:16]} is not enrolled here as an approver's", ENROL)
     if keyid in verified.state.revocations.keys:
         raise _no(f"the key of {person.name} has been revoked")
     payload = dsse.verify(approval.envelope, person.key, APPROVAL_TYPE)
@@ -186,5 +186,5 @@ def _why(names: Collection[str], required: int, refused: Sequence[str]) -> str:
     return there + (f"; {'; '.join(refused)}" if refused else "")
 
 
-def _no(why: str) -> VerificationError:
-    return VerificationError("An approval does not count", why, "Have an approver approve the bundle")
+def _no(why: str, then: str = "Have an approver approve the bundle") -> VerificationError:
+    return VerificationError("An approval does not count", why, then)

@@ -18,7 +18,10 @@ from plugsky_bundles.errors import NoSpace
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` at `path`, replacing what was there in one step."""
+    """Put `data` at `path`, replacing what was there in one step.
+
+    Raises NoSpace, or an OSError: FileNotFoundError names the directory that is not there.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     with out_of_space(path):
         try:
@@ -28,6 +31,8 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(error.errno, error.strerror, os.fspath(path.parent)) from None
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -23,7 +23,7 @@ from tuf.api.metadata import Metadata, Root
 
 from plugsky_bundles import keys, waiting
 from plugsky_bundles.atomic import out_of_space, sync_directory, write_file
-from plugsky_bundles.errors import BadKey, BadThreshold, ExistsError, PassphraseError
+from plugsky_bundles.errors import AmbiguousKeys, BadThreshold, ExistsError, PassphraseError
 from plugsky_bundles.key_cards import KeyCard
 from plugsky_bundles.metadata import MAX_KEYS, NAMES, check_root, serialise, sign_with
 from plugsky_bundles.times import stamp, whole_seconds
@@ -66,7 +66,7 @@ def init(
     """Make a trust directory at `out`, which must not exist or be empty.
 
     `root_keys` and `targets_keys` are how many keys of people are made here, beside those on the cards.
-    Raises ExistsError, PassphraseError (an empty passphrase), BadThreshold, BadKey (a key twice) or NoSpace.
+    Raises ExistsError, PassphraseError (an empty passphrase), BadThreshold, AmbiguousKeys (a key twice) or NoSpace.
     """
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise ExistsError(f"{out} is not empty", "trust is begun only once per directory", "Choose another directory")
@@ -117,14 +117,14 @@ def bind(
 ) -> Root:
     """A root, unsigned, that gives each role these keys. Pure.
 
-    Raises BadKey when one key would count twice in a role, or when a key has two names or a name two keys.
+    Raises AmbiguousKeys when one key would count twice in a role, or when a key has two names or a name two keys.
     """
     root = Root(version=version, expires=expires, consistent_snapshot=True)
     names: dict[str, str] = {}
     for role, group in held.items():
         for card in group:
             if card.keyid in root.roles[role].keyids:
-                raise BadKey(
+                raise AmbiguousKeys(
                     f"The key of {card.name} is there twice for {role}",
                     "one key is one voice, whatever its cards are called",
                     "Name each holder's card once",
@@ -146,8 +146,8 @@ def public_key(key: Key) -> SSlibKey:
     return SSlibKey(key.keyid, key.keytype, key.scheme, dict(key.keyval))
 
 
-def _ambiguous(name: str, why: str) -> BadKey:
-    return BadKey(f"The name {name} is not clear", why, "Have one of the holders make a key under another name")
+def _ambiguous(name: str, why: str) -> AmbiguousKeys:
+    return AmbiguousKeys(f"The name {name} is not clear", why, "Have one of the holders make a key under another name")
 
 
 def _make(role: str, number: int, scheme: str) -> dict[str, CryptoSigner]:

@@ -22,7 +22,7 @@ from securesystemslib.signer import SSlibKey
 
 from plugsky_bundles import keys
 from plugsky_bundles.atomic import write_file
-from plugsky_bundles.errors import BadKey, BadThreshold, EnrolmentLocked, ExistsError, NotFound
+from plugsky_bundles.errors import BadThreshold, EnrolmentLocked, EnrolmentRefused, NotFound
 from plugsky_bundles.key_cards import KeyCard, check_name
 from plugsky_bundles.strict_json import encode, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
@@ -33,6 +33,10 @@ SITE: Final = "site"
 APPROVER: Final = "approver"
 COURIER: Final = "courier"
 ENROLLED_ROLES: Final = (SITE, APPROVER, COURIER)
+ENROL: Final = (
+    "If it is an approver's, enrol its card: `plugsky trust enrol CARD --role approver`; "
+    "where approvals are asked for already, `plugsky trust reset request --add`"
+)
 MAX_ENROLLED: Final = 1 << 20
 MAX_KEYS: Final = 1024
 
@@ -70,7 +74,7 @@ class Enrolled:
     def enrol(self, card: KeyCard, role: str, at: datetime, *, approvals_required: int | None = None) -> Enrolled:
         """With the key of `card`. Enrolling the same again changes nothing.
 
-        Raises EnrolmentLocked, ExistsError when the name has another key, BadKey when the key has another role or name,
+        Raises EnrolmentLocked, EnrolmentRefused when the name has another key, or the key another role or name, and
         BadThreshold when more approvals would be required than there are approvers.
         """
         there = self.keys.get(card.keyid)
@@ -107,19 +111,21 @@ class Enrolled:
     def _with(self, card: KeyCard, role: str, at: datetime) -> Enrolled:
         if card.keyid in self.keys:
             there = self.keys[card.keyid]
-            raise BadKey(
+            raise EnrolmentRefused(
                 f"The key of {card.name} is enrolled already",
                 f"as {there.role} {there.name}; a key stands for one person in one role",
                 "Have another key made",
             )
         if any(other.name.casefold() == card.name.casefold() for other in self.of(role).values()):
-            raise ExistsError(
+            raise EnrolmentRefused(
                 f"Another key of {role} {card.name} is enrolled already",
                 "a name has one key",
                 "Replace it by a statement (plugsky trust reset request), or have the key made under another name",
             )
         if len(self.keys) >= MAX_KEYS:
-            raise BadKey("Too many keys are enrolled here", f"the limit is {MAX_KEYS}", "Remove those of the past")
+            raise EnrolmentRefused(
+                "Too many keys are enrolled here", f"the limit is {MAX_KEYS}", "Remove those of the past"
+            )
         return replace(self, keys={**self.keys, card.keyid: EnrolledKey(role, card.name, card.key, stamp(at))})
 
     def _requiring(self, number: int) -> Enrolled:

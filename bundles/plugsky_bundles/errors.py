@@ -251,6 +251,18 @@ class VulnerabilitiesUnchecked(BundleError):
     """A build that must have asked for known vulnerabilities could not."""
 
 
+class AmbiguousKeys(BundleError):
+    """Cards that would give one key two voices or two names, or one name to two keys."""
+
+    exit_code = 2
+
+
+class BadRecipient(BundleError):
+    """What is to read an encrypted copy, and is no recipient of age."""
+
+    exit_code = 2
+
+
 class BadThreshold(BundleError):
     """A threshold that its number of keys can never meet."""
 
@@ -343,6 +355,12 @@ class HsmUnavailable(BundleError):
 
 class NotApproved(BundleError):
     """A bundle that too few enrolled approvers have approved for this site."""
+
+    exit_code = 6
+
+
+class EnrolmentRefused(BundleError):
+    """A key that cannot be enrolled: it, or its name, stands for somebody already, or the list is full."""
 
     exit_code = 6
 

@@ -86,6 +86,12 @@ def read_card(path: Path) -> KeyCard:
 
 def check_fingerprint(card: KeyCard, fingerprint: str) -> None:
     """Refuse a card that is not the one whose fingerprint was told. Raises FingerprintDiffers."""
+    if fingerprint == card.keyid:
+        raise FingerprintDiffers(
+            f"That is the id of {card.name}'s key, and not the fingerprint of the card",
+            "a key id says nothing of the name on the card",
+            "Ask the holder for the fingerprint that `plugsky trust card` shows there",
+        )
     if not is_sha256(fingerprint) or card.fingerprint != fingerprint:
         raise FingerprintDiffers(
             f"The card of {card.name} is another one than was told",

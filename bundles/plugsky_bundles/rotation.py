@@ -51,7 +51,7 @@ class RootChanges:
 def next_root(root: Root, changes: RootChanges, renewed: Mapping[str, KeyCard], now: datetime) -> Root:
     """The root after `root`, unsigned. `renewed` are the new keys of the roles to renew. Pure.
 
-    Raises NotFound for a key to remove that no role of people has, BadThreshold or BadKey for what cannot be.
+    Raises NotFound for a key to remove that no role of people has, BadThreshold or AmbiguousKeys for what cannot be.
     """
     names = key_names(root, "The root")
     held = {

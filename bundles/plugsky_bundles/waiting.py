@@ -18,6 +18,7 @@ fingerprint of a root, and it is told in one place.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -141,6 +142,8 @@ def find(path: Path) -> WaitingRoot:
     Every signature that it carries is checked. Raises NotFound where none waits, and the VerificationError of what is
     wrong: the root before it must be complete, and in a trust directory the one that it holds.
     """
+    if not path.exists():
+        raise NotFound(f"{path} is not there", "nothing has that name", "Check the path")
     if path.is_file():
         folder, version = path.parent, _number(path)
     else:
@@ -152,7 +155,7 @@ def find(path: Path) -> WaitingRoot:
         raise NotFound(
             f"No root waits for signatures at {path}",
             f"root {len(finished)} is finished" if finished else "there is none",
-            "Show what is there: plugsky trust show",
+            shlex.join(("plugsky", "trust", "show", f"{path}")),
         )
     file = folder / f"{version}.root.json"
     before = None if version == 1 else _read(folder / f"{version - 1}.root.json")
@@ -203,7 +206,7 @@ def refuse_more(trust_dir: Path, copies: Iterable[Path]) -> None:
             raise OtherContent(
                 f"{copy} is of something else",
                 f"root {trust.root.version} is finished, and no root waits here",
-                "Compare: plugsky trust show",
+                shlex.join(("plugsky", "trust", "show", f"{copy}")),
             )
         if carried.signatures.keys() - done.signatures.keys():
             raise ExistsError(

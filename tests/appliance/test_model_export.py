@@ -273,6 +273,12 @@ def test_a_model_that_was_not_approved_as_it_is_does_not_come_in(site, made, err
     assert local_models.found(site.paths) == ()
 
 
+def test_a_key_that_nobody_enrolled_is_to_be_enrolled_and_not_to_approve_again(site):
+    with pytest.raises(NotApproved, match="not enrolled here") as refused:
+        take(site, another(site))
+    assert "plugsky trust enrol CARD --role approver" in refused.value.next
+
+
 def test_the_sites_own_key_approves_nothing(site):
     with pytest.raises(NotApproved, match="does not count"):
         importing.import_model(site.paths, offer(site), "tuned", AMAL.public_key.keyid, site.trail, "user:test")

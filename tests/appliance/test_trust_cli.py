@@ -86,7 +86,7 @@ def test_a_root_that_waits_is_a_named_refusal_with_the_next_command(desk):
     bundle = Forge(desk.place / "other").draft()
     for words in (
         ("bundle", "seal", bundle, "--trust", desk.trust),
-        ("trust", "rotate", "--trust", desk.trust),
+        ("trust", "rotate", "--trust", desk.trust, "--new-snapshot"),
         ("trust", "revoke", "--trust", desk.trust, "--key", "boris"),
     ):
         error = desk.error(*words, expect=ExitCode.NOT_AUTHORISED)

@@ -1,7 +1,16 @@
 """What people read before and after they sign, replace a key or carry something on: the printed lines."""
 
+import fcntl
+import json
+import os
 import re
 import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -11,8 +20,9 @@ from appliance.test_trust_site import OMAR, PETRA, Approved, card
 from bundles.forge import NOW, PASSPHRASE, Forge, sha256
 from bundles.gguf_forge import Forge as ModelForge
 from plugsky.core.errors import ExitCode
-from plugsky_bundles import keys, reset, rotation
+from plugsky_bundles import keys, receipt, reset, rotation
 from plugsky_bundles.enrolment import APPROVER
+from plugsky_bundles.errors import SignatureUnknown
 from plugsky_bundles.key_cards import KeyCard, write_card
 from plugsky_bundles.trustdir import open_trust
 
@@ -189,3 +199,116 @@ def test_where_the_keys_lie_the_next_step_is_to_sign_there(desk, tmp_path):
     error = desk.error("bundle", "seal", draft, "--trust", forge.trust, expect=ExitCode.VERIFICATION_FAILED)
     assert error["next"] == f"plugsky trust sign {draft} --trust {forge.trust}"
     assert open_trust(forge.trust).elsewhere() == ()
+
+
+def cards(desk, *names) -> list[Path]:
+    for name in names:
+        desk.run("trust", "key", name, "--out", desk.place / name)
+    return [desk.place / name / f"{name}.card.json" for name in names]
+
+
+def test_one_card_twice_is_a_mistake_of_the_command(desk):
+    (amal,) = cards(desk, "amal")
+    error = desk.error(
+        "trust", "init", "--out", desk.place / "trust", "--root-key", amal, "--root-key", amal, expect=ExitCode.USAGE
+    )
+    assert error["code"] == "ambiguous_keys"
+
+
+def test_a_key_that_stands_for_somebody_is_refused_by_policy(desk):
+    trust = Forge(desk.place / "operator").trust
+    (riyadh,) = cards(desk, "riyadh")
+    told = desk.json("trust", "card", riyadh)
+    enrol = ("trust", "enrol", riyadh, "--trust", trust, "--role")
+    error = desk.error(*enrol, "site", "--fingerprint", told["keyid"], expect=ExitCode.VERIFICATION_FAILED)
+    assert "the id of riyadh's key" in error["what"]
+    desk.run(*enrol, "site", "--fingerprint", told["fingerprint"])
+    error = desk.error(*enrol, "courier", "--fingerprint", told["words"], expect=ExitCode.REFUSED_BY_POLICY)
+    assert error["code"] == "enrolment_refused"
+
+
+BAD_WORDS = {
+    "a name of a key": ("trust", "key", "no name", "--out", "x"),
+    "a name of a site": ("trust", "card", "--name", "no name"),
+    "an id of a model": ("model", "import", "x", "--id", "Tuned", "--approval", "x"),
+    "an id of a model to approve": (
+        *("model", "approve", "x", "--id", "Tuned", "--context", 1, "--licence", "MIT", "--keys", "x"),
+    ),
+    "a name of a channel": ("bundle", "receipt", "--channel", "No Channel", "--root", "x"),
+    "a hand-over to nobody": ("custody", "record", "x", "hand-over", "--keys", "x"),
+    "a remark of two lines": ("custody", "record", "x", "note", "--keys", "x", "--text", "a\nb"),
+    "a root that changes nothing": ("trust", "rotate", "--trust", "x"),
+}
+
+
+@pytest.mark.parametrize("words", BAD_WORDS.values(), ids=BAD_WORDS)
+def test_a_word_that_cannot_be_is_a_mistake_of_the_command(desk, words):
+    assert desk.error(*words, expect=ExitCode.USAGE)["code"] == "usage"
+
+
+@pytest.mark.parametrize("command", ["sign", "merge"])
+def test_a_path_that_is_not_there_is_said_to_be_none(release, command):
+    nowhere = release.place / "root-9"
+    error = release.error("trust", command, nowhere, expect=ExitCode.NOT_FOUND)
+    assert error["what"] == f"{nowhere} is not there."
+    trust = Forge(release.place / "operator").trust
+    assert release.error("trust", "merge", trust, nowhere, expect=ExitCode.NOT_FOUND)["what"] == error["what"]
+
+
+def test_what_is_advised_about_a_root_that_does_not_wait_can_be_typed(desk):
+    trust = Forge(desk.place / "operator").trust
+    empty = desk.place / "empty dir"
+    (empty / "metadata").mkdir(parents=True)
+    (empty / "waiting").mkdir()
+    rotated = ("trust", "rotate", "--trust", trust, "--root-key", *cards(desk, "amal"), "--root-threshold", 2)
+    desk.run(*rotated)
+    error = desk.error("trust", "merge", trust, empty, expect=ExitCode.NOT_FOUND)
+    assert error["next"] == f"plugsky trust show '{empty}'"
+
+
+def test_a_trust_directory_is_joined_into_and_not_joined(desk):
+    operator = Forge(desk.place / "operator").trust
+    (amal,) = cards(desk, "amal")
+    desk.run("trust", "rotate", "--trust", operator, "--root-key", amal, "--root-threshold", 2)
+    copy = Path(shutil.copytree(operator / "waiting", desk.place / "copy"))
+    desk.run("trust", "sign", copy, "--keys", desk.place / "amal")
+    error = desk.error("trust", "merge", copy, operator, expect=ExitCode.USAGE)
+    assert error["next"] == f"plugsky trust merge {operator} {copy}"
+    assert "Root 2" in desk.run("trust", "merge", operator, copy).err
+
+
+def test_a_directory_that_is_not_there_is_named_and_not_a_part_of_a_file(desk, site):
+    nowhere = desk.place / "nowhere"
+    words = ("bundle", "receipt", "--out", nowhere, "--root", site.paths.root)
+    assert desk.error(*words, expect=ExitCode.NOT_FOUND)["what"] == f"{nowhere}: No such file or directory."
+
+
+def test_a_receipt_of_a_site_that_nobody_enrolled_says_how_its_key_is_enrolled(desk, site):
+    desk.run("bundle", "receipt", "--out", desk.place, "--root", site.paths.root)
+    (receipt_file,) = desk.place.glob("*.receipt.json")
+    with pytest.raises(SignatureUnknown, match="the key with id") as refused:
+        receipt.read(receipt_file.read_bytes(), {})
+    assert "plugsky trust card" in refused.value.next
+    assert "trust enrol CARD --role site" in refused.value.next
+
+
+@pytest.mark.integration
+def test_sigterm_ends_an_installation_as_ctrl_c_does_from_its_first_second(tmp_path):
+    words = ("bundle", "install", "-", "--root", tmp_path / "new", "--yes", "--pin", "0" * 64, "--json")
+    reading, writing = os.pipe()
+    os.write(writing, b"\0")
+    with subprocess.Popen(
+        [sys.executable, "-m", "plugsky", *map(str, words)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=reading,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while process.poll() is None and struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, bytes(4)))[0]:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        told = process.stderr.read()
+        assert process.wait(30) == ExitCode.INTERRUPTED, told
+    os.close(reading)
+    os.close(writing)
+    assert json.loads(told)["error"]["code"] == "interrupted"
+    assert not (tmp_path / "new").exists()

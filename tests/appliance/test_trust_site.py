@@ -17,7 +17,7 @@ from plugsky_bundles import approval, keys, rotation
 from plugsky_bundles.enrolment import APPROVER, COURIER, SITE
 from plugsky_bundles.errors import (
     EnrolmentLocked,
-    ExistsError,
+    EnrolmentRefused,
     FingerprintDiffers,
     KeyUnusable,
     MetadataExpired,
@@ -171,7 +171,7 @@ def test_a_name_that_was_mistyped_adds_nobody(site):
     with pytest.raises(PlugskyError, match="The card is that of hana") as differs:
         site.request(name="omar", newcomer=card("hana", PETRA))
     assert differs.value.exit_code == 2
-    with pytest.raises(ExistsError, match="already"):
+    with pytest.raises(EnrolmentRefused, match="already"):
         site.request(name="Omar", newcomer=card("omar", PETRA), add=True)
 
 

@@ -338,8 +338,11 @@ def test_an_encrypted_copy_that_was_changed_or_is_for_somebody_else_installs_not
 def test_what_is_no_recipient_of_age_is_refused_and_leaves_nothing(desk, recipient):
     pytest.importorskip("pyrage")
     desk.run("bundle", "stream", desk.bundle, "--out", desk.place / "b.age", "--encrypt-to", recipient, *desk.trusting,
-             expect=ExitCode.NOT_AUTHORISED)  # fmt: skip
+             expect=ExitCode.USAGE)  # fmt: skip
     assert not list(desk.place.glob("*b.age*"))
+    draft = desk.forge.draft(channel="other")
+    desk.run("bundle", "seal", draft, "--trust", desk.forge.trust, "--encrypt-to", recipient, expect=ExitCode.USAGE)
+    assert not (draft / "metadata/timestamp.json").exists()
 
 
 def test_the_digest_of_a_stream_is_the_same_on_every_machine(desk):

@@ -13,7 +13,7 @@ from bundles.forge import NOW, PASSPHRASE, Forge, sha256
 from plugsky_bundles import ceremony, keys, rotation, sealing, signing, waiting
 from plugsky_bundles.chain import verify_chain
 from plugsky_bundles.errors import (
-    BadKey,
+    AmbiguousKeys,
     BadThreshold,
     ExistsError,
     NotFound,
@@ -127,7 +127,7 @@ CANNOT = {
     "a threshold above the number of keys": (lambda _: {"thresholds": {"targets": 2}}, BadThreshold),
     "a threshold of zero": (lambda _: {"thresholds": {"root": 0}}, BadThreshold),
     "a key of the machine": (lambda _: {"remove": ["snapshot"]}, NotFound),
-    "a key that is there already": (lambda base: {"add": {"root": [card(base, "x")] * 2}}, BadKey),
+    "a key that is there already": (lambda base: {"add": {"root": [card(base, "x")] * 2}}, AmbiguousKeys),
 }
 
 

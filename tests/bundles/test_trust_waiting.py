@@ -11,6 +11,7 @@ from bundles.forge import NOW, PASSPHRASE, Forge, envelope, sha256
 from plugsky_bundles import ceremony, keys, sealing, signing, waiting
 from plugsky_bundles.chain import verify_chain
 from plugsky_bundles.errors import (
+    AmbiguousKeys,
     BadKey,
     BadThreshold,
     ExistsError,
@@ -310,14 +311,14 @@ def test_keys_made_here_and_cards_are_bound_together(tmp_path):
 def test_one_person_is_one_voice(tmp_path):
     amal = make_key("amal", tmp_path / "amal", b"amal")
     for twice in ([amal, amal], [amal, KeyCard("amal-2", amal.key)]):
-        with pytest.raises(BadKey, match="twice"):
+        with pytest.raises(AmbiguousKeys, match="twice"):
             ceremony.init(tmp_path / "trust", PASSPHRASE, root_cards=twice, root_keys=0, root_threshold=2, now=NOW)
-    with pytest.raises(BadKey, match="called something else"):
+    with pytest.raises(AmbiguousKeys, match="called something else"):
         ceremony.init(
             tmp_path / "trust", PASSPHRASE, root_cards=[amal], targets_cards=[KeyCard("x", amal.key)], now=NOW
         )
     namesake = make_key("amal", tmp_path / "namesake", b"amal")
-    with pytest.raises(BadKey, match="two keys"):
+    with pytest.raises(AmbiguousKeys, match="two keys"):
         ceremony.init(tmp_path / "trust", PASSPHRASE, root_cards=[amal, namesake], root_keys=0, now=NOW)
     with pytest.raises(BadThreshold):
         ceremony.init(tmp_path / "trust", PASSPHRASE, root_cards=[amal], root_keys=0, root_threshold=2, now=NOW)

@@ -176,12 +176,14 @@ def seal(
 
     Example: plugsky bundle seal /media/usb/plugsky-demo-1 --trust /secure/trust
     """
-    sealed = sealing.seal(bundle, trust_directory(trust), passphrase(passphrase_file), datetime.now(UTC))
-    encrypted = bundle.absolute().with_name(f"{bundle.absolute().name}.tar.age") if encrypt_to else None
-    if encrypt_to and encrypted is not None:
+    if encrypt_to:
         # A site need not have the builder, nor what it imports: only this option does.
         from plugsky_builder import encrypted as encryption
 
+        encryption.check_recipients(encrypt_to)
+    sealed = sealing.seal(bundle, trust_directory(trust), passphrase(passphrase_file), datetime.now(UTC))
+    encrypted = bundle.absolute().with_name(f"{bundle.absolute().name}.tar.age") if encrypt_to else None
+    if encrypt_to and encrypted is not None:
         verified = judge(open_media(bundle), sealed.root_fingerprint, trust, None)
         encryption.save(verified, encrypt_to, encrypted, progress(progress_style))
     if as_json:

@@ -16,8 +16,19 @@ from plugsky.fleet import receipts, site_trust
 from plugsky_bundles import difference, receipt, sides
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.difference import Difference, Model, Package, Text
+from plugsky_bundles.errors import UnsafeName
+from plugsky_bundles.format import check_channel
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.sides import Side
+
+
+def channel_name(text: str) -> str:
+    """The name of a channel, as an option."""
+    try:
+        return check_channel(text)
+    except UnsafeName as error:
+        raise typer.BadParameter(f"{error.what}: {error.why}.") from None
+
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -26,7 +37,8 @@ app = typer.Typer(rich_markup_mode=None)
 def receipt_command(
     root: RootOption = None,
     channel: Annotated[
-        str | None, typer.Option("--channel", help="Of this channel; needed where the site has several.")
+        str | None,
+        typer.Option("--channel", parser=channel_name, help="Of this channel; needed where the site has several."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", parser=path, metavar="DIR", help="Write it into this directory.")

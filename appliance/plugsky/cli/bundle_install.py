@@ -19,6 +19,7 @@ from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import health, installation
+from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky_bundles.approval import read as read_approval
 from plugsky_bundles.media import open_media
 from plugsky_bundles.plan import Plan
@@ -30,6 +31,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def install(
+    context: typer.Context,
     bundle: MediaArgument,
     pin: PinOption = None,
     root: RootOption = None,
@@ -53,6 +55,7 @@ def install(
 
     Example: plugsky bundle install /media/usb/plugsky-demo-1 --root /srv/plugsky --pin 3f2a…
     """
+    context.with_resource(sigterm_interrupts())
     paths = site(root)
     again = asking("bundle", "install", bundle, "--root", paths.root, *given(pin=pin), *(("--yes",) if yes else ()))
     verified = installation.verify_for(paths, open_media(bundle, again), pin)

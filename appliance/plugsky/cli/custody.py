@@ -17,6 +17,7 @@ from plugsky.core import settings
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import enrolled
 from plugsky_bundles import custody, custody_review, enrolment, revoking
+from plugsky_bundles.custody_files import MAX_DETAIL
 from plugsky_bundles.custody_review import Keyholder
 from plugsky_bundles.media import open_media
 from plugsky_bundles.metadata import key_names, read_metadata
@@ -36,15 +37,26 @@ class Happening(StrEnum):
     NOTE = "note"
 
 
+def short_line(text: str) -> str:
+    """What people say in a record, as an option."""
+    if len(text) > MAX_DETAIL or not text.isprintable():
+        raise typer.BadParameter(f"it is not one line of at most {MAX_DETAIL} characters.")
+    return text
+
+
 @app.command()
 def record(
     bundle: MediaArgument,
     event: Annotated[Happening, typer.Argument(help="What happened.")],
     keys: Annotated[Path, typer.Option("--keys", parser=path, metavar="PATH", help="The directory of your own keys.")],
     key: KeyNames = None,
-    to: Annotated[str | None, typer.Option("--to", help="Who has it now.")] = None,
-    medium: Annotated[str | None, typer.Option("--medium", help="The stick or disc: label, serial number.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Anything else, on one line.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", parser=short_line, help="Who has it now; a hand-over needs it.")
+    ] = None,
+    medium: Annotated[
+        str | None, typer.Option("--medium", parser=short_line, help="The stick or disc: label, serial number.")
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", parser=short_line, help="Anything else, on one line.")] = None,
     pin: PinOption = None,
     trust: TrustOption = None,
     root: RootOption = None,
@@ -59,6 +71,8 @@ def record(
 
     Example: plugsky custody record /media/usb/plugsky-demo-1 hand-over --to "Ben" --keys ~/plugsky-keys --pin 3f2a…
     """
+    if event is Happening.HAND_OVER and to is None:
+        raise typer.BadParameter("a hand-over says to whom: give --to.")
     verified = judge(open_media(bundle), pin, trust, root)
     own = holder(keys, passphrase_file, hsm, hsm_pin_file)
     (card, signer), *_ = own.opened(None, key)

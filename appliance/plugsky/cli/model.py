@@ -22,8 +22,17 @@ from plugsky.models import local, measuring
 from plugsky.models.catalogue import MODES
 from plugsky.models.measuring import DoesNotFit
 from plugsky_bundles.atomic import write_file
-from plugsky_bundles.errors import ExistsError
+from plugsky_bundles.errors import ExistsError, UnsafeName
 from plugsky_bundles.progress import Progress, ProgressEvent
+
+
+def model_id(text: str) -> str:
+    """The id of a model that is made here, as an option."""
+    try:
+        return local.check_id(text)
+    except UnsafeName as error:
+        raise typer.BadParameter(f"{error.what}: {error.why}.") from None
+
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Show, export, approve, import and remove models of the site."
@@ -94,7 +103,7 @@ def export_(
 @app.command()
 def approve(
     file: FileArgument,
-    model: Annotated[str, typer.Option("--id", metavar="ID", help="The id that it will have.")],
+    model: Annotated[str, typer.Option("--id", parser=model_id, metavar="ID", help="The id that it will have.")],
     context: Annotated[int, typer.Option("--context", min=1, help="Tokens that it was trained for.")],
     licence: Annotated[str, typer.Option("--licence", help="Its licence, as an SPDX expression or a short name.")],
     keys: Annotated[Path, typer.Option("--keys", parser=path, metavar="PATH", help="The directory of your own keys.")],
@@ -123,7 +132,7 @@ def approve(
     """
     if mode not in MODES:
         raise typer.BadParameter(f"{mode!r} is not one of {', '.join(MODES)}.", param_hint="--mode")
-    target = out or Path(f"{local.check_id(model)}.local-model.json")
+    target = out or Path(f"{model}.local-model.json")
     if target.exists():
         raise ExistsError(f"{target} is there already", "an approval overwrites nothing", "Choose another --out")
     shown = progress(progress_style)
@@ -143,7 +152,9 @@ def approve(
 @app.command("import")
 def import_(
     file: FileArgument,
-    model: Annotated[str, typer.Option("--id", metavar="ID", help="Its id, as the approver signed it.")],
+    model: Annotated[
+        str, typer.Option("--id", parser=model_id, metavar="ID", help="Its id, as the approver signed it.")
+    ],
     approval: Annotated[
         Path, typer.Option("--approval", parser=path, metavar="FILE", help="What an enrolled approver signed.")
     ],

@@ -44,8 +44,14 @@ def rotate(
     new_snapshot: Annotated[bool, typer.Option("--new-snapshot", help="Make a new snapshot key.")] = False,
     new_timestamp: Annotated[bool, typer.Option("--new-timestamp", help="Make a new timestamp key.")] = False,
     root_days: Annotated[
-        int, typer.Option("--root-days", min=1, max=36500, help="How long the new root is valid, from now on.")
-    ] = ceremony.ROOT_LIFETIME.days,
+        int | None,
+        typer.Option(
+            "--root-days",
+            min=1,
+            max=36500,
+            help=f"How long the new root is valid, from now on. [default: {ceremony.ROOT_LIFETIME.days}]",
+        ),
+    ] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Drop the root that waits for signatures.")] = False,
     trust: TrustOption = None,
     passphrase_file: PassphraseFile = None,
@@ -67,6 +73,11 @@ def rotate(
         else:
             tell(f"{directory}: root {version} was dropped; root {version - 1} stays in force")
         return
+    asked = (root_key, targets_key, remove, root_threshold, targets_threshold, root_days)
+    if not any((*asked, new_snapshot, new_timestamp)):
+        raise typer.BadParameter(
+            "nothing was to change: name keys or a threshold, or --root-days to extend its validity."
+        )
     changes = RootChanges(
         add={
             "root": [read_card(card) for card in root_key or ()],
@@ -79,7 +90,7 @@ def rotate(
             if number is not None
         },
         renew=[role for role, wanted in (("snapshot", new_snapshot), ("timestamp", new_timestamp)) if wanted],
-        lifetime=timedelta(days=root_days),
+        lifetime=ceremony.ROOT_LIFETIME if root_days is None else timedelta(days=root_days),
     )
     made = rotation.rotate(directory, passphrase(passphrase_file), changes, datetime.now(UTC))
     if isinstance(made, TrustDir):

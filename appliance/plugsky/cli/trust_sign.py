@@ -26,6 +26,7 @@ from plugsky.cli.trust_options import (
 )
 from plugsky.core import settings
 from plugsky.core.commands import command_line, given
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky_bundles import reset, rotation, signing, waiting
 from plugsky_bundles.errors import KeyUnusable, PassphraseError
 from plugsky_bundles.fingerprint_words import to_words
@@ -78,6 +79,7 @@ def sign(
 
     Example: plugsky trust sign /media/usb/plugsky-demo-1 --keys ~/plugsky-keys --pin "lusab-babad-…"
     """
+    _check_there(place)
     own = None if keys is None else holder(keys, passphrase_file, hsm, hsm_pin_file)
     show = signing.unseen if as_json else _say_what_is_signed
     secret = cache(lambda: passphrase(passphrase_file))
@@ -116,6 +118,7 @@ def merge(
     Example: plugsky trust merge /secure/trust /media/amal/waiting /media/boris/waiting
     """
     found = copies or []
+    _check_there(place, *found)
     if _is_reset(place):
         joined = reset.merge(reset.read(place), {str(copy): reset.read(copy) for copy in found})
         reset.write(place, joined)
@@ -131,6 +134,15 @@ def merge(
         ask = cache(lambda: passphrase(passphrase_file))
         signed = signing.merge(place, found, opened, ask, datetime.now(UTC))
         _tell_signed(place, signed, trust, passphrase_file, None, as_json)
+
+
+def _check_there(*places: Path) -> None:
+    """A path that was mistyped is said to be one, whatever it was to be: a bundle, a root or a request."""
+    for place in places:
+        if not place.exists():
+            raise PlugskyError(
+                ErrorKind.NOT_FOUND, f"{place} is not there.", why="nothing has that name", next="check it"
+            )
 
 
 def _is_reset(place: Path) -> bool:
@@ -171,6 +183,13 @@ def _finished(place: Path, secret: bytes) -> TrustDir | None:
 
 def _merge_root(place: Path, copies: Sequence[Path], secret: Callable[[], bytes], as_json: bool) -> None:
     found = waiting.find(place)
+    if not (place / KEYS).is_dir() and (trusts := [copy for copy in copies if (copy / KEYS).is_dir()]):
+        raise PlugskyError(
+            ErrorKind.BAD_REQUEST,
+            f"{trusts[0]} is a trust directory, and no copy.",
+            why="signatures are joined into what is named first",
+            next=command_line("trust", "merge", trusts[0], place, *(copy for copy in copies if copy not in trusts)),
+        )
     added = waiting.merge(found, copies)
     if found.complete and (place / ROOTS).is_dir():
         _tell_finished(waiting.finish(place, secret(), datetime.now(UTC)), "is finished", as_json)

@@ -35,7 +35,7 @@ from plugsky_bundles import approval, enrolment, keys, reset
 from plugsky_bundles.approval import Approval
 from plugsky_bundles.atomic import sync_directory
 from plugsky_bundles.enrolment import APPROVER, ENROLLED, SITE, Enrolled
-from plugsky_bundles.errors import BundleError, ExistsError, KeyUnusable, NotFound, UntrustedRoot
+from plugsky_bundles.errors import BundleError, EnrolmentRefused, KeyUnusable, NotFound, UntrustedRoot
 from plugsky_bundles.key_cards import KeyCard, check_fingerprint
 from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.reset import Change, Reset
@@ -104,7 +104,7 @@ def enrol(
 ) -> Enrolled:
     """Enrol an approver or a courier by the card whose fingerprint was told; the list as it is then.
 
-    Raises FingerprintDiffers, EnrolmentLocked, ExistsError, BadKey or BadThreshold.
+    Raises FingerprintDiffers, EnrolmentLocked, EnrolmentRefused or BadThreshold.
     """
     check_fingerprint(newcomer, fingerprint)
     with site_lock(paths.root):
@@ -131,7 +131,7 @@ def request_reset(
     With ``add``, ``name`` is new in that role, and nobody goes; without it, whoever is not enrolled is a name that was
     mistyped. For the role "site", its key is made here and waits in ``trust/`` until the statement is applied.
 
-    Raises NotFound or ExistsError for a name that is unknown, or known and to be added; BAD_REQUEST for a card of
+    Raises NotFound or EnrolmentRefused for a name that is unknown, or known and to be added; BAD_REQUEST for a card of
     another name; and what the change comes to.
     """
     believed = _believed(paths)
@@ -167,7 +167,7 @@ def _check_named(role: str, name: str, newcomer: KeyCard | None, there: Sequence
             "Check the name" + ("; --add asks for somebody new" if newcomer is not None else ""),
         )
     if known and adding:
-        raise ExistsError(
+        raise EnrolmentRefused(
             f"{name} is enrolled as {role} already",
             "adding leaves every key that is there, and a name has one key",
             "Leave --add out to replace the key",

@@ -24,7 +24,7 @@ from securesystemslib.signer import Signer
 from plugsky.models import catalogue, templates
 from plugsky.models.catalogue import ModelEntry
 from plugsky_bundles import dsse, gguf
-from plugsky_bundles.enrolment import APPROVER, Enrolled
+from plugsky_bundles.enrolment import APPROVER, ENROL, Enrolled
 from plugsky_bundles.errors import DigestMismatch, GgufError, NotApproved, UnsafeName
 from plugsky_bundles.format import is_sha256
 from plugsky_bundles.gguf import GgufInfo
@@ -148,7 +148,7 @@ def approved(
     if keyid == site_keyid:
         raise _no("it is signed with the site's own key, which the importer has")
     if person is None:
-        raise _no(f"its key {keyid[:16]} is not enrolled here as an approver's")
+        raise _no(f"its key {keyid[:16]} is not enrolled here as an approver's", ENROL)
     if keyid in revoked:
         raise _no(f"the key of {person.name} has been revoked")
     statement = _read(dsse.verify(envelope, person.key, TYPE), person.name)
@@ -199,5 +199,5 @@ def _check_context(context: int, info: GgufInfo) -> None:
         )
 
 
-def _no(why: str) -> NotApproved:
-    return NotApproved("The approval of this model does not count", why, "Have an approver run `plugsky model approve`")
+def _no(why: str, then: str = "Have an approver run `plugsky model approve`") -> NotApproved:
+    return NotApproved("The approval of this model does not count", why, then)
