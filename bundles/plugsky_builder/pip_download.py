@@ -1,4 +1,4 @@
-"""Downloads wheels and compiles source packages with pip, so that the machine's own mirrors, proxies and CAs are used.
+"""Downloads wheels with pip, so that the machine's own mirrors, proxies and CAs are used.
 
 Only what is listed, only with hashes. pip runs as a child process of this Python and ends with it; what it says is
 turned into progress and, when it fails, into one named error. Credentials in index addresses never get into an error,
@@ -21,6 +21,7 @@ from plugsky_bundles.progress import Progress, ProgressEvent
 
 _COLLECTING = re.compile(r"^(?:Collecting|Processing) (?:\S*/)?(\S+)")
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_BUILD_TOOLS = re.compile(r"Some build dependencies for .* ((?:are missing|conflict with)\b.*?)\.?$", re.MULTILINE)
 _UNREACHABLE: Final = (
     "NewConnectionError",
     "NameResolutionError",
@@ -45,30 +46,29 @@ def download(requirements: str, into: Path, *, expected: int, progress: Progress
     listing.write_text(requirements, encoding="ascii")
     chosen = ["download", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--progress-bar", "raw"]
     chosen += ["--retries", "3", "--dest", str(into), "--requirement", str(listing), *options]
-    _run(chosen, env.for_child(), expected, progress)
+    run(chosen, env.for_child(), expected, progress)
     listing.unlink(missing_ok=True)
 
 
-def compile_one(requirement: str, name: str, into: Path, flags: Mapping[str, str], progress: Progress) -> None:
-    """Compile the source package of `requirement`, a requirement line with hashes, to a wheel in the directory `into`.
+def run(
+    options: Sequence[str],
+    environment: Mapping[str, str],
+    expected: int,
+    progress: Progress,
+    python: str | None = None,
+    path: str = "",
+) -> None:
+    """Run pip with these options by `python`, or by this one; `path` is a folder with pip for one that has none.
 
-    Its build tools come from the index into an environment of their own; `flags` are added to the environment variables
-    of the build. Raises as `download`.
+    Raises as `download`.
     """
-    listing = into / "requirements.in"
-    listing.write_text(requirement, encoding="ascii")
-    chosen = ["wheel", "--no-deps", "--require-hashes", "--no-binary", name, "--progress-bar", "raw", "--no-cache-dir"]
-    chosen += ["--wheel-dir", str(into), "--requirement", str(listing)]
-    _run(chosen, {**env.for_child(), **flags}, 1, progress)
-    listing.unlink(missing_ok=True)
-
-
-def _run(options: Sequence[str], environment: Mapping[str, str], expected: int, progress: Progress) -> None:
     said: list[str] = []
     done, item = 0, "the package index"
     progress(ProgressEvent("fetch", done, expected, item))
     with subprocess.Popen(
-        bound_child.command(sys.executable, "pip", "--disable-pip-version-check", "--no-input", *options),
+        bound_child.command(
+            python or sys.executable, "pip", "--disable-pip-version-check", "--no-input", *options, path=path
+        ),
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -99,6 +99,12 @@ def _failure(said: list[str], item: str) -> SourceError | DigestMismatch | NoSpa
             f"{item} is not what the lock pins",
             "the index gave a file with another hash",
             "Check the hash against the publisher's; if it is right, the index was tampered with",
+        )
+    if (lacks := _BUILD_TOOLS.search(text)) is not None:
+        return SourceError(
+            f"{item} is compiled with tools that are not locked",
+            f"some {lacks[1]}",
+            "Name a lock with hashes of them as `build-lock` in [python], see docs/recipes.md",
         )
     if "No space left on device" in text:
         return NoSpace(f"{item} could not be kept", "the disk of the cache is full", "Free some space, or name --cache")

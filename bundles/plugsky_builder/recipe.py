@@ -74,7 +74,8 @@ class ModelRecipe:
 class PythonRecipe:
     """The Python parts: a lock with hashes, and files of further requirements that have a lock for each target.
 
-    `compiled` are packages that come as wheels from the wheelhouse, `sdists` ones that are compiled from the index.
+    `compiled` are packages that come as wheels from the wheelhouse, `sdists` ones that are compiled from the index with
+    the tools of `build_lock`.
     """
 
     lock: Path
@@ -82,6 +83,7 @@ class PythonRecipe:
     appliance: bool
     requirements: tuple[Path, ...] = ()
     sdists: tuple[str, ...] = ()
+    build_lock: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,10 @@ def _python(table: Table, base: Path, targets: tuple[Target, ...]) -> PythonReci
         table.flag("appliance", True),
         requirements,
         table.texts("sdists", []),
+        base / table.text("build-lock") if table.has("build-lock") else None,
     )
+    if python.build_lock is not None and not python.sdists:
+        raise table.wrong("build-lock", "needs at least one of sdists to be compiled with it")
     table.end()
     return python
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plugsky_builder import compiled, locks, own_wheel, pip_download, resolve, sdists, wheel_lint
+from plugsky_builder import build_tools, compiled, locks, own_wheel, pip_download, resolve, sdists, wheel_lint
 from plugsky_builder.cache import Cache
 from plugsky_builder.fit import Fit, fit_of
 from plugsky_builder.locks import Pin, normalised
@@ -84,10 +84,11 @@ def gather(
     local = {normalised(name) for name in (*recipe.compiled, *recipe.sdists)}
     found = _from_index([pin for pin in pins if pin.name not in local], fit, cache, progress)
     reports = {file: wheel_lint.lint(path, file, fit.tags) for file, path in found.items()}
+    tools = build_tools.of(recipe)
     for pin in pins:
         if pin.name in local:
             if pin.name in {normalised(name) for name in recipe.sdists}:
-                path, file = sdists.obtain(pin, fit, cache, progress)
+                path, file = sdists.obtain(pin, tools, fit, cache, progress)
             else:
                 path = compiled.find(pin, wheelhouse, fit)
                 file = path.name
@@ -116,7 +117,9 @@ def missing(recipe: PythonRecipe, cache: Cache, target: Target | None) -> list[s
     pins = resolve.pins(recipe, fit)
     sources = {normalised(name) for name in recipe.sdists}
     local = sources | {normalised(name) for name in recipe.compiled}
-    lacks = [f"{pin.name} {pin.version}" for pin in pins if pin.name in sources and not sdists.is_cached(pin, cache)]
+    tools = build_tools.of(recipe)
+    unmade = [pin for pin in pins if pin.name in sources and not sdists.is_cached(pin, tools, cache)]
+    lacks = [f"{pin.name} {pin.version}" for pin in unmade]
     indexed = [pin for pin in pins if pin.name not in local]
     if indexed and _remembered(indexed, fit, cache) is None:
         lacks.append(f"{len(indexed)} wheels for {fit.name}")

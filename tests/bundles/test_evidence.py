@@ -149,6 +149,15 @@ def test_a_component_without_a_licence_text_is_named_aloud(made):
     assert f"1 components carry no licence text: {bare}" in warnings
 
 
+def test_provenance_names_the_lock_of_the_tools_that_compile(tmp_path):
+    for name in ("lock.txt", "build.txt"):
+        (tmp_path / name).write_text("")
+    more = '[python]\nlock = "lock.txt"\nsdists = ["x"]\nbuild-lock = "build.txt"\nappliance = false\n'
+    files, _ = gather(tmp_path, model(tmp_path / "files"), more=more)
+    resolved = json.loads(files["evidence/provenance.json"])["predicate"]["buildDefinition"]
+    assert [one["name"] for one in resolved["internalParameters"]["locks"]] == ["build.txt", "lock.txt"]
+
+
 def test_provenance_names_all_files_and_where_they_came_from(made, tmp_path):
     materials, files, _ = made
     statement = json.loads(files["evidence/provenance.json"])

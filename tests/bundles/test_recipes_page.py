@@ -37,6 +37,8 @@ channel = "lab"
 os = "debian-12"
 [python]
 lock = "lock.txt"
+sdists = ["x"]
+build-lock = "build.txt"
 [debs]
 status = "status"
 mirror = "https://deb.example/debian"

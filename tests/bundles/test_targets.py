@@ -491,6 +491,12 @@ def test_a_missing_wheel_for_an_accelerator_says_what_is_missing(tmp_path, monke
 BACKEND = """
 import os, pathlib, subprocess, sys, zipfile, hashlib, base64
 
+try:
+    import tool
+    uses = tool.__doc__
+except ImportError:
+    uses = "no tool"
+
 def build_wheel(folder, config_settings=None, metadata_directory=None):
     flags = os.environ["CFLAGS"].split()
     subprocess.run(["gcc", "-shared", "-fPIC", *flags, "-o", "libx.so", "x.c"], check=True)
@@ -498,6 +504,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     files = {
         "native/libx.so": pathlib.Path("libx.so").read_bytes(),
         "native/flags.txt": " ".join(flags).encode(),
+        "native/uses.txt": uses.encode(),
         f"{info}/METADATA": b"Metadata-Version: 2.1\\nName: native\\nVersion: 1.0\\n",
         f"{info}/WHEEL": b"Wheel-Version: 1.0\\nTag: py3-none-linux_x86_64\\n",
     }
@@ -512,12 +519,14 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 """
 
 
-def write_sdist(folder: Path, tmp_path: Path, source: str = "int answer(void) { return 42; }\n") -> Path:
-    """A source package whose own build backend needs nothing but a compiler."""
+def write_sdist(
+    folder: Path, tmp_path: Path, source: str = "int answer(void) { return 42; }\n", needs: str = ""
+) -> Path:
+    """A source package whose own build backend needs a compiler, and the tools of `needs`."""
     tree = tmp_path / "native-1.0"
     tree.mkdir()
     (tree / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        f'[build-system]\nrequires = [{needs}]\nbuild-backend = "backend"\nbackend-path = ["."]\n'
         '[project]\nname = "native"\nversion = "1.0"\n'
     )
     (tree / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: native\nVersion: 1.0\n")
@@ -529,10 +538,10 @@ def write_sdist(folder: Path, tmp_path: Path, source: str = "int answer(void) { 
     return path
 
 
-def sdist_recipe(tmp_path, path):
+def sdist_recipe(tmp_path, path, **changes):
     lock = tmp_path / "lock.txt"
     lock.write_text(f"native==1.0 --hash=sha256:{sha256(path)}\n")
-    return PythonRecipe(lock, (), appliance=False, sdists=("native",))
+    return PythonRecipe(lock, (), appliance=False, sdists=("native",), **changes)
 
 
 @pytest.mark.integration
@@ -550,6 +559,57 @@ def test_a_source_package_is_compiled_once_for_the_oldest_processor_and_then_kep
 
 def sdist_recipe_of(tmp_path):
     return PythonRecipe(tmp_path / "lock.txt", (), appliance=False, sdists=("native",))
+
+
+def write_tool(index, version):
+    return write_wheel(index.folder, "tool", version, {"tool.py": f'"""tool {version}"""'.encode()})
+
+
+def build_lock(tmp_path, wheel, name="build.txt"):
+    path = tmp_path / name
+    path.write_text(f"tool=={wheel.name.split('-')[1]} --hash=sha256:{sha256(wheel)}\n")
+    return path
+
+
+def used(wheel):
+    with zipfile.ZipFile(wheel.path) as archive:
+        return archive.read("native/uses.txt").decode()
+
+
+@pytest.mark.integration
+def test_a_source_package_is_compiled_with_the_locked_tools_and_anew_with_others(house, index, cache, tmp_path):
+    path = write_sdist(index.folder, tmp_path, needs='"tool"')
+    first, second = write_tool(index, "1.0"), write_tool(index, "2.0")
+    for tool, version in ((first, "1.0"), (second, "2.0"), (first, "1.0")):
+        lab = sdist_recipe(tmp_path, path, build_lock=build_lock(tmp_path, tool))
+        (wheel,) = wheels.gather(lab, tmp_path, cache, silent, BOOKWORM)
+        assert used(wheel) == f"tool {version}"
+    assert wheels.missing(lab, cache, BOOKWORM) == []
+    assert list((cache.root / "work").iterdir()) == []
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("locked", [False, True], ids=["no lock", "a lock of an older one"])
+def test_a_tool_that_is_not_locked_never_runs(house, index, cache, tmp_path, locked):
+    path = write_sdist(index.folder, tmp_path, needs='"tool>=2"')
+    lock = build_lock(tmp_path, write_tool(index, "1.0")) if locked else None
+    write_tool(index, "2.0")
+    with pytest.raises(SourceError, match=r"^native-1\.0\S* is .* not locked: some .*tool>=2\W*\. Name .*`build-lock`"):
+        wheels.gather(sdist_recipe(tmp_path, path, build_lock=lock), tmp_path, cache, silent, BOOKWORM)
+
+
+@pytest.mark.integration
+def test_a_tool_with_another_hash_never_runs(house, index, cache, tmp_path):
+    path = write_sdist(index.folder, tmp_path, needs='"tool"')
+    lock = build_lock(tmp_path, write_tool(index, "1.0"))
+    lock.write_text(lock.read_text()[:-65] + HASH + "\n")
+    with pytest.raises(DigestMismatch, match="tool"):
+        wheels.gather(sdist_recipe(tmp_path, path, build_lock=lock), tmp_path, cache, silent, BOOKWORM)
+
+
+def test_a_lock_of_tools_without_anything_to_compile_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="build-lock"):
+        load(tmp_path, GOOD.replace("[python]", '[python]\nbuild-lock = "build.txt"'))
 
 
 @pytest.mark.integration

@@ -81,6 +81,7 @@ def _locks(recipe: Recipe) -> list[Path]:
     if recipe.python is not None:
         pairs = [(file, target) for file in recipe.python.requirements for target in recipe.targets]
         found += [recipe.python.lock, *(resolve.lock_of(file, target) for file, target in pairs)]
+        found += [] if recipe.python.build_lock is None else [recipe.python.build_lock]
     if recipe.debs is not None:
         found += [recipe.debs.lock_of(target.folder) for target in recipe.targets]
     return sorted(set(found), key=lambda path: path.name)
