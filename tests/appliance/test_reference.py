@@ -20,3 +20,8 @@ def test_every_command_shows_an_example():
     commands = [page for page in pages if page.startswith("plugsky ") and "\nCommands:" not in page]
     assert len(commands) > 20
     assert [page.split("\n")[0] for page in commands if "Example: " not in page] == []
+
+
+@pytest.mark.integration
+def test_no_noun_offers_shell_completion_that_the_command_does_not_have():
+    assert "-completion" not in markdown()

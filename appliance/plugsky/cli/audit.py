@@ -10,7 +10,9 @@ from plugsky.cli.options import RootOption
 from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
 from plugsky.core.errors import ExitCode
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Search and verify the audit trail.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Search and verify the audit trail."
+)
 
 
 @app.command()

@@ -16,7 +16,12 @@ from plugsky.cli import (
     bundle_look,
 )
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build, seal, inspect, verify and install bundles.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Build, seal, inspect, verify and install bundles.",
+)
 for step in (
     bundle_lock,
     bundle_build,

@@ -15,7 +15,7 @@ from plugsky_bundles.full_read import verify_payload
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.returns import returns_of
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

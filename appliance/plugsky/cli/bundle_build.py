@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WHEELHOUSE: Final = Path(".cache/wheels")
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

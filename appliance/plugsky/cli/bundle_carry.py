@@ -26,7 +26,7 @@ from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.volumes import Volumes
 
 STDOUT = Path("-")
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 def _size(text: str) -> int:

@@ -30,7 +30,7 @@ def channel_name(text: str) -> str:
         raise typer.BadParameter(f"{error.what}: {error.why}.") from None
 
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command("receipt")

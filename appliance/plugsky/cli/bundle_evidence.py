@@ -14,7 +14,7 @@ from plugsky_bundles.atomic import write_file
 from plugsky_bundles.errors import ExistsError, NotFound
 from plugsky_bundles.media import open_media
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -26,7 +26,7 @@ from plugsky_bundles.plan import Plan
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.verify import check_still_valid
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from plugsky_bundles.sides import of_bundle
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.volumes import Volumes
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

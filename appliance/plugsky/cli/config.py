@@ -8,7 +8,9 @@ from plugsky.cli.options import RootOption
 from plugsky.cli.output import JsonFlag, table, tell_json
 from plugsky.core import settings
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Show settings and where each comes from.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Show settings and where each comes from."
+)
 
 
 @app.command()

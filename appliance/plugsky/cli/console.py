@@ -10,7 +10,7 @@ from plugsky.admin.client import AdminClient
 from plugsky.cli.options import RootOption, existing_site
 from plugsky_tui import terminal
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 class Line(StrEnum):

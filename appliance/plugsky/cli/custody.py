@@ -24,7 +24,12 @@ from plugsky_bundles.metadata import key_names, read_metadata
 from plugsky_bundles.returns import returns_of
 from plugsky_bundles.verified import VerifiedBundle
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Record and review who had a bundle in hand.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Record and review who had a bundle in hand.",
+)
 
 
 class Happening(StrEnum):

@@ -32,7 +32,7 @@ from plugsky.core.locks import one_after_another, only_one
 from plugsky.core.paths import data_directory
 from plugsky_bundles.atomic import write_file
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 MODEL: Final = "smollm2-135m-instruct"
 QUESTION: Final = "Where is the Eiffel Tower?"

@@ -20,7 +20,7 @@ from plugsky.core.errors import ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky_bundles.progress import Progress
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from plugsky.core.listeners import inherited_listener
 from plugsky.engine import process
 from plugsky.engine.spec import EngineSpec, Mode
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run one engine process.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Run one engine process.")
 
 
 @app.callback()

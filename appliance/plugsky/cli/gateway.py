@@ -12,7 +12,7 @@ from plugsky.core.policy import EffectivePolicy
 from plugsky.core.processes import die_with_parent
 from plugsky.server import gateway
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run one gateway process.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Run one gateway process.")
 
 
 @app.callback()

@@ -19,7 +19,10 @@ from plugsky.fleet.health import Verdict
 from plugsky.fleet.survey import survey
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="List, activate and remove the generations of the site."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="List, activate and remove the generations of the site.",
 )
 
 

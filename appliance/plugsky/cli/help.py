@@ -7,7 +7,12 @@ from plugsky.cli.output import JsonFlag, table, tell, tell_json
 from plugsky.core import env
 from plugsky.core.errors import EXIT_CODES
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Exit codes, environment variables, reference.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Exit codes, environment variables, reference.",
+)
 
 
 @app.command("exit-codes")

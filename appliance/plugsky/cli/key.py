@@ -9,7 +9,9 @@ from plugsky.cli.administration import ask
 from plugsky.cli.options import RootOption
 from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make, list and revoke API keys.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Make, list and revoke API keys."
+)
 
 
 @app.command()

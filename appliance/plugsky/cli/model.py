@@ -35,7 +35,10 @@ def model_id(text: str) -> str:
 
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Show, export, approve, import and remove models of the site."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Show, export, approve, import and remove models of the site.",
 )
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The model's id, as the list says it.")]
 FileArgument = Annotated[Path, typer.Argument(parser=path, metavar="FILE", help="The model's GGUF file.")]

@@ -17,7 +17,7 @@ from plugsky.core.locks import only_one
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.processes import die_with_parent
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

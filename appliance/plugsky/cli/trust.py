@@ -22,7 +22,9 @@ from plugsky_bundles.key_cards import read_card
 from plugsky_bundles.trustdir import WAITING, open_trust
 from plugsky_bundles.walk import fingerprint
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make and use the operator's keys.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Make and use the operator's keys."
+)
 
 Cards = list[Path] | None
 

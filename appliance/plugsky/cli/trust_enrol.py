@@ -30,7 +30,7 @@ from plugsky_bundles.key_cards import KeyCard, check_fingerprint, read_card
 from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import open_trust
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from plugsky_bundles import keys
 from plugsky_bundles.fingerprint_words import to_words
 from plugsky_bundles.key_cards import CARD, KeyCard, make_key, read_card, write_card
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 SCHEMES = {"ed25519": keys.ED25519, "p256": keys.P256}
 

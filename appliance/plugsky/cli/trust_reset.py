@@ -21,6 +21,7 @@ from plugsky_bundles.times import stamp
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     help="Replace a lost key of this site, of an approver or a courier, by statement.",
 )

@@ -19,7 +19,7 @@ from plugsky_bundles.state import Revocations
 from plugsky_bundles.trustdir import WAITING, TrustDir, open_trust
 from plugsky_bundles.walk import fingerprint
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -38,7 +38,7 @@ from plugsky_bundles.trustdir import KEYS, ROOTS, TrustDir, open_trust
 from plugsky_bundles.waiting import WaitingRoot
 from plugsky_bundles.walk import fingerprint
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 PlaceArgument = Annotated[
     Path,
