@@ -1,4 +1,4 @@
-"""A program on a pseudo-terminal, and what a terminal of 80x24 would show of it."""
+"""A program on a pseudo-terminal, and what a terminal of that size would show of it."""
 
 import fcntl
 import os
@@ -17,13 +17,14 @@ PATIENCE_S = 30.0
 
 
 class Terminal:
-    """A child on a pseudo-terminal of 80x24, and all bytes it wrote so far."""
+    """A child on a pseudo-terminal of 24 lines, and all bytes it wrote so far."""
 
-    def __init__(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str], *, columns: int = 80) -> None:
+        self._columns = columns
         environ = {name: os.environ[name] for name in ("PATH", "HOME", "XDG_RUNTIME_DIR") if name in os.environ}
         environ |= {"LANG": "C.UTF-8", **variables}
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.modes = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True
@@ -36,8 +37,8 @@ class Terminal:
         self._read_while(lambda: text not in self.screen())
 
     def screen(self) -> str:
-        """What an 80x24 terminal shows after these bytes."""
-        screen = pyte.Screen(80, 24)
+        """What the terminal shows after these bytes."""
+        screen = pyte.Screen(self._columns, 24)
         stream = pyte.ByteStream(screen)
         # pyte takes the private CSI < and > sequences for printable text; a real terminal ignores what it does not know
         stream.feed(re.sub(rb"\x1b\[[<>=][0-9;]*[a-z]", b"", self.written))

@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from plugsky import __version__
 from plugsky.cli import next_line, streams
-from plugsky.cli.output import Failure, print_failure
+from plugsky.cli.output import Failure, end_status, print_failure
 from plugsky.core import env
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
 from plugsky_bundles.errors import BundleError
@@ -106,6 +106,7 @@ def run(arguments: list[str]) -> int:
         if as_json:
             print_failure(Failure("usage", error.format_message(), "", "plugsky --help"), as_json)
         else:
+            end_status()
             error.show(sys.stderr)
         return ExitCode.USAGE
     except (typer.Abort, EOFError):
@@ -132,6 +133,8 @@ def run(arguments: list[str]) -> int:
         why = f"{type(error).__name__} was not foreseen here; this is a defect of plugsky"
         print_failure(Failure("internal", "The command failed.", why, "PLUGSKY_TRACEBACK=1 shows where"), as_json)
         return ExitCode.FAILED
+    finally:
+        end_status()
     return result if isinstance(result, int) else ExitCode.OK
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from plugsky.cli.options import fingerprint_text, path
-from plugsky.cli.output import say
+from plugsky.cli.output import end_status, say
 from plugsky.core import settings
 from plugsky.core.commands import command_line
 from plugsky.core.paths import SitePaths
@@ -106,6 +106,7 @@ def asking(*command: object) -> Ask:
             )
         if wanted.problem:
             say(f"  {wanted.problem}")
+        end_status()
         answer: str = typer.prompt(
             f"insert {missing}; mounted at (empty: stop)", default="", show_default=False, err=True
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from plugsky.cli.output import say
+from plugsky.cli.output import end_status, say
 from plugsky.core import env, settings
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -136,6 +136,7 @@ def token_pin(file: Path | None) -> str:
             why="standard input is no terminal",
             next="add --hsm-pin-file FILE or set PLUGSKY_HSM_PIN",
         )
+    end_status()
     return getpass.getpass("PIN of the token: ")
 
 
@@ -167,6 +168,7 @@ def _prompt(new: bool) -> str:
             why="standard input is no terminal",
             next="add --passphrase-file FILE or set PLUGSKY_PASSPHRASE",
         )
+    end_status()
     first = getpass.getpass("Passphrase of the operator's keys: ")
     if new and getpass.getpass("The same again: ") != first:
         raise PlugskyError(ErrorKind.BAD_REQUEST, "The two passphrases differ.", next="run the same command again")

@@ -1,8 +1,8 @@
 """What a command says: data on stdout, talk on stderr, each in words or as JSON.
 
 ``--json`` prints exactly one JSON object on stdout, with a ``schema`` field such as ``plugsky.bundle.verify/1``.
-``--progress auto|plain|json|none`` chooses how long work shows itself on stderr: a bar on a terminal, else a plain
-line whenever ten per cent or two seconds have passed.
+``--progress auto|plain|json|none`` chooses how long work shows itself on stderr: one line on a terminal that is
+rewritten, else a plain line whenever ten per cent or two seconds have passed.
 """
 
 import dataclasses
@@ -16,10 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
+from plugsky.cli.status_line import StatusLine
 from plugsky.core import env
 from plugsky.core.errors import PlugskyError
 from plugsky_bundles.errors import BundleError
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
+
+_status = StatusLine()
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -55,8 +58,7 @@ class Failure:
 def print_failure(failure: Failure, as_json: bool) -> None:
     """Say on stderr what happened, why, and the next command."""
     if as_json:
-        body = {"schema": "plugsky.error/1", "error": failure.__dict__}
-        print(json.dumps(body, ensure_ascii=False), file=sys.stderr)  # noqa: T201 - the edge that prints
+        say(json.dumps({"schema": "plugsky.error/1", "error": failure.__dict__}, ensure_ascii=False))
         return
     say(f"error: {failure.what}")
     if failure.why:
@@ -65,13 +67,20 @@ def print_failure(failure: Failure, as_json: bool) -> None:
         say(f"  next: {failure.next}")
 
 
+def end_status() -> None:
+    """Leave the line on which work shows itself; for whoever writes to the terminal by other ways than these."""
+    _status.end()
+
+
 def say(text: str) -> None:
     """One line of talk, on stderr."""
+    end_status()
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the edge that prints
 
 
 def tell(text: str) -> None:
     """One line of data, on stdout."""
+    end_status()
     print(text, flush=True)  # noqa: T201 - the edge that prints
 
 
@@ -132,10 +141,12 @@ class _Lines:
         self._stage = ""
         self._started = self._shown_at = 0.0
         self._shown_done = 0
+        self._finished = False
 
     def __call__(self, event: ProgressEvent) -> None:
         now = time.monotonic()
-        if event.stage != self._stage:
+        begins = event.stage != self._stage
+        if begins:
             self._stage, self._started, self._shown_at, self._shown_done = event.stage, now, now, 0
             due = True
         else:
@@ -145,16 +156,17 @@ class _Lines:
         if not (due or (finished and self._shown_done < event.done)):
             return
         self._shown_at, self._shown_done = now, event.done
-        text = _progress_text(event, now - self._started)
-        if self._live:
-            end = "\n" if finished else ""
-            sys.stderr.write(f"\r\x1b[2K  {text[:100]}{end}")
-            sys.stderr.flush()
-        else:
-            say(f"  {text}")
+        parts = _progress_parts(event, now - self._started)
+        if not self._live:
+            say(f"  {'  '.join(parts)}")
+            return
+        if begins and self._finished:  # a stage that came to its end stays to be read
+            end_status()
+        self._finished = finished
+        _status.show(parts)
 
 
-def _progress_text(event: ProgressEvent, elapsed: float) -> str:
+def _progress_parts(event: ProgressEvent, elapsed: float) -> list[str]:
     parts = [event.stage]
     if event.total > 100_000:
         rate = event.done / elapsed if elapsed > 0.05 else 0.0
@@ -167,4 +179,4 @@ def _progress_text(event: ProgressEvent, elapsed: float) -> str:
         parts.append(f"{event.done} of {event.total}")
     if event.item:
         parts.append(event.item)
-    return "  ".join(parts)
+    return parts
