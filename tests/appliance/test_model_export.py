@@ -128,7 +128,7 @@ def test_the_parts_of_a_split_model_are_joined(site, tmp_path):
     (tmp_path / "whole.gguf").write_bytes(TUNED)
     parts = {path.name: path.read_bytes() for path in split(tmp_path / "whole.gguf", tmp_path, "m", 3)}
     digests = [hashlib.sha256(data).hexdigest() for data in parts.values()]
-    files = model_files(site.base, small_llama())
+    files = model_files(small_llama())
     entry = json.loads(files["models/small/model.json"]) | {
         "file": next(iter(parts)),
         "sha256": digest_of(digests),
@@ -296,7 +296,7 @@ def test_an_id_is_used_once(site):
 
 def test_a_bundle_that_brings_a_model_under_the_id_of_a_local_one_is_refused(site):
     take(site, offer(site))
-    bundle = site.bundle_of(model_files(site.base, small_llama(seed=3), "tuned"))
+    bundle = site.bundle_of(model_files(small_llama(seed=3), "tuned"))
     with pytest.raises(ExistsError, match="plugsky model remove tuned"):
         site.install(bundle)
     assert site.current == 2

@@ -1,8 +1,10 @@
 """A site whose generations can run: their Python is this one, their models are small and real."""
 
+import functools
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,17 +30,23 @@ def our_python(folder: Path, *_rest: object, **_options: object) -> None:
     python.chmod(0o755)
 
 
-def model_files(
-    base: Path, weights: bytes, model_id: str = "small", *, signed: bytes | None = None
-) -> dict[str, bytes]:
+@functools.cache
+def _gathered(weights: bytes, model_id: str) -> Mapping[str, bytes]:
+    """Gathered once: the builder starts an engine to measure a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        (base / "small.gguf").write_bytes(weights)
+        (base / "LICENSE").write_bytes(LICENCE)
+        pinned = LocalFile(base / "small.gguf", hashlib.sha256(weights).hexdigest())
+        text = LocalFile(base / "LICENSE", hashlib.sha256(LICENCE).hexdigest())
+        entry = ModelRecipe(model_id, "Small", "generate", 256, "MIT", ("en",), "-", pinned, text)
+        parts = model_parts.gather(entry, Cache(base / "cache"), silent)
+        return {p.path: p.content if isinstance(p.content, bytes) else p.content.read_bytes() for p in parts}
+
+
+def model_files(weights: bytes, model_id: str = "small", *, signed: bytes | None = None) -> dict[str, bytes]:
     """A model as the builder puts it into a bundle; its health is that of the weights that were ``signed``."""
-    (base / "small.gguf").write_bytes(signed or weights)
-    (base / "LICENSE").write_bytes(LICENCE)
-    pinned = LocalFile(base / "small.gguf", hashlib.sha256(signed or weights).hexdigest())
-    text = LocalFile(base / "LICENSE", hashlib.sha256(LICENCE).hexdigest())
-    entry = ModelRecipe(model_id, "Small", "generate", 256, "MIT", ("en",), "-", pinned, text)
-    parts = model_parts.gather(entry, Cache(base / "cache"), silent)
-    files = {p.path: p.content if isinstance(p.content, bytes) else p.content.read_bytes() for p in parts}
+    files = dict(_gathered(signed or weights, model_id))
     if signed is not None:
         path = f"models/{model_id}/model.json"
         digests = [hashlib.sha256(data).hexdigest().encode() for data in (signed, weights)]
@@ -56,7 +64,7 @@ class WorkingSite(Site):
 
     def brings(self, weights: bytes, **options: object) -> Path:
         """A bundle whose one model has these weights."""
-        return self.bundle_of(model_files(self.base, weights, **options))
+        return self.bundle_of(model_files(weights, **options))
 
     def bundle_of(self, files: Mapping[str, bytes]) -> Path:
         self.files = {path: data for path, data in self.files.items() if not path.startswith("models/")} | dict(files)
@@ -73,7 +81,7 @@ class WorkingSite(Site):
 def working_site(tmp_path, monkeypatch):
     """A new site and a bundle's files for it; nothing is installed."""
     monkeypatch.setattr(venv, "make", our_python)
-    return WorkingSite(tmp_path, model_files(tmp_path, small_llama()))
+    return WorkingSite(tmp_path, model_files(small_llama()))
 
 
 def occupied(*paths: Path) -> int:

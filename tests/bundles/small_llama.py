@@ -1,5 +1,6 @@
 """A model of a few kilobytes that llama.cpp really runs: one layer, a vocabulary of bytes, weights drawn by a seed."""
 
+import functools
 import math
 import random
 import struct
@@ -23,6 +24,7 @@ TOKENS = [*byte_names(), "\u0120t", "<end>"]
 END = len(TOKENS) - 1
 
 
+@functools.cache
 def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3) -> bytes:
     """The bytes of its GGUF. ``silent``: its likeliest next token is always the end of the text, else an ``e``.
 
