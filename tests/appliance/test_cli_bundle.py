@@ -340,14 +340,30 @@ DAMAGED = {
 }
 
 
+@pytest.fixture(scope="module")
+def kept_site(tmp_path_factory):
+    """Where a site lies once the first test that wants one has made it."""
+    return tmp_path_factory.mktemp("kept") / "site"
+
+
+@pytest.fixture
+def used(desk, kept_site):
+    """A desk with a site that has a bundle and a key."""
+    if kept_site.exists():
+        shutil.copytree(kept_site, desk.place / "site", symlinks=True)
+    else:
+        desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
+        desk.run("key", "create", "--tenant", "demo")
+        shutil.copytree(desk.place / "site", kept_site, symlinks=True)
+    return desk
+
+
 @pytest.mark.parametrize(("name", "harm", "check"), DAMAGED.values(), ids=DAMAGED)
-def test_every_damaged_file_is_a_finding_beside_all_others(desk, name, harm, check):
-    desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
-    desk.run("key", "create", "--tenant", "demo")
-    before = {finding["check"] for finding in desk.json("doctor")["findings"]}
-    (place,) = (desk.place / "site").glob(name)
+def test_every_damaged_file_is_a_finding_beside_all_others(used, name, harm, check):
+    before = {finding["check"] for finding in used.json("doctor")["findings"]}
+    (place,) = (used.place / "site").glob(name)
     harm(place)
-    findings = desk.json("doctor", expect=ExitCode.FAILED)["findings"]
+    findings = used.json("doctor", expect=ExitCode.FAILED)["findings"]
     failed = [finding for finding in findings if finding["state"] == "failed"]
     assert any(finding["check"].startswith(check) for finding in failed), failed
     assert all(finding["next"] for finding in failed)
@@ -357,11 +373,9 @@ def test_every_damaged_file_is_a_finding_beside_all_others(desk, name, harm, che
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize("name", ["state", "state/plugsky.db", "trust/site-key.pem"])
-def test_a_file_of_the_site_that_belongs_to_another_user_is_a_finding(desk, name):
-    desk.run("bundle", "install", desk.sealed(), "--pin", desk.pin, "--yes")
-    desk.run("key", "create", "--tenant", "demo")
-    os.chown(desk.place / "site" / name, 65534, 65534)
-    failed = [one for one in desk.json("doctor", expect=ExitCode.FAILED)["findings"] if one["state"] == "failed"]
+def test_a_file_of_the_site_that_belongs_to_another_user_is_a_finding(used, name):
+    os.chown(used.place / "site" / name, 65534, 65534)
+    failed = [one for one in used.json("doctor", expect=ExitCode.FAILED)["findings"] if one["state"] == "failed"]
     assert [(one["check"], "belongs to user 65534" in one["text"]) for one in failed] == [("secrets", True)]
 
 
