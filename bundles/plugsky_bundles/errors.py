@@ -158,6 +158,18 @@ class MalformedStream(VerificationError):
     """A tar stream that is not the one way in which a bundle is written as one."""
 
 
+class StreamEncrypted(VerificationError):
+    """A tar stream that is still encrypted with age; `path` is where it was, `-` for standard input."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            "What arrived on standard input is encrypted with age" if path == "-" else f"{path} is encrypted with age",
+            "a bundle is verified as it comes out of decryption",
+            "Decrypt it on its way: age -d -i KEY FILE | plugsky bundle verify -",
+        )
+        self.path = path
+
+
 class VolumeForeign(VerificationError):
     """A volume of another bundle."""
 

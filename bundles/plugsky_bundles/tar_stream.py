@@ -30,6 +30,7 @@ from plugsky_bundles.errors import (
     MediaUnreadable,
     NotFound,
     StreamCut,
+    StreamEncrypted,
     UnsafeName,
 )
 from plugsky_bundles.format import METADATA, MIB, check_evidence_path
@@ -44,6 +45,8 @@ MAX_HELD: Final = 100_000
 _BUFFER: Final = MIB
 _METADATA = re.compile(r"metadata/(?:timestamp|[1-9][0-9]{0,9}\.[a-z]+)\.json", re.ASCII)
 _BLOB = re.compile(r"blobs/([0-9a-f]{2})/sha256-\1[0-9a-f]{62}", re.ASCII)
+_AGE: Final = (b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----")
+"""How a file of age begins, binary and armoured (https://age-encryption.org/v1)."""
 _RESEND: Final = "Have it sent again: plugsky bundle stream"
 
 
@@ -51,13 +54,14 @@ class TarStream:
     """The bundle in an open file or pipe, which is read forward from where it stands, and closed with this object."""
 
     def __init__(self, descriptor: int, path: Path) -> None:
-        """Read the metadata. Raises NotFound, MalformedStream, StreamCut or MediaUnreadable."""
+        """Read the metadata. Raises NotFound, MalformedStream, StreamCut, StreamEncrypted or MediaUnreadable."""
         self.path = path
         self.files: dict[str, int] = {}
         self._descriptor = descriptor
         self._seekable = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._held: dict[str, bytearray] = {}
         self._bytes = 0
+        self._begun = False
         self._ahead: tuple[str, int] | None = None
         self._coming: deque[Part] | None = None
         self._member = _Member(self, 0)
@@ -171,6 +175,8 @@ class TarStream:
             return None
         self._leave_member()
         block = self._exactly(ustar.BLOCK)
+        if not self.files and block.startswith(_AGE):
+            raise StreamEncrypted(str(self.path))
         if any(block):
             return ustar.parse(block)
         if any(self._exactly(ustar.BLOCK)):
@@ -206,8 +212,15 @@ class TarStream:
             count = os.readv(self._descriptor, [view])
         except OSError as error:
             raise unreadable(str(self.path), error) from None
+        if not count and not self._begun:
+            raise StreamCut(
+                "Nothing arrived on standard input" if self.path == STDIN else f"{self.path} is empty",
+                "whoever was to send the stream ended without a byte, as age does when it has the wrong key",
+                "Look at what the sender said, above or on its side; then run it again",
+            )
         if not count and not may_end:
             raise StreamCut("The stream ends early", "it was cut off on its way", _RESEND)
+        self._begun = True
         return count
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -329,9 +330,35 @@ def test_an_encrypted_copy_that_was_changed_or_is_for_somebody_else_installs_not
         with subprocess.Popen(
             ["age", "-d", "-i", with_key, encrypted], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         ) as age:
-            desk.shell(*install, "-", stdin=age.stdout, expect=5)
+            said = desk.shell(*install, "-", stdin=age.stdout, expect=5).stderr.decode()
         assert age.returncode != 0
+        assert with_key == key or "Nothing arrived on standard input" in said
         assert not (desk.site / "current").exists()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("armoured", [False, True], ids=["binary", "armoured"])
+def test_what_is_still_encrypted_is_answered_with_the_command_that_decrypts_it(desk, identity, armoured):
+    key, recipient = identity
+    encrypted = desk.place / "a bundle.age"
+    plain = desk.shell("bundle", "stream", desk.bundle, *desk.trusting).stdout
+    armour = ["--armor"] if armoured else []
+    subprocess.run(["age", *armour, "-r", recipient, "-o", encrypted], input=plain, check=True)
+    install = ["bundle", "install", encrypted, "--root", desk.site, *desk.trusting]
+    refused = desk.shell(*install, expect=5).stderr.decode()
+    assert f"error: {encrypted} is encrypted with age" in refused
+    said = refused.partition("  next: ")[2].strip()
+    assert (
+        said
+        == f"age -d -i KEY '{encrypted}' | plugsky bundle install - --root {desk.site} {' '.join(desk.trusting)} --yes"
+    )
+    plugsky = f"{shlex.quote(sys.executable)} -m plugsky"
+    typed = said.replace("-i KEY", f"-i {shlex.quote(str(key))}").replace("| plugsky", f"| {plugsky}")
+    subprocess.run(["bash", "-c", typed], env={**os.environ, **ENVIRONMENT}, check=True, capture_output=True)
+    assert desk.installed() == FILES
+    with encrypted.open("rb") as sent:
+        again = desk.shell("bundle", "verify", "-", *desk.trusting, stdin=sent, expect=5).stderr.decode()
+    assert f"next: SENDER | age -d -i KEY | plugsky bundle verify - {' '.join(desk.trusting)}" in again
 
 
 @pytest.mark.parametrize("recipient", ["", "age1nonsense", "bob@example.org", "AGE-SECRET-KEY-1QQ", "ssh-ed25519 AAAA"])

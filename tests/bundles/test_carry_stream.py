@@ -26,6 +26,7 @@ from plugsky_bundles.errors import (
     MetadataMissing,
     NotFound,
     StreamCut,
+    StreamEncrypted,
     VerificationError,
 )
 from plugsky_bundles.format import blob_path
@@ -243,7 +244,7 @@ CUTS = {
 @pytest.mark.parametrize("through", ["file", "pipe"])
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_stream_that_was_cut_is_refused(workshop, tmp_path, cut, through):
-    with pytest.raises(StreamCut, match="ends early") as caught:
+    with pytest.raises(StreamCut, match="ends early|is empty|Nothing arrived") as caught:
         read_all(workshop, CUTS[cut](workshop.stream), tmp_path / "b.tar", through=through)
     assert caught.value.exit_code == 5
 
@@ -374,6 +375,20 @@ def test_what_is_no_stream_is_refused(tmp_path, beginning):
     (tmp_path / "b.tar").write_bytes(beginning)
     with pytest.raises((MalformedStream, StreamCut, NotFound)):
         open_media(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize("beginning", [b"age-encryption.org/v1\n", b"-----BEGIN AGE ENCRYPTED FILE-----\n"])
+def test_what_is_still_encrypted_is_known_by_how_it_begins(tmp_path, beginning):
+    (tmp_path / "b.tar").write_bytes(beginning + os.urandom(600))
+    with pytest.raises(StreamEncrypted, match="is encrypted with age"):
+        open_media(tmp_path / "b.tar")
+
+
+def test_of_a_stream_without_a_byte_the_sender_is_to_be_looked_at(tmp_path):
+    (tmp_path / "b.tar").touch()
+    with pytest.raises(StreamCut, match=r"b\.tar is empty") as refused:
+        open_media(tmp_path / "b.tar")
+    assert "Look at what the sender said" in refused.value.next
 
 
 def test_the_documented_time_is_the_one_that_is_written():

@@ -24,7 +24,7 @@ from plugsky.cli import next_line, streams
 from plugsky.cli.output import Failure, end_status, print_failure
 from plugsky.core import env
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
-from plugsky_bundles.errors import BundleError
+from plugsky_bundles.errors import BundleError, StreamEncrypted
 
 NOUNS: Final = {
     "trust": "Make and use the operator's keys.",
@@ -120,7 +120,10 @@ def run(arguments: list[str]) -> int:
         return ExitCode.READER_GONE
     except (PlugskyError, BundleError) as error:
         failure = Failure.of(error)
-        advice = next_line.completed(failure.next, arguments, typer.main.get_command(app))
+        if isinstance(error, StreamEncrypted):
+            advice = next_line.decrypting(error.path, arguments)
+        else:
+            advice = next_line.completed(failure.next, arguments, typer.main.get_command(app))
         print_failure(dataclasses.replace(failure, next=advice), as_json)
         return error.exit_code
     except OSError as error:

@@ -2,11 +2,13 @@
 
 A room does not know how its site or trust directory was named. Where its advice is a command that takes ``--root`` or
 ``--trust``, and the failed command was given that option, the advice gets it too. Other advice is left as it is.
+What is encrypted is answered with the failed command itself, reading from age.
 """
 
 import contextlib
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from typer._click import Command, Context
@@ -28,6 +30,15 @@ def completed(advice: str, arguments: Sequence[str], top: Command) -> str:
         if value is not None and option in taken and _value(option, words) is None:
             words += [option, value]
     return shlex.join(words)
+
+
+def decrypting(encrypted: str, arguments: Sequence[str]) -> str:
+    """The failed command of ``arguments``, with what comes out of age instead of the file ``encrypted`` or ``-``."""
+    words = ["-" if word and Path(word) == Path(encrypted) else word for word in arguments]
+    if words[:2] == ["bundle", "install"] and not {"--yes", "--dry-run"} & set(words):
+        words.append("--yes")  # nobody can be asked where standard input is the bundle
+    sender = "SENDER | age -d -i KEY" if encrypted == "-" else shlex.join(["age", "-d", "-i", "KEY", encrypted])
+    return f"{sender} | {shlex.join(['plugsky', *words])}"
 
 
 def parsed(advice: str, top: Command) -> Command | None:
