@@ -91,6 +91,7 @@ ERRORS = {  # the name that `plugsky bundle verify --json` gives it, too: what h
     "threshold_not_met": ("Too few have signed", "Have more of its signers sign, where it is built"),
     "unlisted_file": ("Something does not belong in the bundle", "Remove it; or copy the bundle again from its source"),
     "unsafe_name": ("A name is not allowed", REFUSE),
+    "usage": ("The fingerprint given with --pin is none", "Compare it with the paper, word by word, and run it again"),
     "untrusted_root": ("The bundle is not signed for here", "Compare with --pin FINGERPRINT from the paper"),
 }
 
@@ -101,7 +102,7 @@ class Refused(Exception):  # noqa: N818 - it says what happened to the bundle
     def __init__(self, code: str, why: str) -> None:
         super().__init__(code, why)
         self.code, self.why, (self.what, self.then) = code, shown(why), ERRORS[code]
-        self.exit_code = 7 if code == "not_found" else 5
+        self.exit_code = {"not_found": 7, "usage": 2}.get(code, 5)
 
 
 def shown(text: str) -> str:
@@ -1150,17 +1151,49 @@ def read_fingerprint(text: str) -> str:
     if SHA256.fullmatch(joined):
         return joined
     words = [word for word in re.split(r"[\s,;:._|/-]+", text.lower()) if word]
-    if len(words) != 17 or not all(map(WORD.fullmatch, words)):
-        raise ValueError("one has 64 hexadecimal digits, or 17 words of five letters")
-    data = b""
+    if not re.search(f"[{CONSONANTS}][{VOWELS}]", joined):
+        raise ValueError("one has 64 hexadecimal digits, or 17 words")
+    for number, word in enumerate(words, 1):
+        if not WORD.fullmatch(word):
+            raise ValueError(f"word {number}, {word!r}, is none: a word is five letters like 'rirud'")
+    if len(words) != 17:
+        raise ValueError(f"there are {len(words)} words: a fingerprint has 16, and one that checks them")
+    if not agree(words):
+        raise ValueError(suspect(words))
+    return packed(words)[:32].hex()
+
+
+def packed(words: list[str]) -> bytes:
+    """Four bits a consonant, two a vowel."""
+    value = 0
     for word in words:
-        value = 0
         for place, letter in enumerate(word):
             value = value << 2 | VOWELS.index(letter) if place % 2 else value << 4 | CONSONANTS.index(letter)
-        data += value.to_bytes(2, "big")
-    if hashlib.sha256(data[:32]).digest()[:2] != data[32:]:
-        raise ValueError("the last word does not fit the others: at least one word is wrong")
-    return data[:32].hex()
+    return value.to_bytes(2 * len(words), "big")
+
+
+def agree(words: list[str]) -> bool:
+    data = packed(words)
+    return hashlib.sha256(data[:32]).digest()[:2] == data[32:]
+
+
+def suspect(words: list[str]) -> str:
+    """Which word to look at again, where a single slip would explain the last one; it is never corrected."""
+    swaps = [i for i in range(16) if agree([*words[:i], words[i + 1], words[i], *words[i + 2 :]])]
+    if len(swaps) == 1:
+        (i,) = swaps
+        return f"words {i + 1} and {i + 2}, {words[i]!r} and {words[i + 1]!r}, seem to have changed places"
+    slips = {
+        i
+        for i, word in enumerate(words)
+        for at in range(5)
+        for letter in (VOWELS if at % 2 else CONSONANTS)
+        if agree([*words[:i], word[:at] + letter + word[at + 1 :], *words[i + 1 :]])
+    }
+    if len(slips) == 1:
+        (i,) = slips
+        return f"word {i + 1}, {words[i]!r}, seems to have a wrong letter: compare it with the paper"
+    return f"the last word, {words[16]!r}, does not fit the others: at least one word is wrong"
 
 
 def read_site(path: str) -> Site:
@@ -1205,12 +1238,19 @@ class Progress:
             self.said, rate = now, self.done / max(now - self.started, 1e-6)
             text = f"  {self.done / 1e6:.1f} of {self.total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s,"
             text += f" {(self.total - self.done) / rate:.0f} s left  {shown(name)}"
-            sys.stderr.write(f"\r\x1b[2K{text[:100]}" if self.live else text + "\n")
+            sys.stderr.write(f"\r\x1b[2K{text[: columns() - 1]}" if self.live else text + "\n")
             sys.stderr.flush()
 
     def end(self) -> None:
         if self.live and self.said > self.started:
             sys.stderr.write("\r\x1b[2K")
+
+
+def columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def new_file(directory: str, path: str) -> BinaryIO:
@@ -1235,20 +1275,19 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         "--copy", nargs=2, metavar=("PREFIX", "DIR"), help="write what is below PREFIX, verified, to DIR"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and no progress")
-    chosen = parser.parse_args(given)
-    try:
-        chosen.pin = None if chosen.pin is None else read_fingerprint(chosen.pin)
-    except ValueError as error:
-        parser.error(f"--pin: {error}")
-    return chosen
+    return parser.parse_args(given)
 
 
 def verify(chosen: argparse.Namespace) -> Bundle:
+    try:
+        pin = None if chosen.pin is None else read_fingerprint(chosen.pin)
+    except ValueError as error:
+        raise Refused("usage", str(error)) from None
     media = Media(chosen.bundle)
     site = read_site(chosen.site) if chosen.site else NO_SITE
-    if chosen.pin is None and site is NO_SITE:
+    if pin is None and site is NO_SITE:
         raise Refused("untrusted_root", "nobody has said whom to trust, and a bundle proves nothing about itself")
-    bundle = Bundle(media, chosen.pin, site, datetime.now(timezone.utc))
+    bundle = Bundle(media, pin, site, datetime.now(timezone.utc))
     progress = Progress(silent=chosen.json)
     try:
         roles = ROLES if chosen.all else tuple(role for role in ROLES if role not in NOT_IN_BOOTSTRAP)

@@ -161,12 +161,8 @@ class MalformedStream(VerificationError):
 class StreamEncrypted(VerificationError):
     """A tar stream that is still encrypted with age; `path` is where it was, `-` for standard input."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(
-            "What arrived on standard input is encrypted with age" if path == "-" else f"{path} is encrypted with age",
-            "a bundle is verified as it comes out of decryption",
-            "Decrypt it on its way: age -d -i KEY FILE | plugsky bundle verify -",
-        )
+    def __init__(self, what: str, why: str, then: str, *, path: str = "-") -> None:
+        super().__init__(what, why, then)
         self.path = path
 
 

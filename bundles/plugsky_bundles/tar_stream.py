@@ -176,7 +176,12 @@ class TarStream:
         self._leave_member()
         block = self._exactly(ustar.BLOCK)
         if not self.files and block.startswith(_AGE):
-            raise StreamEncrypted(str(self.path))
+            raise StreamEncrypted(
+                f"{'What arrived on standard input' if self.path == STDIN else self.path} is encrypted with age",
+                "a bundle is verified as it comes out of decryption",
+                "Decrypt it on its way: age -d -i KEY FILE | plugsky bundle verify -",
+                path=str(self.path),
+            )
         if any(block):
             return ustar.parse(block)
         if any(self._exactly(ustar.BLOCK)):

@@ -244,7 +244,7 @@ CUTS = {
 @pytest.mark.parametrize("through", ["file", "pipe"])
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_stream_that_was_cut_is_refused(workshop, tmp_path, cut, through):
-    with pytest.raises(StreamCut, match="ends early|is empty|Nothing arrived") as caught:
+    with pytest.raises(StreamCut, match=r"ends early|is empty|Nothing arrived") as caught:
         read_all(workshop, CUTS[cut](workshop.stream), tmp_path / "b.tar", through=through)
     assert caught.value.exit_code == 5
 

@@ -14,6 +14,7 @@ from plugsky_builder import bootstrap
 from plugsky_builder.bootstrap import materials
 from plugsky_bundles import sealing, signing
 from plugsky_bundles.errors import SourceError
+from plugsky_bundles.fingerprint_words import to_words
 from plugsky_bundles.format import MAX_CHUNK, FileEntry
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -215,7 +216,11 @@ def test_nothing_of_the_stick_runs_before_it_was_compared(stick, forge, tmp_path
 def test_a_false_pin_and_a_changed_script_are_refused_by_the_signatures(stick, forge, tmp_path):
     arguments = ("--root", tmp_path / "site", "--yes")
     assert "Compare with --pin" in run(stick, "--pin", "0" * 64, *arguments, code=5)
-    assert "17 words" in run(stick, "--pin", "some words", *arguments, code=2)
+    said = run(stick, "--pin", f"{to_words(forge.fingerprint)[:-5]}tozuk", *arguments, code=2)
+    assert "error: The fingerprint given with --pin is none\n  why:  " in said
+    assert "tozuk" in said
+    assert "plugsky_verify.py" not in said
+    assert not (tmp_path / "site").exists()
     with (stick / "install.sh").open("a") as script:
         script.write("# more\n")
     assert "install.sh" in run(stick, "--pin", forge.fingerprint, *arguments, code=5)

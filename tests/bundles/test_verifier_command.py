@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -16,11 +17,12 @@ import pytest
 from bootstrap import plugsky_verify as verifier
 from bundles.forge import FILES
 from plugsky.core.paths import data_directory
-from plugsky_bundles.fingerprint_words import to_words
+from plugsky_bundles.fingerprint_words import read_fingerprint, to_words
+from pseudo_terminal import Terminal
 
 FILE = data_directory("bootstrap") / "plugsky_verify.py"
 NOW = datetime.now(UTC).replace(microsecond=0)
-MAX_LINES = 1320
+MAX_LINES = 1340
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,39 @@ def test_exit_codes_are_the_appliances(forge, bundle, tmp_path):
     error = json.loads(run(bundle, "--pin", forge.fingerprint, "--json", code=5).stderr)
     assert error["schema"] == "plugsky.error/1"
     assert error["error"]["code"] == "digest_mismatch"
+
+
+def test_a_wrong_word_of_the_pin_is_named_as_the_appliance_names_it(forge, bundle):
+    words = to_words(forge.fingerprint)
+    wrong = words[:-1] + ("z" if words[-1] != "z" else "b")
+    said = run(bundle, "--pin", wrong, code=2).stderr
+    assert said == (
+        "error: The fingerprint given with --pin is none\n"
+        f"  why:  word 17, {wrong[-5:]!r}, seems to have a wrong letter: compare it with the paper\n"
+        "  next: Compare it with the paper, word by word, and run it again\n"
+    )
+    told = json.loads(run(bundle, "--pin", wrong, "--json", code=2).stderr)["error"]
+    assert (told["code"], told["why"]) == ("usage", said.splitlines()[1].removeprefix("  why:  "))
+    with pytest.raises(ValueError, match=re.escape(told["why"])):
+        read_fingerprint(wrong)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("columns", [80, 40])
+def test_on_a_terminal_its_progress_is_one_line_within_the_width(columns):
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import plugsky_verify as v\n"
+        "p = v.Progress(silent=False); p.pause, p.total = -1.0, 5 * 10**9\n"
+        "for _ in range(50): p.add(10**8, 'blobs/00/sha256-' + '0' * 64)\n"
+        "p.end()"
+    )
+    terminal = Terminal([sys.executable, "-I", "-B", "-c", script, str(FILE.parent)], {}, columns=columns)
+    assert terminal.exit_code() == 0
+    *written, last = terminal.written.decode().split("\r\x1b[2K")
+    assert last == "", "it is taken away at the end"
+    assert len(written) == 51
+    assert {len(line) for line in written[1:]} == {columns - 1}
+    assert written[-1].startswith("  5000.0 of 5000.0 MB, ")
 
 
 def test_without_all_it_reads_everything_but_models_and_debian_packages(forge, bundle):

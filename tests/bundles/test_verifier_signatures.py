@@ -373,12 +373,12 @@ ODD = [
 
 @given(st.integers(0, len(WORDS) - 1), st.sampled_from("abdefgh -2é"), st.sampled_from(["", *ODD]))
 def test_slips_on_paper_are_refused_where_the_appliance_refuses_them(at, letter, odd):
-    """The verifier's reader is a copy of the appliance's: what one takes, the other takes, and as the same."""
+    """The verifier's reader is a copy of the appliance's: what one takes, the other takes, and both name one slip."""
     text = odd or WORDS[:at] + letter + WORDS[at + 1 :]
     verdicts = []
     for read in (fingerprint_words.read_fingerprint, verifier.read_fingerprint):
         try:
             verdicts.append(read(text))
-        except ValueError:
-            verdicts.append("refused")
+        except ValueError as error:
+            verdicts.append(f"refused: {error}")
     assert verdicts[0] == verdicts[1], text
