@@ -1,8 +1,9 @@
 """The first hour in the facility: a minimal Debian without Python and without any network, a stick and a paper.
 
-The host is a real Debian 12 root file system, made from Debian's signed packages and nothing else, in namespaces of its
-own: an empty network, its own mounts and processes; the stick is mounted read-only. The bundle is built, signed and
-sealed by the public commands; what runs on the host is its `install.sh`, by Debian's own sh.
+The hosts are real root file systems of Debian 12 and 13, made from Debian's signed packages and nothing else, in
+namespaces of their own: an empty network, their own mounts and processes; the stick is mounted read-only. One bundle
+is for both, built, signed and sealed by the public commands; what runs on a host is its `install.sh`, by Debian's own
+sh. What can go wrong is shown on Debian 12 alone.
 """
 
 import hashlib
@@ -31,17 +32,21 @@ from plugsky_bundles.progress import silent
 pytestmark = pytest.mark.journey
 ROOT = Path(__file__).parents[2]
 SITE = "/srv/a site"
-TARGET = Target("debian-12", "amd64", "3.11")
-PARTS = """
+TARGETS = {os: Target(os, "amd64", python) for os, python in (("debian-12", "3.11"), ("debian-13", "3.13"))}
+TARGET_TEXT = """
 [[target]]
-os = "debian-12"
-python = "3.11"
+os = "{0.os}"
+python = "{0.python}"
 arch = "amd64"
 accelerator = "cpu"
-
+"""
+PARTS = (
+    "".join(map(TARGET_TEXT.format, TARGETS.values()))
+    + """
 [debs]
 packages = []
 """
+)
 # Within the namespaces: the host's root, the stick read-only, and what a kernel gives every host.
 INSIDE = """
 mount --bind "$STICK" "$HOST/media" && mount -o remount,ro,bind "$HOST/media" || exit 99
@@ -74,7 +79,7 @@ def mirror():
 
 @pytest.fixture(scope="module")
 def recipe(desk, mirror):
-    """The demo for Debian 12, with the packages that a bare host lacks, as Debian has them today."""
+    """The demo for both, with the packages that a bare host lacks, as Debian has them today."""
     path = desk / "bare.toml"
     text = (ROOT / "bundles/recipes/demo.toml").read_text().replace("../locks", str(ROOT / "bundles/locks"))
     path.write_text(text + PARTS)
@@ -87,12 +92,16 @@ def recipe(desk, mirror):
 
 @pytest.fixture(scope="module")
 def bare(desk, mirror):
-    """The tar of the host's root file system."""
-    try:
-        index = state.newest(TARGET, mirror, None)[0]
-        return base_system.obtain(TARGET, index, (), mirror, silent)
-    except SourceError as error:
-        pytest.skip(f"a minimal Debian cannot be made: {error}")
+    """The tar of a host's root file system."""
+
+    def made(system: str) -> Path:
+        target = TARGETS[system]
+        try:
+            return base_system.obtain(target, state.newest(target, mirror, None)[0], (), mirror, silent)
+        except SourceError as error:
+            pytest.skip(f"a minimal Debian cannot be made: {error}")
+
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +169,12 @@ class Host:
 @pytest.fixture(scope="module")
 def host(bare, desk):
     """One host for the whole story, in the order of the tests."""
-    return Host(bare, desk / "host")
+    return Host(bare("debian-12"), desk / "host")
 
 
 @pytest.fixture
 def fresh(bare, tmp_path):
-    return Host(bare, tmp_path / "host")
+    return Host(bare("debian-12"), tmp_path / "host")
 
 
 def installing(paper, *more):
@@ -233,6 +242,19 @@ def test_the_new_site_is_healthy_and_lists_its_generation(host, stick):
     listed = json.loads(host.run(stick, plugsky, "generation", "list", "--root", SITE, "--json"))
     assert [generation["number"] for generation in listed["generations"]] == [1]
     host.run(stick, plugsky, "doctor", "--quick", "--root", SITE, "--json")
+
+
+def test_a_bare_debian_13_takes_its_own_parts_of_the_same_stick(bare, stick, paper, tmp_path):
+    host = Host(bare("debian-13"), tmp_path / "host")
+    host.run(stick, "sh", "-c", "command -v python3", expect=127)
+    said = host.run(stick, *installing(paper))
+    assert "Python 3.13 is missing here" in said
+    assert f"generation 1 of {SITE} is now current" in said
+    venv = f"{SITE}/current/venv/bin"
+    assert host.run(stick, f"{venv}/python", "-V").startswith("Python 3.13.")
+    listed = json.loads(host.run(stick, f"{venv}/plugsky", "generation", "list", "--root", SITE, "--json"))
+    assert [generation["number"] for generation in listed["generations"]] == [1]
+    host.run(stick, f"{venv}/plugsky", "doctor", "--quick", "--root", SITE, "--json")
 
 
 def test_installing_the_same_again_changes_nothing(host, stick, paper):
