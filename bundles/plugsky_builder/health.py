@@ -25,6 +25,7 @@ from plugsky.models.measuring import DoesNotFit
 from plugsky_builder.cache import Cache
 from plugsky_bundles.errors import DigestMismatch, SourceError
 from plugsky_bundles.progress import Progress, ProgressEvent
+from plugsky_bundles.sizes import shortage
 
 ENGINE: Final = "llama-cpp-python"
 
@@ -50,7 +51,7 @@ def signed(
     if isinstance(outcome, DoesNotFit):
         raise SourceError(
             f"The model {model_id} does not fit into the memory of this machine, so it cannot be measured",
-            f"it needs {outcome.need} bytes and {outcome.have} are free",
+            shortage(outcome.need, outcome.have),
             "Build on a larger machine, or add `health = false` to the model: sites then ask only that it answers",
         )
     health = measuring.health_of(model_id, mode, outcome)

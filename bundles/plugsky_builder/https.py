@@ -34,8 +34,9 @@ from plugsky_bundles.errors import (
     SourceMissing,
     SourceUnreachable,
 )
-from plugsky_bundles.format import MAX_FILE, MIB
+from plugsky_bundles.format import MAX_FILE
 from plugsky_bundles.progress import Progress, ProgressEvent
+from plugsky_bundles.sizes import shortage
 
 MAX_REDIRECTS: Final = 5
 PAUSES: Final = (0.2, 1.0, 3.0)
@@ -263,8 +264,8 @@ def _accept(response: httpx2.Response, wanted: Wanted, part: _Part) -> int:
         raise SourceError(failed, f"{host} announces {total} bytes, the limit is {MAX_FILE}", _CHECK)
     free = shutil.disk_usage(part.path.parent).free
     if total - part.length > free:
-        need, have = (total - part.length) // MIB, free // MIB
-        raise NoSpace(failed, f"{need} MiB are to come, {have} MiB are free", "Free some space, or name --cache")
+        lack = shortage(total - part.length, free, f"in {part.path.parent}")
+        raise NoSpace(failed, lack, "Free some space there, or name another directory with --cache")
     return total
 
 

@@ -31,6 +31,7 @@ from plugsky_bundles.metadata import read_metadata
 from plugsky_bundles.progress import Progress, ProgressEvent
 from plugsky_bundles.role_reuse import signed_well
 from plugsky_bundles.since import Since
+from plugsky_bundles.sizes import shortage
 from plugsky_bundles.state import TrustState
 from plugsky_bundles.trustdir import TrustDir
 from plugsky_bundles.trusted_copies import CHANNELS, CopiesIn
@@ -296,6 +297,6 @@ def _check_room(partial: Path, total: int) -> None:
     if (free := room.f_bavail * room.f_frsize) < total + METADATA_ROOM:
         raise NoSpace(
             f"The bundle does not fit into {partial.parent}",
-            f"it needs {(total + METADATA_ROOM) // MIB} MiB, {free // MIB} MiB are free",
+            shortage(total + METADATA_ROOM, free),
             "Free some space or choose another --out",
         )

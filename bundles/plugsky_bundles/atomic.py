@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plugsky_bundles.errors import NoSpace
+from plugsky_bundles.readback import file_system
+from plugsky_bundles.sizes import size
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -60,10 +62,20 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def out_of_space(path: Path) -> Iterator[None]:
-    """Turn ENOSPC and EDQUOT inside the block into `NoSpace` naming `path`."""
+    """Turn ENOSPC and EDQUOT inside the block into `NoSpace` naming `path` and what it lies on."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise NoSpace(f"{path} could not be written", "the disk is full", "Free some space and run it again") from error
+        raise full(path) from error
+
+
+def full(path: Path, what: str | None = None, need: int | None = None) -> NoSpace:
+    """The error of a disk that is full at `path`; `need` is about how many bytes `what` takes there in all."""
+    there = next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
+    mount, room = file_system(there).mount, os.statvfs(there)
+    left, whole = size(room.f_bavail * room.f_frsize), size(room.f_blocks * room.f_frsize)
+    why = f"the disk is full: {left} of {whole} are left on {mount}"
+    free = "some space" if need is None else f"about {size(need)}"
+    return NoSpace(f"{what or path} could not be written", why, f"Free {free} on {mount} and run it again")

@@ -41,6 +41,7 @@ from plugsky_bundles.media import Bundle
 from plugsky_bundles.media_order import Contents, Part
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.readback import IN_MEMORY, FileSystem, ReadBack, file_system, read_back
+from plugsky_bundles.sizes import shortage, sizes
 
 SEAL: Final = f"{METADATA}/timestamp.json"
 DAMAGED: Final = (DigestMismatch, BlobMissing, MetadataMissing, UnlistedFile, MediaUnreadable)
@@ -235,9 +236,10 @@ def check_room(folder: Path, on: FileSystem, todo: Collection[Part], replaced: M
     free = os.statvfs(folder)
     for part in todo:
         if on.largest_file is not None and part.length > on.largest_file:
+            has, limit = sizes(part.length, on.largest_file)
             raise FileTooLarge(
                 f"{part.name} is too large for {on.mount}",
-                f"it has {part.length} bytes, and {on.kind} takes at most {on.largest_file} in one file",
+                f"it has {has}, and {on.kind} takes at most {limit} in one file",
                 "Use a medium with exFAT or ext4",
             )
     parents = {part.name[:cut] for part in todo for cut, char in enumerate(part.name) if char == "/"}
@@ -247,7 +249,7 @@ def check_room(folder: Path, on: FileSystem, todo: Collection[Part], replaced: M
     if need > have:
         raise NoSpace(
             f"The bundle does not fit on {on.mount}",
-            f"it needs {need} bytes there, {have} are free",
+            shortage(need, have, "there"),
             "Use a larger medium, or `plugsky bundle split` for several",
         )
     inodes = len(todo) + len(parents) + 1 - len(replaced)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from plugsky_bundles.errors import NoSpace, NotForThisHost, UnfitSite
-from plugsky_bundles.format import MAX_FILE, MIB, FileEntry
+from plugsky_bundles.format import MAX_FILE, FileEntry
+from plugsky_bundles.sizes import shortage, size, sizes
 
 LOCK_NAME: Final = "requirements.txt"
 LOCK_PATH: Final = f"python/{LOCK_NAME}"
@@ -101,13 +102,13 @@ def warnings(entries: Mapping[str, FileEntry], lock: str | None, site: SiteFacts
         if path.endswith(".gguf"):
             models[path.split("/")[1]] = models.get(path.split("/")[1], 0) + entry.length
     large = {name: length for name, length in models.items() if 0 < site.memory < length}
-    have = f"this host has {_mib(site.memory)} MiB of memory"
-    said += [f"the model {name} will not load: it has {_mib(size)} MiB, {have}" for name, size in large.items()]
+    have = f"this host has {size(site.memory)} of memory"
+    said += [f"the model {name} will not load: it has {size(length)}, {have}" for name, length in large.items()]
     if large and len(large) == len(models):
         name, length = min(large.items(), key=lambda model: model[1])
         raise NotForThisHost(
             "No model of the bundle fits into this host",
-            f"the smallest, {name}, has {_mib(length)} MiB, {have}",
+            f"the smallest, {name}, has {size(length)}, {have}",
             "Ask the operator for a smaller quantisation, or install on a larger host",
         )
     return tuple(said)
@@ -123,9 +124,10 @@ def check_file_system(lengths: Iterable[tuple[str, int]], site: SiteFacts) -> No
         )
     for path, length in lengths:
         if length > site.max_file:
+            has, limit = sizes(length, site.max_file)
             raise UnfitSite(
                 f"{path} is too long for the site's file system",
-                f"it has {length} bytes, the limit here is {site.max_file}",
+                f"it has {has}, the limit here is {limit}",
                 "Name a site on another file system with --root, or raise the user's limit of file sizes",
             )
     if not site.links:
@@ -141,7 +143,7 @@ def check_room(need_bytes: int, need_inodes: int, site: SiteFacts) -> None:
     if need_bytes > site.free_bytes:
         raise NoSpace(
             "The bundle does not fit",
-            f"it needs {_mib(need_bytes)} MiB, {_mib(site.free_bytes)} MiB are free",
+            shortage(need_bytes, site.free_bytes),
             "Free some space, or name a site on a larger file system with --root",
         )
     if need_inodes > site.free_inodes:
@@ -167,7 +169,3 @@ def _told(custom: Mapping[str, Any]) -> str:
 def _version(text: Any) -> tuple[int, ...]:
     parts = text.split(".") if isinstance(text, str) else []
     return tuple(int(part) for part in parts) if parts and all(part.isdecimal() for part in parts) else ()
-
-
-def _mib(count: int) -> int:
-    return -(-count // MIB)

@@ -17,6 +17,7 @@ from plugsky_bundles.listed_read import blocks
 from plugsky_bundles.media_order import MAX_EARLY
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
 from plugsky_bundles.readback import file_system
+from plugsky_bundles.sizes import shortage, size, sizes
 from plugsky_bundles.verified import VerifiedBundle
 
 
@@ -26,7 +27,7 @@ def stream_length(verified: VerifiedBundle) -> int:
     if before > MAX_EARLY:
         raise FileTooLarge(
             "This bundle does not go into a stream",
-            f"{before} bytes precede its payload, at most {MAX_EARLY} may",
+            f"{size(before)} precede its payload, at most {size(MAX_EARLY)} may",
             "Carry its directory instead",
         )
     parts = list(verified.contents.parts)
@@ -62,15 +63,16 @@ def save(blocks_of: Callable[[BinaryIO], None], length: int, path: Path) -> None
         raise NotFound(f"{path.parent} is not there", "the file would go into it", "Make it, or mount the medium")
     on, free = file_system(path.parent), os.statvfs(path.parent)
     if on.largest_file is not None and length > on.largest_file:
+        has, limit = sizes(length, on.largest_file)
         raise FileTooLarge(
             f"{path} cannot hold the stream",
-            f"it has {length} bytes, and {on.kind} takes at most {on.largest_file} in one file",
+            f"it has {has}, and {on.kind} takes at most {limit} in one file",
             "Use a medium with exFAT or ext4, or carry the directory: plugsky bundle copy",
         )
     if length > free.f_bavail * free.f_frsize:
         raise NoSpace(
             f"The stream does not fit on {on.mount}",
-            f"it needs {length} bytes, {free.f_bavail * free.f_frsize} are free",
+            shortage(length, free.f_bavail * free.f_frsize),
             "Use a larger medium",
         )
     part = path.with_name(f".{path.name}.part")

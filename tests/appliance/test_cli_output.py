@@ -1,4 +1,4 @@
-"""What commands print: aligned columns, honest sizes, progress that is never silent and never floods."""
+"""What commands print: aligned columns, progress that is never silent and never floods."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from plugsky.cli import output
-from plugsky.cli.output import ProgressStyle, size, table
+from plugsky.cli.output import ProgressStyle, table
 from plugsky.cli.status_line import fitted
 from plugsky.core.errors import ExitCode
 from plugsky_bundles.progress import ProgressEvent
@@ -23,21 +23,6 @@ def test_columns_are_aligned_and_numbers_stand_to_the_right(capsys):
 def test_an_empty_table_still_shows_its_headings(capsys):
     table(("name", "count"), [])
     assert capsys.readouterr().out == "name  count\n"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (98_362_432, "98.4 MB"),
-        (4_000_000_000, "4.0 GB"),
-        (10**13, "10.0 TB"),
-    ],
-)
-def test_sizes_are_those_of_a_sticks_label(count, text):
-    assert size(count) == text
 
 
 def test_plain_progress_shows_the_start_the_tenths_and_the_end(capsys, monkeypatch):

@@ -490,4 +490,4 @@ async def test_a_model_that_does_not_fit_is_refused_with_both_numbers(chat_model
         with pytest.raises(EngineError) as refusal:
             await EngineClient(path).connect(60)
         assert refusal.value.kind is ErrorKind.OVERLOADED
-        assert "bytes of memory" in refusal.value.what
+        assert "does not fit into memory" in refusal.value.what

@@ -202,7 +202,7 @@ def mounted(kind, options, at: Path, device="none"):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("options", "words"), [("size=256k", "bytes"), ("nr_inodes=10", "inodes")])
+@pytest.mark.parametrize(("options", "words"), [("size=256k", "kB are free"), ("nr_inodes=10", "inodes")])
 def test_a_stick_that_is_too_small_is_refused_before_the_first_write(source, tmp_path, options, words):
     with mounted("tmpfs", options, tmp_path / "small") as place:
         with pytest.raises(NoSpace, match=words):

@@ -91,18 +91,18 @@ def test_the_parts_for_the_own_system_come_before_those_that_would_do(verified):
 def test_a_model_larger_than_memory_is_a_warning_while_another_fits(verified):
     models = with_files(verified, entry("models/big/big.gguf", 20 << 30), entry("models/small/small.gguf", 1 << 30))
     plan = plan_install(models, HOST)
-    assert plan.warnings == ("the model big will not load: it has 20480 MiB, this host has 8192 MiB of memory",)
+    assert plan.warnings == ("the model big will not load: it has 21.5 GB, this host has 8.6 GB of memory",)
     assert plan.to_json()["warnings"] == list(plan.warnings)
 
 
 def test_the_parts_of_a_split_model_count_together(verified):
     parts = [entry(f"models/big/big-0000{n}-of-00002.gguf", 5 << 30) for n in (1, 2)]
     models = with_files(verified, *parts, entry("models/small/small.gguf", 1 << 30))
-    assert "has 10240 MiB" in plan_install(models, HOST).warnings[0]
+    assert "has 10.7 GB" in plan_install(models, HOST).warnings[0]
 
 
 def test_a_bundle_whose_every_model_is_larger_than_memory_is_refused(verified):
-    with pytest.raises(NotForThisHost, match="the smallest, small, has 9216 MiB, this host has 8192 MiB"):
+    with pytest.raises(NotForThisHost, match=r"the smallest, small, has 9\.7 GB, this host has 8\.6 GB"):
         plan_install(
             with_files(verified, entry("models/big/b.gguf", 20 << 30), entry("models/small/s.gguf", 9 << 30)), HOST
         )

@@ -8,8 +8,6 @@ from plugsky_tui import figures
 from plugsky_tui.cells import Span, plain_text
 from plugsky_tui.views.table import Column, headings, row, widths
 
-GIB = 1 << 30
-
 
 @pytest.mark.parametrize(
     ("said", "expected"),
@@ -26,14 +24,14 @@ GIB = 1 << 30
         (figures.fraction(None), "—"),
         (figures.fraction(math.inf), "—"),
         (figures.size(512), "512 B"),
-        (figures.size(1000), "1.0 KiB"),
-        (figures.size(412 << 20), "412 MiB"),
-        (figures.size(int(7.8 * GIB)), "7.8 GiB"),
-        (figures.size(5 << 50), "5120 TiB"),
+        (figures.size(1000), "1.0 kB"),
+        (figures.size(412_400_000), "412 MB"),
+        (figures.size(7_800_000_000), "7.8 GB"),
+        (figures.size(5 * 10**15), "5000 TB"),
         (figures.size(None), "—"),
-        (figures.part(int(5.1 * GIB), int(7.8 * GIB)), "5.1 of 7.8 GiB"),
-        (figures.part(98 << 20, 8 * GIB), "0.1 of 8.0 GiB"),
-        (figures.part(None, GIB), "—"),
+        (figures.part(5_100_000_000, 7_800_000_000), "5.1 of 7.8 GB"),
+        (figures.part(98_000_000, 8 * 10**9), "0.1 of 8.0 GB"),
+        (figures.part(None, 10**9), "—"),
         (figures.micros(400), "0.4 ms"),
         (figures.micros(18_230), "18.2 ms"),
         (figures.micros(99_949), "99.9 ms"),

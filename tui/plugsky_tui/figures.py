@@ -33,7 +33,7 @@ def fraction(value: float | None) -> str:
 
 
 def size(value: int | None) -> str:
-    """Bytes in binary units: ``512 B``, ``98.4 MiB``, ``7.8 GiB``."""
+    """Bytes in decimal units, as everywhere: ``512 B``, ``98.4 MB``, ``7.8 GB``."""
     if value is None:
         return DASH
     divisor, unit = _unit(value)
@@ -41,7 +41,7 @@ def size(value: int | None) -> str:
 
 
 def part(used: int | None, total: int | None) -> str:
-    """Two sizes in the unit of the larger: ``5.1 of 7.8 GiB``, ``0.9 of 23.5 GiB``."""
+    """Two sizes in the unit of the larger: ``5.1 of 7.8 GB``, ``0.9 of 23.5 GB``."""
     if used is None or total is None:
         return DASH
     divisor, unit = _unit(total)
@@ -51,10 +51,10 @@ def part(used: int | None, total: int | None) -> str:
 def _unit(value: int) -> tuple[int, str]:
     """What to divide by so that fewer than four digits stand before the point, and its name."""
     divisor, unit = 1, "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
+    for larger in ("kB", "MB", "GB", "TB"):
         if abs(value) < 1000 * divisor:
             break
-        divisor, unit = divisor * 1024, larger
+        divisor, unit = divisor * 1000, larger
     return divisor, unit
 
 

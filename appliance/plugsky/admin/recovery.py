@@ -21,6 +21,7 @@ from plugsky.audit.site_key import known_site_keyid
 from plugsky.audit.verify import verify_continued
 from plugsky.core.paths import SitePaths
 from plugsky_bundles.chain import being_written
+from plugsky_bundles.sizes import size
 
 MAX_CHAIN: Final = 64 << 20
 """Bytes of a chain that are verified before the first request; a longer one would hold up the start."""
@@ -52,7 +53,7 @@ def say_damage(paths: SitePaths, name: str) -> None:
     damaged, and whoever damages one must not decide whether the site works.
     """
     if (paths.audit / name / trail.CHAIN_FILE).stat().st_size > MAX_CHAIN:
-        _log.warning("the audit chain %s is longer than %d MiB, not verified at start", name, MAX_CHAIN >> 20)
+        _log.warning("the audit chain %s is longer than %s, not verified at start", name, size(MAX_CHAIN))
         return
     for problem in verify_continued(paths.audit, name, known_site_keyid(paths)):
         _log.error("the audit chain %s is damaged: %s. Next: plugsky audit verify", name, problem)

@@ -26,6 +26,7 @@ from plugsky_bundles.chain_verify import verify_chain
 from plugsky_bundles.errors import BundleError
 from plugsky_bundles.format import CUSTODY, FileEntry, content_id
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
+from plugsky_bundles.sizes import size
 
 REPAIR: Final = "plugsky bundle install --repair, from the bundle it came with"
 MAX_CHAIN: Final = 64 << 20
@@ -124,7 +125,7 @@ def _models(paths: SitePaths) -> Iterator[Finding]:
         for file in wrong:
             yield Finding(f"model {entry.id}", "failed", f"{file.path} is not what was installed", REPAIR)
         if not wrong:
-            yield Finding(f"model {entry.id}", "ok", f"{entry.size} bytes, the size that was signed")
+            yield Finding(f"model {entry.id}", "ok", f"{size(entry.size)}, the size that was signed")
 
 
 def _has_size(path: Path, size: int) -> bool:
@@ -158,7 +159,7 @@ def _trail(paths: SitePaths) -> Iterator[Finding]:
 def _chain(path: Path, keyid: str | None) -> Finding:
     name = f"trail {path.parent.name}"
     if path.stat().st_size > MAX_CHAIN:
-        return Finding(name, "warning", f"longer than {MAX_CHAIN >> 20} MiB, not read here", "plugsky audit verify")
+        return Finding(name, "warning", f"longer than {size(MAX_CHAIN)}, not read here", "plugsky audit verify")
     try:
         report = verify_chain(path, None if keyid is None else {keyid}, open_tail=True)
     except BundleError as error:

@@ -10,7 +10,7 @@ import typer
 
 from plugsky.cli.bundle_options import BundleArgument, EncryptTo, judge
 from plugsky.cli.options import PassphraseFile, TrustOption, passphrase, path, trust_directory
-from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, tell, tell_json
 from plugsky.cli.trust_options import say_vouched
 from plugsky.core import settings
 from plugsky.core.commands import command_line, given
@@ -20,6 +20,7 @@ from plugsky_bundles.drafting import read_draft
 from plugsky_bundles.fingerprint_words import to_words
 from plugsky_bundles.media import open_bundle, open_media
 from plugsky_bundles.receipt import MAX_RECEIPT
+from plugsky_bundles.sizes import size
 from plugsky_bundles.trustdir import TrustDir, open_trust
 
 if TYPE_CHECKING:

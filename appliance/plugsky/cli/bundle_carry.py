@@ -11,7 +11,7 @@ import typer
 from plugsky.cli.bundle_options import EncryptTo, MediaArgument, PinOption, asking, judge
 from plugsky.cli.custody import signed_by_holder
 from plugsky.cli.options import PassphraseFile, RootOption, TrustOption, path
-from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, tell, tell_json
 from plugsky.cli.trust_options import KeysOption
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -21,6 +21,7 @@ from plugsky_bundles.format import bundle_dirname
 from plugsky_bundles.media import Bundle, open_media
 from plugsky_bundles.readback import ReadBack
 from plugsky_bundles.returns import returns_of
+from plugsky_bundles.sizes import size
 from plugsky_bundles.splitting import split_volume
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.volumes import Volumes

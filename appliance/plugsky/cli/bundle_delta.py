@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from plugsky.cli.bundle_options import BaseOption, PinOption, judge, judge_older, site_blobs_of
+from plugsky.cli.bundle_options import BaseOption, PinOption, look, site_blobs_of
 from plugsky.cli.options import RootOption, TrustOption, existing_site, path
-from plugsky.cli.output import JsonFlag, say, size, tell, tell_json
+from plugsky.cli.output import JsonFlag, say, tell, tell_json
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
@@ -20,6 +20,7 @@ from plugsky_bundles.errors import UnsafeName
 from plugsky_bundles.format import check_channel
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.sides import Side
+from plugsky_bundles.sizes import size
 
 
 def channel_name(text: str) -> str:
@@ -30,6 +31,8 @@ def channel_name(text: str) -> str:
         raise typer.BadParameter(f"{error.what}: {error.why}.") from None
 
 
+_Seen = tuple[Side, str | None]
+"""One side, and why the site would refuse to install it, if it would."""
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -97,15 +100,17 @@ def diff(
     """Show what changes: models, chat templates, wheels, Debian packages, playbooks, licences, policy.
 
     Both sides are verified first, and only small parts of their payload are read. With one bundle and --root, it is
-    compared with what that site holds of its channel. Ends with 0 whether they differ or not, unless --exit-code says
+    compared with what that site holds of its channel. One that is older than what the site (--root) has accepted is
+    compared too, with a warning. Ends with 0 whether they differ or not, unless --exit-code says
     otherwise.
 
     Example: plugsky bundle diff /media/usb/plugsky-demo-2 --root /var/lib/plugsky
     """
-    before, after = _sides(old, new, pin, trust, root, base)
+    (before, no_old), (after, no_new) = _sides(old, new, pin, trust, root, base)
     found = difference.compare(before, after)
     if as_json:
-        tell_json("plugsky.bundle.diff/1", {"old": _identity(before), "new": _identity(after), **_plain(found)})
+        sides_of = {"old": _identity(before, no_old), "new": _identity(after, no_new)}
+        tell_json("plugsky.bundle.diff/1", {**sides_of, **_plain(found)})
     else:
         for line in _lines(before, after, found):
             tell(line)
@@ -115,16 +120,16 @@ def diff(
 
 def _sides(
     old: Path, new: Path | None, pin: str | None, trust: Path | None, root: Path | None, base: Path | None
-) -> tuple[Side, Side]:
+) -> tuple[_Seen, _Seen]:
     if new is None:
         paths = existing_site(root)
-        verified = judge(open_bundle(old), pin, trust, root, base)
+        verified, refusal = look(open_bundle(old), pin, trust, root, base)
         held = receipts.held(paths, verified.channel)
-        return sides.of_site(held, paths.store, f"{paths.root}"), _side(verified, root, base)
+        return (sides.of_site(held, paths.store, f"{paths.root}"), None), (_side(verified, root, base), refusal)
     earlier, later = open_bundle(old), open_bundle(new)
-    before = judge_older(earlier, pin, trust, root, base or new)
-    after = judge_older(later, pin, trust, root, base or old)
-    return _side(before, root, base or new), _side(after, root, base or old)
+    before, no_old = look(earlier, pin, trust, root, base or new)
+    after, no_new = look(later, pin, trust, root, base or old)
+    return (_side(before, root, base or new), no_old), (_side(after, root, base or old), no_new)
 
 
 def _side(verified: Any, root: Path | None, base: Path | None) -> Side:
@@ -146,9 +151,9 @@ def _channel(paths: SitePaths, channel: str | None) -> str:
     )
 
 
-def _identity(side: Side) -> dict[str, Any]:
+def _identity(side: Side, refusal: str | None) -> dict[str, Any]:
     names = ("name", "channel", "version", "bundle_id", "content_id")
-    return {name: getattr(side, name) for name in names}
+    return {**{name: getattr(side, name) for name in names}, "refused_here": refusal}
 
 
 def _plain(found: Difference) -> dict[str, Any]:

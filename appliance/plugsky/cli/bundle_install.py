@@ -13,7 +13,7 @@ from plugsky.cli.actor import actor
 from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity
 from plugsky.cli.generation import tell_health
 from plugsky.cli.options import RootOption, YesFlag, path, site
-from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, tell, tell_json
 from plugsky.core.clock import SystemClock
 from plugsky.core.commands import command_line, given
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
@@ -23,6 +23,7 @@ from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky_bundles.approval import read as read_approval
 from plugsky_bundles.media import open_media
 from plugsky_bundles.plan import Plan
+from plugsky_bundles.sizes import size
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.verify import check_still_valid
 

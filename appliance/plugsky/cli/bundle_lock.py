@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from plugsky.cli.options import path
-from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, tell, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, tell, tell_json
 from plugsky.core import settings
+from plugsky_bundles.sizes import size
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

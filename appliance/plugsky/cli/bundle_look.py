@@ -10,7 +10,7 @@ import typer
 from plugsky.cli.bundle_options import BaseOption, MediaArgument, PinOption, asking, identity, judge, site_blobs_of
 from plugsky.cli.custody import signed_by_holder
 from plugsky.cli.options import PassphraseFile, RootOption, TrustOption
-from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, size, table, tell, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, table, tell, tell_json
 from plugsky.cli.trust_options import KeysOption
 from plugsky.core.commands import given
 from plugsky_bundles import custody as custody_log
@@ -22,6 +22,7 @@ from plugsky_bundles.media import Directory, open_media
 from plugsky_bundles.progress import Progress
 from plugsky_bundles.returns import returns_of
 from plugsky_bundles.sides import of_bundle
+from plugsky_bundles.sizes import size
 from plugsky_bundles.verified import VerifiedBundle
 from plugsky_bundles.volumes import Volumes
 

@@ -8,7 +8,7 @@ import typer
 from plugsky.audit import AuditLog
 from plugsky.cli.actor import actor
 from plugsky.cli.options import RootOption, YesFlag, existing_site, site
-from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, table, tell, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, table, tell, tell_json
 from plugsky.core.clock import SystemClock
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, ExitCode, PlugskyError
@@ -17,6 +17,7 @@ from plugsky.fleet import prune as pruning
 from plugsky.fleet import switching
 from plugsky.fleet.health import Verdict
 from plugsky.fleet.survey import survey
+from plugsky_bundles.sizes import size
 
 app = typer.Typer(
     no_args_is_help=True,

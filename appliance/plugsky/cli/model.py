@@ -13,7 +13,7 @@ from plugsky.cli.actor import actor
 from plugsky.cli.administration import ask
 from plugsky.cli.generation import tell_health, trail
 from plugsky.cli.options import PassphraseFile, RootOption, existing_site, path
-from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, size, table, tell, tell_json
+from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, table, tell, tell_json
 from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
 from plugsky.core.settings import physical_cores
 from plugsky.fleet import exporting, health, importing
@@ -24,6 +24,7 @@ from plugsky.models.measuring import DoesNotFit
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.errors import ExistsError, UnsafeName
 from plugsky_bundles.progress import Progress, ProgressEvent
+from plugsky_bundles.sizes import size
 
 
 def model_id(text: str) -> str:

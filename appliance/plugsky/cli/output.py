@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from plugsky.core import env
 from plugsky.core.errors import PlugskyError
 from plugsky_bundles.errors import BundleError
 from plugsky_bundles.progress import Progress, ProgressEvent, silent
+from plugsky_bundles.sizes import size
+from plugsky_bundles.times import stamp
 
 _status = StatusLine()
 
@@ -85,8 +88,12 @@ def tell(text: str) -> None:
 
 
 def tell_json(schema: str, body: dict[str, Any]) -> None:
-    """The command's whole answer as one JSON object."""
-    tell(json.dumps({"schema": schema, **body}, ensure_ascii=False, default=str))
+    """The command's whole answer as one JSON object; times are RFC 3339 in UTC, paths are text."""
+    tell(json.dumps({"schema": schema, **body}, ensure_ascii=False, default=_in_json))
+
+
+def _in_json(value: object) -> str:
+    return stamp(value) if isinstance(value, datetime) else str(value)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -104,16 +111,6 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def _is_number(text: str) -> bool:
     return text.replace(",", "").replace(".", "", 1).isdigit()
-
-
-def size(count: int) -> str:
-    """A count of bytes for people: ``98.2 MB`` (decimal units, as on a stick's label)."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def progress(style: ProgressStyle) -> Progress:

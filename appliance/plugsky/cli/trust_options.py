@@ -8,7 +8,7 @@ import typer
 from tuf.api.metadata import Root
 
 from plugsky.cli.options import fingerprint_text, passphrase, path, token_pin
-from plugsky.cli.output import say, size, table, tell
+from plugsky.cli.output import say, table, tell
 from plugsky.core import env
 from plugsky_bundles.errors import UnsafeName
 from plugsky_bundles.fingerprint_words import to_words
@@ -16,6 +16,7 @@ from plugsky_bundles.hsm import Module
 from plugsky_bundles.key_cards import Holder, check_name
 from plugsky_bundles.metadata import key_names
 from plugsky_bundles.signing import ToSign
+from plugsky_bundles.sizes import size
 from plugsky_bundles.waiting import WaitingRoot
 
 

@@ -1,6 +1,7 @@
 """Failures of an engine, as its peers meet them."""
 
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky_bundles.sizes import shortage
 
 
 class EngineError(PlugskyError):
@@ -28,7 +29,7 @@ class DoesNotFitError(EngineError):
 
     def __init__(self, need: int, have: int) -> None:
         super().__init__(
-            ErrorKind.OVERLOADED, f"the model needs {need} bytes of memory and {have} are free", retry_after=60.0
+            ErrorKind.OVERLOADED, f"the model does not fit into memory: {shortage(need, have)}", retry_after=60.0
         )
         self.need = need
         self.have = have

@@ -46,6 +46,7 @@ from plugsky_bundles.errors import (
 )
 from plugsky_bundles.format import CUSTODY, MIB, FileEntry
 from plugsky_bundles.progress import Progress, silent
+from plugsky_bundles.sizes import shortage
 from plugsky_bundles.state import Revocations
 
 MARGIN: Final = 64 * MIB
@@ -168,8 +169,8 @@ def _check(
     room = os.statvfs(paths.root)
     free, need = room.f_bavail * room.f_frsize, entry.size + MARGIN
     if need > free:
-        why = f"it needs {need // MIB} MiB, {free // MIB} MiB are free"
-        raise NoSpace("The model does not fit", why, "Free some space; `plugsky generation prune` may")
+        why = shortage(need, free, f"in {paths.root}")
+        raise NoSpace("The model does not fit", why, "Free some space there; `plugsky generation prune` may")
 
 
 def _bring(paths: SitePaths, statement: Statement, offered: Offered, progress: Progress) -> tuple[FileEntry, ...]:

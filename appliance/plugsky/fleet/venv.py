@@ -12,13 +12,14 @@ import os
 import signal
 import subprocess
 import venv
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from plugsky.core import bound_child
-from plugsky_bundles.atomic import out_of_space
-from plugsky_bundles.errors import InstallError, NoSpace
+from plugsky_bundles.atomic import full, out_of_space
+from plugsky_bundles.errors import InstallError
 from plugsky_bundles.progress import Progress, ProgressEvent
 
 NOT_COMPILED: Final = (
@@ -53,10 +54,22 @@ def make(
     options += ["--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off", "--quiet"]
     options += ["--no-warn-script-location", "--requirement", str(lock)]
     unpack = bound_child.command(str(python), "pip", *options, path=str(links / pip))
-    _run(unpack, staging, _Meter("unpack", folder, "dist-info", len(wheels), progress), held)
     options = ["-qq", "-j", "0", "-x", NOT_COMPILED, str(folder / "lib")]
     compiler = bound_child.command(str(python), "compileall", *options)
-    _run(compiler, staging, _Meter("compile", folder, "__pycache__", 0, progress), held, may_fail=True)
+    try:
+        _run(unpack, staging, _Meter("unpack", folder, "dist-info", len(wheels), progress), held)
+        _run(compiler, staging, _Meter("compile", folder, "__pycache__", 0, progress), held, may_fail=True)
+    except _FullError:
+        raise full(folder, "The Python environment", sum(map(_unpacked, wheels.values()))) from None
+
+
+class _FullError(Exception):
+    """A child said that the disk is full."""
+
+
+def _unpacked(wheel: Path) -> int:
+    with zipfile.ZipFile(wheel) as members:
+        return sum(member.file_size for member in members.infolist())
 
 
 class _Meter:
@@ -104,7 +117,7 @@ def _run(command: list[str], staging: Path, meter: _Meter, held: int | None, *, 
         said.seek(0)
         text = said.read(MAX_SAID).decode("utf-8", "replace").strip()
     if "No space left on device" in text or "Disk quota exceeded" in text:
-        raise NoSpace("The Python environment could not be written", "the disk is full", "Free some space")
+        raise _FullError
     raise InstallError("The Python environment cannot be made", text[-400:] or f"exit status {code}", _ASK)
 
 
