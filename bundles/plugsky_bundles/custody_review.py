@@ -1,8 +1,9 @@
 """Judging the custody of a bundle: what its logs say, and every reason to doubt it.
 
-Nobody is believed but the keys that are given, each for what its role does; the media may hold anything. Where every
-log was taken away and nobody is left who saw one, that looks like a bundle that nobody recorded anything about:
-`Custody.recorded` says so.
+Nobody is believed but the keys that are given, each for what its role does; the media may hold anything. A whole log by
+a key that nobody here enrolled is told apart from a fault: a site that signs its installation is unknown to all but its
+operator. It proves nothing, and accuses nobody. Where every log was taken away and nobody is left who saw one, that
+looks like a bundle that nobody recorded anything about: `Custody.recorded` says so.
 """
 
 from __future__ import annotations
@@ -73,10 +74,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Custody:
-    """The way of a bundle: what was sealed with it, what came after, in order of time; and every reason for doubt."""
+    """The way of a bundle: what was sealed with it, what came after, in order of time; and every reason for doubt.
+
+    `unknown` are the keyids of whole logs that nobody enrolled, by name of their log.
+    """
 
     events: tuple[Event, ...]
     doubts: tuple[str, ...]
+    unknown: Mapping[str, str]
 
     @property
     def recorded(self) -> bool:
@@ -99,7 +104,7 @@ def review(
     for path in chains(folder, verified):
         found.chain(path)
     found.compare_seen()
-    return Custody(tuple(sorted(found.events, key=lambda event: event.at)), tuple(found.doubts))
+    return Custody(tuple(sorted(found.events, key=lambda event: event.at)), tuple(found.doubts), found.unknown)
 
 
 class _Review:
@@ -108,6 +113,7 @@ class _Review:
     def __init__(self, verified: VerifiedBundle, known: Mapping[str, Keyholder], revoked: Collection[str]) -> None:
         self.events: list[Event] = []
         self.doubts: list[str] = []
+        self.unknown: dict[str, str] = {}
         self._verified = verified
         self._known = known
         self._revoked = revoked
@@ -175,7 +181,7 @@ class _Review:
             return
         self._heads.setdefault(report.origin, set()).update(positions | {report.head.hash})
         if keyid not in self._known:
-            self.doubts.append(f"{name}: nobody enrolled its key {keyid}")
+            self.unknown[name] = keyid
         if keyid in self._revoked:
             self.doubts.append(f"{name}: its key {keyid} has been revoked: anyone may have written it")
         for event, seen in taken:

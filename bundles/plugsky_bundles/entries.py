@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from tuf.api.metadata import Targets
 
-from plugsky_bundles.errors import DigestMismatch
+from plugsky_bundles.errors import RECOPY, DigestMismatch
 from plugsky_bundles.format import (
     MAX_CHUNK_LIST,
     ROLES,
@@ -33,8 +33,6 @@ from plugsky_bundles.metadata import file_entry
 from plugsky_bundles.since import Since, base_missing, decode_absent
 from plugsky_bundles.strict_json import malformed
 from plugsky_bundles.trusted_copies import NO_COPIES, TrustedCopies
-
-_RECOPY: Final = "Copy the bundle again from its source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,7 @@ def read_blob(bundle: Bundle, blob: Chunk) -> bytes:
     name = blob_path(blob.sha256)
     data = bundle.read(name, limit=blob.length)
     if len(data) != blob.length or hashlib.sha256(data).hexdigest() != blob.sha256:
-        raise DigestMismatch(f"{name} was changed", "its bytes do not give the digest in its name", _RECOPY)
+        raise DigestMismatch(f"{name} was changed", "its bytes do not give the digest in its name", RECOPY)
     return data
 
 

@@ -11,9 +11,11 @@ are escaped here, once, before anyone prints them. Nothing in an error is secret
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
 MAX_TEXT = 600
+RECOPY: Final = "Copy the bundle again from its source, or run `plugsky bundle repair` on it"
+"""What to do next about a copy that is not what was signed."""
 
 
 def printable(text: str) -> str:
@@ -159,7 +161,10 @@ class MalformedStream(VerificationError):
 
 
 class StreamEncrypted(VerificationError):
-    """A tar stream that is still encrypted with age; `path` is where it was, `-` for standard input."""
+    """A tar stream that is still encrypted with age.
+
+    `path` is where it was, `-` for standard input.
+    """
 
     def __init__(self, what: str, why: str, then: str, *, path: str = "-") -> None:
         super().__init__(what, why, then)

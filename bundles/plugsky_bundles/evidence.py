@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from plugsky_bundles.errors import DigestMismatch, MalformedMetadata
+from plugsky_bundles.errors import RECOPY, DigestMismatch, MalformedMetadata
 from plugsky_bundles.format import MIB
 from plugsky_bundles.strict_json import malformed, parse_object
 from plugsky_bundles.verified import VerifiedBundle
@@ -68,9 +68,7 @@ def read(verified: VerifiedBundle, path: str) -> bytes:
     listed = verified.evidence[path]
     data = verified.bundle.read(path, limit=listed.length)
     if len(data) != listed.length or hashlib.sha256(data).hexdigest() != listed.sha256:
-        raise DigestMismatch(
-            f"{path} was changed", "its bytes are not those that were sealed", "Copy the bundle again from its source"
-        )
+        raise DigestMismatch(f"{path} was changed", "its bytes are not those that were sealed", RECOPY)
     return data
 
 

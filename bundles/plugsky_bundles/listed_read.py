@@ -10,13 +10,12 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-from plugsky_bundles.errors import DigestMismatch
+from plugsky_bundles.errors import RECOPY, DigestMismatch
 from plugsky_bundles.format import MIB
 from plugsky_bundles.media import Bundle, unreadable
 from plugsky_bundles.media_order import Contents, Part
 
 BLOCK: Final = MIB
-_RECOPY: Final = "Copy the bundle again from its source, or run `plugsky bundle repair` on it"
 
 
 def blocks(bundle: Bundle, part: Part, contents: Contents) -> Iterator[memoryview]:
@@ -35,7 +34,7 @@ def blocks(bundle: Bundle, part: Part, contents: Contents) -> Iterator[memoryvie
                 except OSError as error:
                     raise unreadable(what, error) from None
                 if count > left:
-                    raise DigestMismatch(f"{what} is too long", f"it has more than {part.length} bytes", _RECOPY)
+                    raise DigestMismatch(f"{what} is too long", f"it has more than {part.length} bytes", RECOPY)
                 if not count:
                     break
                 left -= count
@@ -43,6 +42,6 @@ def blocks(bundle: Bundle, part: Part, contents: Contents) -> Iterator[memoryvie
                     digest.update(block)
                     yield block
     if left:
-        raise DigestMismatch(f"{what} ends early", f"{left} of {part.length} bytes are missing", _RECOPY)
+        raise DigestMismatch(f"{what} ends early", f"{left} of {part.length} bytes are missing", RECOPY)
     if digest.hexdigest() != part.sha256:
-        raise DigestMismatch(f"{what} was changed", f"its bytes have the SHA-256 {digest.hexdigest()}", _RECOPY)
+        raise DigestMismatch(f"{what} was changed", f"its bytes have the SHA-256 {digest.hexdigest()}", RECOPY)

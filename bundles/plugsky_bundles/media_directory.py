@@ -16,7 +16,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from plugsky_bundles.errors import BlobMissing, DigestMismatch, MediaUnreadable, MetadataMissing, NotFound, UnlistedFile
+from plugsky_bundles.errors import (
+    RECOPY,
+    BlobMissing,
+    DigestMismatch,
+    MediaUnreadable,
+    MetadataMissing,
+    NotFound,
+    UnlistedFile,
+)
 from plugsky_bundles.format import METADATA
 from plugsky_bundles.media_order import Contents
 
@@ -56,7 +64,7 @@ class Directory:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
                 raise unreadable(name, error) from None
             raise UnlistedFile(
-                f"{name} cannot be opened", f"it changed while it was read ({error.strerror})", _RECOPY
+                f"{name} cannot be opened", f"it changed while it was read ({error.strerror})", RECOPY
             ) from None
         finally:
             if here >= 0:
@@ -68,7 +76,7 @@ class Directory:
             raise unreadable(name, error) from None
         if not stat.S_ISREG(mode):
             file.close()
-            raise UnlistedFile(f"{name} is not a file", "it changed while it was read", _RECOPY)
+            raise UnlistedFile(f"{name} is not a file", "it changed while it was read", RECOPY)
         return file
 
     def read(self, name: str, *, limit: int) -> bytes:
@@ -79,7 +87,7 @@ class Directory:
             except OSError as error:
                 raise unreadable(name, error) from None
         if len(data) > limit:
-            raise DigestMismatch(f"{name} is too long", f"it has more than {limit} bytes", _RECOPY)
+            raise DigestMismatch(f"{name} is too long", f"it has more than {limit} bytes", RECOPY)
         return data
 
     def check_set(self, contents: Contents) -> str:
@@ -102,13 +110,13 @@ def check_names(listed: Iterable[tuple[str, int]], files: Mapping[str, int], dir
         if name not in files:
             raise missing(name)
         if files[name] != length:
-            raise DigestMismatch(f"{name} has the wrong size", f"{files[name]} bytes instead of {length}", _RECOPY)
+            raise DigestMismatch(f"{name} has the wrong size", f"{files[name]} bytes instead of {length}", RECOPY)
         unlisted.discard(name)
         parents.update(name[:cut] for cut, char in enumerate(name) if char == "/")
     for name in sorted(unlisted):
-        raise UnlistedFile(f"{name} does not belong in the bundle", "no signed list names it", _RECOPY)
+        raise UnlistedFile(f"{name} does not belong in the bundle", "no signed list names it", RECOPY)
     for name in sorted(directories - parents):
-        raise UnlistedFile(f"{name} does not belong in the bundle", "it is an empty directory", _RECOPY)
+        raise UnlistedFile(f"{name} does not belong in the bundle", "it is an empty directory", RECOPY)
 
 
 def open_bundle(path: Path) -> Directory:
@@ -162,12 +170,14 @@ def open_bundle(path: Path) -> Directory:
 def missing(name: str) -> BlobMissing | MetadataMissing:
     """The error for a listed file that is not there."""
     kind = MetadataMissing if name.startswith(f"{METADATA}/") else BlobMissing
-    return kind(f"{name} is missing", "the bundle lists it, the media does not have it", _RECOPY)
+    return kind(f"{name} is missing", "the bundle lists it, the media does not have it", RECOPY)
 
 
 def unreadable(name: str, error: OSError) -> MediaUnreadable:
     return MediaUnreadable(
-        f"{name} cannot be read", f"the media reports: {error.strerror}", "Try another reader, port or copy"
+        f"{name} cannot be read",
+        f"the media reports: {error.strerror}",
+        "Try another reader or port, or run `plugsky bundle repair` on it",
     )
 
 
@@ -177,5 +187,4 @@ def _kind(mode: int) -> str:
     return "nested too deep" if stat.S_ISDIR(mode) else "neither a file nor a directory"
 
 
-_RECOPY: Final = "Copy the bundle again from its source"
 _CLEAN: Final = "Remove it, or copy the bundle again from its source"

@@ -20,6 +20,7 @@ from tuf.api.metadata import Metadata, Role, Root, Signed, Snapshot, TargetFile,
 from tuf.api.serialization import DeserializationError
 
 from plugsky_bundles.errors import (
+    RECOPY,
     BadKey,
     MalformedMetadata,
     MixAndMatch,
@@ -147,7 +148,7 @@ def count_signatures(delegators: Collection[Root], role: str, metadata: Metadata
             raise SignatureInvalid(
                 f"{what} carries a signature that does not fit",
                 f"key {keyid} signed other bytes: the file or the signature was changed",
-                "Copy the bundle again from its source",
+                RECOPY,
             )
     for result in results:
         if not result.verified:
@@ -162,7 +163,7 @@ def count_signatures(delegators: Collection[Root], role: str, metadata: Metadata
 def _more_signatures(role: str) -> str:
     """What to do about a missing signature: people sign releases only; the rest was signed before it travelled."""
     if role in (Root.type, Snapshot.type, Timestamp.type):
-        return "Copy the bundle again from its source"
+        return RECOPY
     return "Have more of its signers sign copies by `plugsky trust sign`; merge and seal them where it was built"
 
 
@@ -229,7 +230,7 @@ def check_common(signed: Signed, channel: str | None, what: str) -> str:
         raise MixAndMatch(
             f"{what} is from another bundle",
             f"it belongs to channel {found!r}, the rest to {channel!r}",
-            "Copy the bundle again from its source",
+            RECOPY,
         )
     return found
 

@@ -14,12 +14,11 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Final
 
-from plugsky_bundles.errors import BlobMissing, BundleError, DigestMismatch, MediaUnreadable
+from plugsky_bundles.errors import RECOPY, BlobMissing, BundleError, DigestMismatch, MediaUnreadable
 from plugsky_bundles.media import Bundle, unreadable
 from plugsky_bundles.pipeline import Reader
 from plugsky_bundles.uncached import FileReader, reader
 
-_RECOPY: Final = "Copy the bundle again from its source, or run `plugsky bundle repair` on it"
 _COMPLETE: Final = "Install from a complete bundle, with --repair"
 
 
@@ -77,7 +76,7 @@ class FromMedia:
 
     def _bad(self, what: str, why: str) -> DigestMismatch:
         whose = "" if self.item == self.name else f" of {self.item}"
-        return DigestMismatch(f"{self.name}{whose} {what}", why, _RECOPY)
+        return DigestMismatch(f"{self.name}{whose} {what}", why, RECOPY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from tuf.api.metadata import Metadata, Root
 
-from plugsky_bundles.errors import DigestMismatch, MetadataMissing, UntrustedRoot
+from plugsky_bundles.errors import RECOPY, DigestMismatch, MetadataMissing, UntrustedRoot
 from plugsky_bundles.format import MAX_ROOT, MIB
 from plugsky_bundles.metadata import check_root, count_signatures, read_metadata
 from plugsky_bundles.state import TrustState
@@ -34,7 +34,6 @@ Anchor = TrustState | str
 """What is trusted: the state of a site, or on first use the fingerprint of a root."""
 
 _ROOT_NAME = re.compile(r"([1-9][0-9]{0,9})\.root\.json", re.ASCII)
-_RECOPY: Final = "Copy the bundle again from its source"
 
 
 class Reader(Protocol):
@@ -69,9 +68,9 @@ def read_roots(reader: Reader, anchor: Anchor) -> RootChain:
     """Read and judge the roots of a bundle. Raises UntrustedRoot, MetadataMissing, or what is wrong with one."""
     numbers = sorted(int(match[1]) for name in reader.names if (match := _ROOT_NAME.fullmatch(name)))
     if not numbers:
-        raise MetadataMissing("The bundle has no root", "metadata/1.root.json is missing", _RECOPY)
+        raise MetadataMissing("The bundle has no root", "metadata/1.root.json is missing", RECOPY)
     if len(numbers) > MAX_ROOTS or numbers != list(range(numbers[0], numbers[-1] + 1)):
-        raise UntrustedRoot("The chain of roots has gaps", f"versions {numbers[:10]} do not follow each other", _RECOPY)
+        raise UntrustedRoot("The chain of roots has gaps", f"versions {numbers[:10]} do not follow each other", RECOPY)
     prints = _fingerprints(reader, numbers)
     own = _own_root(anchor) if isinstance(anchor, TrustState) else None
     trusted = fingerprint(anchor.root) if isinstance(anchor, TrustState) else anchor
@@ -99,7 +98,7 @@ def _judged(reader: Reader, numbers: Sequence[int], prints: Sequence[str], befor
         name = f"{number}.root.json"
         data = reader.read(name, MAX_ROOT)
         if fingerprint(data) != printed:
-            raise DigestMismatch(f"metadata/{name} was changed", "it changed while it was read", _RECOPY)
+            raise DigestMismatch(f"metadata/{name} was changed", "it changed while it was read", RECOPY)
         root, signers = _root(data, number, before, f"metadata/{name}")
         before = root
     return RootChain(root, data, tuple(f"{number}.root.json" for number in numbers), signers)
@@ -114,7 +113,7 @@ def _fingerprints(reader: Reader, numbers: Iterable[int]) -> list[str]:
         total += len(data)
         if total > MAX_ROOT_CHAIN:
             raise UntrustedRoot(
-                "The chain of roots is too long", f"its files have more than {MAX_ROOT_CHAIN} bytes together", _RECOPY
+                "The chain of roots is too long", f"its files have more than {MAX_ROOT_CHAIN} bytes together", RECOPY
             )
     return prints
 

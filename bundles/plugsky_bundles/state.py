@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from plugsky_bundles.errors import Revoked
+from plugsky_bundles.errors import Revoked, Rollback
 from plugsky_bundles.format import MAX_VERSION, check_channel, is_sha256
 from plugsky_bundles.recovery import remaining, voided
 from plugsky_bundles.strict_json import encode, malformed, parse_object
@@ -66,6 +66,30 @@ class Floor:
 
     versions: Mapping[str, int]
     bundle_id: str
+
+    def refuse_older(self, role: str, version: int) -> None:
+        """Raises Rollback for a role file that is older than the newest."""
+        if version < self.versions.get(role, 0):
+            raise Rollback(
+                "This bundle is older than one accepted before",
+                f"{role} is at version {version}, this site has seen {self.versions[role]}",
+                "Use the newest bundle of this channel",
+            )
+
+    def refuse_other(self, timestamp: int, bundle_id: str) -> None:
+        """Raises Rollback for another bundle under the version of the newest."""
+        if self.versions.get("timestamp") == timestamp and self.bundle_id != bundle_id:
+            raise Rollback(
+                "This version was accepted with other content",
+                f"the bundle accepted before is {self.bundle_id}, this one {bundle_id}",
+                "Do not use it; ask its builder which one is right",
+            )
+
+    def refuse(self, later: Floor) -> None:
+        """Raises Rollback where a bundle of `later` is none that may follow this one."""
+        for role, version in later.versions.items():
+            self.refuse_older(role, version)
+        self.refuse_other(later.versions["timestamp"], later.bundle_id)
 
 
 @dataclass(frozen=True, slots=True)

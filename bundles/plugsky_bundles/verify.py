@@ -8,6 +8,8 @@ then, a `VerifiedBundle`.
 A delta (`since`) is judged in the same order with the copies that a site kept; what it leaves out and those copies do
 not hold is BaseMissing.
 
+`verify_to_look` is for reading only: it verifies the same, and what a site has moved on from is said, not refused.
+
 The full read of the payload is `full_read.verify_payload`.
 """
 
@@ -15,11 +17,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from plugsky_bundles.entries import Absence, absence, absent_blobs, chunk_lists, collect_entries, read_blob
-from plugsky_bundles.errors import Revoked
+from plugsky_bundles.errors import Revoked, Rollback
 from plugsky_bundles.format import METADATA, REVOCATIONS, Chunk, FileEntry, content_id
 from plugsky_bundles.media import Bundle
 from plugsky_bundles.media_order import contents
@@ -92,6 +94,25 @@ def verify_metadata(
         since=found.since,
         absent=absent,
     )
+
+
+def verify_to_look(
+    bundle: Bundle, anchor: Anchor, *, now: datetime, copies: TrustedCopies = NO_COPIES
+) -> tuple[VerifiedBundle, Rollback | None]:
+    """Verify everything but the payload and the floors of a site; and why by these it would be refused there.
+
+    For looking at a bundle, never for installing it: what comes back was not verified against the site's own state.
+    """
+    if not isinstance(anchor, TrustState):
+        return verify_metadata(bundle, anchor, now=now, copies=copies), None
+    verified = verify_metadata(bundle, replace(anchor, floors={}), now=now, copies=copies)
+    newest = anchor.under(verified.state.root).floors.get(verified.channel)
+    try:
+        if newest is not None:
+            newest.refuse(verified.state.floors[verified.channel])
+    except Rollback as refusal:
+        return verified, refusal
+    return verified, None
 
 
 def check_still_valid(verified: VerifiedBundle, now: datetime) -> None:

@@ -29,10 +29,10 @@ from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestam
 
 from plugsky_bundles.binding import BINDS, NOTHING, Binds, binds_of
 from plugsky_bundles.errors import (
+    RECOPY,
     DigestMismatch,
     MetadataExpired,
     NotSealed,
-    Rollback,
     SealedInFuture,
     UnlistedFile,
 )
@@ -67,8 +67,6 @@ __all__ = ["CLOCKS_APART", "Anchor", "Reader", "Walk", "expired", "fingerprint",
 CLOCKS_APART: Final = timedelta(days=2)
 """How far the build machine's clock may be ahead; a time once accepted is kept, and outlives every later expiry."""
 S = TypeVar("S", Snapshot, Targets)
-
-_RECOPY: Final = "Copy the bundle again from its source"
 
 
 @dataclass(slots=True)
@@ -127,7 +125,7 @@ def walk(reader: Reader, anchor: Anchor, now: datetime, copies: TrustedCopies = 
             raise expired(f"The {name} metadata", signed.expires, found.time)
     found.checks.append(f"nothing has expired at {stamp(found.time)}")
     for name in sorted(set(reader.names) - found.used):
-        raise UnlistedFile(f"metadata/{name} does not belong here", "no signed list names it", _RECOPY)
+        raise UnlistedFile(f"metadata/{name} does not belong here", "no signed list names it", RECOPY)
     return found
 
 
@@ -174,13 +172,8 @@ def _snapshot(found: Walk, file: Listed, version: int, anchor: Anchor) -> Snapsh
     for role in ("targets", *ROLES):
         _above_floor(found, role, snapshot.meta[f"{role}.json"].version, anchor)
     known = _floor(found, anchor)
-    same_version = known is not None and known.versions.get("timestamp") == found.versions["timestamp"]
-    if known is not None and same_version and known.bundle_id != found.bundle_id:
-        raise Rollback(
-            "This version was accepted with other content",
-            f"the bundle accepted before is {known.bundle_id}, this one {found.bundle_id}",
-            "Do not use it; ask its builder which one is right",
-        )
+    if known is not None:
+        known.refuse_other(found.versions["timestamp"], found.bundle_id)
     found.checks.append("snapshot is the one that the timestamp names, and is signed")
     return snapshot
 
@@ -217,7 +210,7 @@ def _listed_file(
     left_out = found.since is not None and role in found.since.roles
     data = _copy(found, role, file, limit) if left_out else _read(found, name, min(limit, file.length))
     if len(data) != file.length or hashlib.sha256(data).hexdigest() != file.sha256:
-        raise DigestMismatch(f"{what} was changed", "its bytes are not the ones that were sealed", _RECOPY)
+        raise DigestMismatch(f"{what} was changed", "its bytes are not the ones that were sealed", RECOPY)
     metadata: Metadata[S] = read_metadata(data, kind, what)
     signed = metadata.signed
     signing = "snapshot" if role == "snapshot" else "targets"
@@ -250,12 +243,8 @@ def _note(found: Walk, role: str, signed: Signed, anchor: Anchor) -> None:
 
 def _above_floor(found: Walk, role: str, version: int, anchor: Anchor) -> None:
     known = _floor(found, anchor)
-    if known is not None and version < known.versions.get(role, 0):
-        raise Rollback(
-            "This bundle is older than one accepted before",
-            f"{role} is at version {version}, this site has seen {known.versions[role]}",
-            "Use the newest bundle of this channel",
-        )
+    if known is not None:
+        known.refuse_older(role, version)
 
 
 def _floor(found: Walk, anchor: Anchor) -> Floor | None:

@@ -1,6 +1,7 @@
 """The operator's and the sysadmin's commands on a small bundle: what they print, refuse and leave behind."""
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -58,6 +59,86 @@ def test_a_plan_without_anyone_to_ask_says_the_exact_command(desk):
     told = desk.run("bundle", "install", bundle, "--pin", desk.pin, expect=ExitCode.USAGE)
     assert f"plugsky bundle install {bundle} --root {desk.place / 'site'} --pin {desk.pin} --yes" in told.err
     assert not (desk.place / "site").exists()
+
+
+@pytest.fixture
+def moved_on(desk):
+    """A site that has accepted version 2 after version 1, whose bundle still lies there: that of version 1."""
+    old = desk.sealed()
+    desk.run("bundle", "install", old, "--pin", desk.pin, "--yes")
+    recipe = desk.place / "lab.toml"
+    recipe.write_text(recipe.read_text().replace("context = 128", "context = 64"))
+    desk.run("bundle", "install", desk.sealed(), "--yes")
+    return desk, old
+
+
+@pytest.mark.parametrize("looking", ["bundle inspect", "bundle evidence", "custody show", "bundle diff"])
+def test_what_a_site_has_moved_on_from_can_be_looked_at_with_a_warning(moved_on, looking):
+    desk, old = moved_on
+    told = desk.run(*looking.split(), old)
+    assert "warning: This bundle is older than one accepted before" in told.err
+    assert "would refuse to install it" in told.err
+    seen = desk.json(*looking.split(), old)
+    refused = (seen["new"] if looking == "bundle diff" else seen)["refused_here"]
+    assert "this site has seen 2" in refused
+
+
+def test_what_a_site_has_not_moved_on_from_is_looked_at_without_a_warning(desk):
+    bundle = desk.sealed()
+    desk.run("bundle", "install", bundle, "--pin", desk.pin, "--yes")
+    assert "warning" not in desk.run("bundle", "inspect", bundle).err
+    assert desk.json("bundle", "inspect", bundle)["refused_here"] is None
+
+
+def test_what_a_site_has_moved_on_from_is_neither_verified_nor_carried_nor_installed(moved_on):
+    desk, old = moved_on
+    for words in (
+        ("bundle", "verify", old),
+        ("bundle", "copy", old, desk.place / "stick"),
+        ("bundle", "split", old, "--size", "700M", "--out", desk.place / "volumes"),
+        ("bundle", "approve", old, "--keys", desk.place / "keys"),
+        ("bundle", "install", old, "--yes"),
+    ):
+        told = desk.run(*words, expect=ExitCode.VERIFICATION_FAILED)
+        assert "older than one accepted before" in told.err, words
+
+
+def test_where_a_copy_is_damaged_the_command_that_mends_it_is_named(desk):
+    bundle, pin = desk.sealed(), desk.pin
+    shutil.copytree(bundle, desk.place / "good" / bundle.name)
+    blob = max((bundle / "blobs").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    blob.write_bytes(bytes(byte ^ 1 for byte in blob.read_bytes()))
+    mend = f"plugsky bundle repair {bundle} --from GOOD --pin {pin}"
+    for command in (("verify",), ("install", "--yes")):
+        told = desk.run("bundle", *command, bundle, "--pin", pin, expect=ExitCode.VERIFICATION_FAILED)
+        assert mend in told.err, told.err
+    desk.run(*mend.replace("GOOD", str(desk.place / "good" / bundle.name)).split()[1:])
+    desk.run("bundle", "verify", bundle, "--pin", pin)
+
+
+def test_the_command_after_a_wrong_volume_or_a_terminal_trusts_as_the_typed_one_did(desk, monkeypatch):
+    bundle, pin = desk.sealed(), desk.pin
+    split = ("bundle", "split", bundle, "--size", "1G", "--out", desk.place / "volumes", "--volume", 9)
+    told = desk.run(*split, "--pin", pin, expect=ExitCode.USAGE)
+    assert f"--out {desk.place / 'volumes'} --pin {pin}" in told.err
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    told = desk.run("bundle", "stream", bundle, "--pin", pin, expect=ExitCode.USAGE)
+    assert f"plugsky bundle stream {bundle} --out FILE --pin {pin}" in told.err
+
+
+def test_evidence_that_is_taken_out_is_counted_and_not_listed(desk):
+    bundle = desk.sealed()
+    listed = desk.run("bundle", "evidence", bundle).out.splitlines()
+    told = desk.run("bundle", "evidence", bundle, "--out", desk.place / "review")
+    assert told.out == f"{desk.place / 'review'}: {len(listed) - 1} files, each the one that was sealed\n"
+
+
+def test_every_time_in_json_is_written_one_way(desk):
+    bundle = desk.sealed()
+    inside, trust = desk.json("bundle", "inspect", bundle), desk.json("trust", "show")
+    events = desk.json("custody", "show", bundle)["events"]
+    for time in (inside["sealed_at"], inside["expires"], trust["expires"], *(event["at"] for event in events)):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time), time
 
 
 def test_a_no_changes_nothing(desk, monkeypatch):

@@ -79,10 +79,35 @@ def test_a_log_by_a_key_that_the_operator_revoked_is_doubted(people):
         run("custody", "show", bundle, *trusting)
 
 
-def test_what_somebody_unknown_recorded_is_shown_and_doubted(people):
+def test_what_somebody_unknown_recorded_is_shown_as_that_and_is_no_fault(people):
     forge, bundle, home = people
     trusting = ("--trust", forge.trust)
     assert run("custody", "record", bundle, "note", "--text", "hi", "--keys", home / "eve", *trusting)[0] == 0
+    code, done = run("custody", "show", bundle, *trusting)
+    assert code == 0, done.output
+    keyid = key_cards.read_card(home / "eve" / "eve.card.json").keyid
+    assert "UNKNOWN, calls themselves eve" in done.stdout
+    assert f"nobody enrolled its key {keyid} here" in done.stderr
+    told = json.loads(run("custody", "show", bundle, "--json", *trusting)[1].stdout)
+    assert (told["doubts"], [one["keyid"] for one in told["unknown"]]) == ([], [keyid])
+
+
+def test_a_log_that_was_changed_ends_with_the_code_for_it(people):
+    forge, bundle, home = people
+    trusting = ("--trust", forge.trust)
+    assert run("custody", "record", bundle, "note", "--text", "hi", "--keys", home / "eve", *trusting)[0] == 0
+    (log,) = (bundle.parent / "plugsky-returns" / "custody").iterdir()
+    log.write_bytes(log.read_bytes().replace(b'"hi"', b'"ho"', 1))
     with pytest.raises(CustodyDoubt) as caught:
         run("custody", "show", bundle, *trusting)
     assert caught.value.exit_code == ExitCode.VERIFICATION_FAILED
+
+
+def test_who_signed_the_bundle_is_shown_by_name_and_key_beside_its_way(people):
+    forge, bundle, _ = people
+    trusting = ("--trust", forge.trust)
+    told = json.loads(run("custody", "show", bundle, "--json", *trusting)[1].stdout)
+    (signer,) = told["signers"]["targets"]
+    shown = run("custody", "show", bundle, *trusting)[1].stdout
+    assert signer["name"]
+    assert f"by {signer['name']} {signer['keyid'][:16]}" in shown

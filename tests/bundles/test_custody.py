@@ -106,10 +106,21 @@ def test_a_log_that_was_harmed_after_others_saw_it_is_missed(folder, forged, har
     assert any(doubt in said for said in found.doubts), found.doubts
 
 
-def test_a_key_that_nobody_enrolled_is_a_doubt(folder, forged):
-    custody.record(folder, forged, STRANGER, "Ada", "bundle.write", NOW)
-    (said,) = custody_review.review(folder, forged, KNOWN).doubts
-    assert STRANGER.public_key.keyid in said
+def test_a_key_that_nobody_enrolled_is_told_apart_from_a_fault(folder, forged):
+    log = custody.record(folder, forged, STRANGER, "Ada", "bundle.write", NOW)
+    found = custody_review.review(folder, forged, KNOWN)
+    assert found.doubts == ()
+    assert found.unknown == {log.name: STRANGER.public_key.keyid}
+    assert found.events[-1].known_as == ""
+    assert found.recorded
+
+
+def test_a_log_by_a_key_that_nobody_enrolled_is_a_fault_when_it_was_changed(folder, forged):
+    log = custody.record(folder, forged, STRANGER, "Ada", "bundle.write", NOW)
+    log.write_bytes(log.read_bytes().replace(b'"Ada"', b'"Eve"', 1))
+    found = custody_review.review(folder, forged, KNOWN)
+    assert [log.name in said for said in found.doubts] == [True]
+    assert not found.unknown
 
 
 def test_a_log_of_another_bundle_under_this_ones_name_is_a_doubt(folder, forged, tmp_path):

@@ -13,6 +13,7 @@ from plugsky_bundles import sealing, signing
 from plugsky_bundles.chain import verify_chain
 from plugsky_bundles.drafting import write_draft
 from plugsky_bundles.errors import (
+    RECOPY,
     BlobMissing,
     BundleError,
     ExistsError,
@@ -129,7 +130,7 @@ def test_nobody_is_asked_to_sign_what_the_build_machine_signs(forge):
     timestamp.write_bytes(encode({**json.loads(timestamp.read_text()), "signatures": []}))
     with pytest.raises(SignatureMissing) as refused:
         verify(forge, bundle)
-    assert refused.value.next == "Copy the bundle again from its source"
+    assert refused.value.next == RECOPY
 
 
 def test_an_unsigned_draft_is_not_sealed(forge):

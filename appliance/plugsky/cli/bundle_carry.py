@@ -108,7 +108,13 @@ def split(
             ErrorKind.BAD_REQUEST,
             f"There is no volume {volume}.",
             why=f"in volumes of {volume_size} bytes this bundle has {count}",
-            next=command_line("bundle", "split", bundle, "--size", volume_size, "--out", out),
+            next=command_line(
+                "bundle",
+                "split",
+                bundle,
+                *("--size", volume_size, "--out", out),
+                *given(pin=pin, trust=trust, root=root),
+            ),
         )
     shown = progress(progress_style)
     numbers = range(1, count + 1) if volume is None else [volume]
@@ -163,7 +169,7 @@ def stream(
                 ErrorKind.BAD_REQUEST,
                 "A bundle is not written to a terminal.",
                 why="standard output is one",
-                next=command_line("bundle", "stream", bundle, "--out", "FILE"),
+                next=command_line("bundle", "stream", bundle, "--out", "FILE", *given(pin=pin, trust=trust, root=root)),
             )
         with os.fdopen(os.dup(1), "wb") as file:
             write(file)

@@ -10,7 +10,7 @@ import typer
 
 from plugsky.audit import AuditLog
 from plugsky.cli.actor import actor
-from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity
+from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity, mendable
 from plugsky.cli.generation import tell_health
 from plugsky.cli.options import RootOption, YesFlag, path, site
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, tell, tell_json
@@ -59,9 +59,11 @@ def install(
     context.with_resource(sigterm_interrupts())
     paths = site(root)
     again = asking("bundle", "install", bundle, "--root", paths.root, *given(pin=pin), *(("--yes",) if yes else ()))
-    verified = installation.verify_for(paths, open_media(bundle, again), pin)
+    media = open_media(bundle, again)
     shown = progress(progress_style)
-    plan = installation.plan_for(verified, paths, repair=repair, progress=shown)
+    with mendable(media, pin, None, root):
+        verified = installation.verify_for(paths, media, pin)
+        plan = installation.plan_for(verified, paths, repair=repair, progress=shown)
     if dry_run and as_json:
         tell_json("plugsky.bundle.plan/1", {"plan": plan.to_json()})
         return
@@ -72,9 +74,10 @@ def install(
     if not yes and plan.activates:
         _ask(bundle, paths, pin, repair=repair)
     check_still_valid(verified, datetime.now(UTC))
-    generation = installation.install(
-        verified, plan, paths, lambda: _trail(paths), actor(), approvals=approvals, progress=shown
-    )
+    with mendable(media, pin, None, root):
+        generation = installation.install(
+            verified, plan, paths, lambda: _trail(paths), actor(), approvals=approvals, progress=shown
+        )
     if as_json:
         done = {"installed": not plan.installed, "activated": plan.activates, "repaired": plan.repairs}
         tell_json("plugsky.bundle.install/1", {"generation": generation.number, **done, **identity(verified)})

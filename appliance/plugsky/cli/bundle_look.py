@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from plugsky.cli.bundle_options import BaseOption, MediaArgument, PinOption, asking, identity, judge, site_blobs_of
+from plugsky.cli.bundle_options import (
+    BaseOption,
+    MediaArgument,
+    PinOption,
+    asking,
+    identity,
+    judge,
+    look,
+    mendable,
+    signed_by,
+    site_blobs_of,
+)
 from plugsky.cli.custody import signed_by_holder
 from plugsky.cli.options import PassphraseFile, RootOption, TrustOption
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, table, tell, tell_json
@@ -58,15 +69,18 @@ def verify(
     """
     command = ("bundle", "verify", bundle, *given(pin=pin, trust=trust, root=root, base=base))
     media = open_media(bundle, asking(*command))
-    verified = judge(media, pin, trust, root, base)
     shown = progress(progress_style)
-    if isinstance(media, Volumes) and (this_volume or not sys.stdin.isatty()):
-        judged = _verify_here(media, verified, shown, alone=this_volume)
-    else:
-        judged = None
+    partly: tuple[str, ...] = ()
+    with mendable(media, pin, trust, root):
+        verified = judge(media, pin, trust, root, base)
+        if isinstance(media, Volumes) and (this_volume or not sys.stdin.isatty()):
+            judged = _verify_here(media, verified, shown, alone=this_volume)
+        else:
+            judged = None
+        if judged is None:
+            read = verify_payload if isinstance(media, Directory) else verify_forward
+            partly = read(verified, shown)
     if judged is None:
-        read = verify_payload if isinstance(media, Directory) else verify_forward
-        partly = read(verified, shown)
         checks = [*verified.checks, "every byte on the media is the one that was signed"]
         if partly:
             checks.append(
@@ -97,9 +111,11 @@ def inspect(
 ) -> None:
     """Show who signed a bundle and what is inside, from its verified metadata; payloads are not read.
 
+    One that is older than what the site (--root) has accepted is shown too, with a warning.
+
     Example: plugsky bundle inspect /media/usb/plugsky-demo-1 --root /var/lib/plugsky
     """
-    verified = judge(open_media(bundle), pin, trust, root, base)
+    verified, refusal = look(open_media(bundle), pin, trust, root, base)
     side = of_bundle(verified, *site_blobs_of(verified, root, base))
     found = {path: side.small(path) for path in verified.entries if path.endswith("/model.json")}
     models: list[dict[str, Any]] = [json.loads(raw) for raw in found.values() if raw is not None]
@@ -112,6 +128,7 @@ def inspect(
             "plugsky.bundle.inspect/1",
             {
                 **identity(verified),
+                "refused_here": refusal,
                 "since": None if verified.since is None else verified.since.to_dict(),
                 "absent": len(verified.absent),
                 "models": models,
@@ -128,8 +145,8 @@ def inspect(
     tell(f"sealed   {verified.sealed_at:%Y-%m-%d %H:%M:%S} UTC, valid until {verified.expires:%Y-%m-%d}")
     if verified.since is not None:
         tell(f"since    {verified.since.bundle_id}: {len(verified.absent)} blobs are left to sites that have it")
-    for role, signers in verified.signers.items():
-        tell(f"signed   {role:10} by {', '.join(signer.name or signer.keyid[:16] for signer in signers)}")
+    for line in signed_by(verified):
+        tell(line)
     tell(f"evidence {evidence.text}")
     tell("")
     table(("contents", "files", "size"), [(role, part["files"], size(part["size"])) for role, part in by_role.items()])

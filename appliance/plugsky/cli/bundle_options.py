@@ -1,7 +1,8 @@
 """What the commands on bundles share: which bundle, whom to believe, and what a verified bundle is called."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,18 +12,19 @@ import typer
 from plugsky.cli.options import fingerprint_text, path
 from plugsky.cli.output import end_status, say
 from plugsky.core import settings
-from plugsky.core.commands import command_line
+from plugsky.core.commands import command_line, given
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import site_trust
-from plugsky_bundles.errors import UntrustedRoot, VolumeMissing
+from plugsky_bundles.errors import RECOPY, UntrustedRoot, VerificationError, VolumeMissing
 from plugsky_bundles.format import MAX_ROOT
-from plugsky_bundles.media import Ask, Bundle, Wanted, open_bundle
+from plugsky_bundles.media import Ask, Bundle, Directory, Wanted, open_bundle
 from plugsky_bundles.sides import BlobReader, in_store, on_media
 from plugsky_bundles.state import TrustState
+from plugsky_bundles.times import stamp
 from plugsky_bundles.trustdir import open_trust
 from plugsky_bundles.trusted_copies import CHANNELS, CopiesIn, CopiesOn, EitherOf, TrustedCopies
 from plugsky_bundles.verified import VerifiedBundle
-from plugsky_bundles.verify import verify_metadata
+from plugsky_bundles.verify import verify_metadata, verify_to_look
 from plugsky_bundles.walk import Anchor, fingerprint
 
 ROOT_METADATA: Final = "metadata/1.root.json"
@@ -65,14 +67,33 @@ def judge(
     return verify_metadata(bundle, anchor(bundle, pin, trust, root), now=now, copies=_copies(trust, root, base))
 
 
-def judge_older(
-    bundle: Bundle, pin: str | None, trust: Path | None, root: Path | None, base: Path | None
-) -> VerifiedBundle:
-    """Likewise, and it may be older than what the site has accepted: for looking at it, never for installing."""
-    believed = anchor(bundle, pin, trust, root)
-    if isinstance(believed, TrustState):
-        believed = replace(believed, floors={})
-    return verify_metadata(bundle, believed, now=datetime.now(UTC), copies=_copies(trust, root, base))
+def look(
+    bundle: Bundle, pin: str | None, trust: Path | None, root: Path | None, base: Path | None = None
+) -> tuple[VerifiedBundle, str | None]:
+    """Likewise for commands that only show: one that the site has moved on from is shown, with a warning.
+
+    The second value is that warning for ``--json``: why the site would refuse to install it, or None.
+    """
+    believed, now = anchor(bundle, pin, trust, root), datetime.now(UTC)
+    verified, refusal = verify_to_look(bundle, believed, now=now, copies=_copies(trust, root, base))
+    if refusal is None:
+        return verified, None
+    words = f"{refusal.what}: {refusal.why}"
+    say(f"warning: {words}. It is only shown: this site would refuse to install it.")
+    return verified, words
+
+
+@contextmanager
+def mendable(media: Bundle, pin: str | None, trust: Path | None, root: Path | None) -> Iterator[None]:
+    """Where a copy in a directory turns out to be damaged, name the command that mends it from another copy."""
+    try:
+        yield
+    except VerificationError as error:
+        if error.next == RECOPY and isinstance(media, Directory):
+            trusting = given(pin=pin, trust=trust, root=root)
+            mend = command_line("bundle", "repair", media.path, "--from", "GOOD", *trusting)
+            error.next = f"Copy the bundle again from its source, or mend it from another copy, GOOD: {mend}"
+        raise
 
 
 def site_blobs_of(verified: VerifiedBundle, root: Path | None, base: Path | None) -> list[BlobReader]:
@@ -141,7 +162,15 @@ def identity(verified: VerifiedBundle) -> dict[str, Any]:
         "bundle_id": verified.bundle_id,
         "content_id": verified.content_id,
         "root_fingerprint": verified.root_fingerprint,
-        "sealed_at": verified.sealed_at.isoformat(),
-        "expires": verified.expires.isoformat(),
+        "sealed_at": stamp(verified.sealed_at),
+        "expires": stamp(verified.expires),
         "signers": signers,
     }
+
+
+def signed_by(verified: VerifiedBundle) -> list[str]:
+    """Who signed a bundle, a line for each role: the names that the root gives, and the first digits of the keys."""
+    return [
+        f"signed   {role:10} by {', '.join(f'{signer.name} {signer.keyid[:16]}'.lstrip() for signer in signers)}"
+        for role, signers in verified.signers.items()
+    ]

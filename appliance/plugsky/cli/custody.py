@@ -9,7 +9,7 @@ import typer
 from tuf.api.metadata import Root
 
 from plugsky.audit.site_key import site_key_of_trail
-from plugsky.cli.bundle_options import MediaArgument, PinOption, judge
+from plugsky.cli.bundle_options import MediaArgument, PinOption, identity, judge, look, signed_by
 from plugsky.cli.options import PassphraseFile, RootOption, TrustOption, path
 from plugsky.cli.output import JsonFlag, say, table, tell, tell_json
 from plugsky.cli.trust_options import HsmOption, HsmPinFile, KeyNames, holder
@@ -103,12 +103,15 @@ def show(
     """Show the way of a bundle, one line per event, and whether every record of it can be believed.
 
     Keys are those that the root names and those that were enrolled with --trust or --root, each for what its role does:
-    approvals are an approver's, the installation is the site's own. Any doubt ends with 5. Where all logs were taken
-    away, nothing is left that could be doubted: it says that nothing was recorded after the seal.
+    approvals are an approver's, the installation is the site's own. Any doubt ends with 5. A log by a key that nobody
+    enrolled here is listed as an unknown holder's and ends nothing: what it says proves nothing. Where all logs were
+    taken away, nothing is left that could be doubted: it says that nothing was recorded after the seal.
+
+    A bundle that is older than what the site (--root) has accepted is shown too, with a warning.
 
     Example: plugsky custody show /media/usb/plugsky-demo-1 --root /var/lib/plugsky
     """
-    verified = judge(open_media(bundle), pin, trust, root)
+    verified, refusal = look(open_media(bundle), pin, trust, root)
     folder = returns_of(verified.bundle.path) / custody.FOLDER
     chosen = settings.load({"trust": trust, "root": root}).values
     revoked = revoking.load(chosen.trust).keys if chosen.trust is not None else frozenset()
@@ -118,10 +121,14 @@ def show(
             {"at": e.at, "event": e.event, "by": e.by, "known_as": e.known_as, "keyid": e.keyid, "details": e.details}
             for e in found.events
         ]
-        body: dict[str, Any] = {"bundle_id": verified.bundle_id, "events": events, "doubts": found.doubts}
-        tell_json("plugsky.custody.show/1", {**body, "recorded_after_seal": found.recorded})
+        body: dict[str, Any] = {**identity(verified), "refused_here": refusal, "events": events, "doubts": found.doubts}
+        unknown = [{"log": name, "keyid": keyid} for name, keyid in found.unknown.items()]
+        tell_json("plugsky.custody.show/1", {**body, "unknown": unknown, "recorded_after_seal": found.recorded})
     else:
         tell(f"{verified.channel} version {verified.version}, bundle {verified.bundle_id}")
+        for line in signed_by(verified):
+            tell(line)
+        tell("")
         table(
             ("when (UTC)", "what", "who", "key", "details"),
             [
@@ -137,6 +144,8 @@ def show(
         )
         if not found.recorded:
             say("Nothing after the seal is recorded here: either nobody did, or all of it was taken away.")
+        for name, keyid in found.unknown.items():
+            say(f"unknown holder: {name}: nobody enrolled its key {keyid} here; what it says proves nothing")
         for doubt in found.doubts:
             say(f"doubt: {doubt}")
     if found.doubts:

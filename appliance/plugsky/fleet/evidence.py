@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from plugsky_bundles.errors import DigestMismatch
+from plugsky_bundles.errors import RECOPY, DigestMismatch
 from plugsky_bundles.format import CUSTODY, FileEntry
 from plugsky_bundles.verified import VerifiedBundle
 
@@ -35,5 +35,5 @@ def contents(verified: VerifiedBundle, taken: Iterable[FileEntry]) -> Iterator[t
     for entry in taken:
         content = verified.bundle.read(entry.path, limit=entry.length)
         if len(content) != entry.length or hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise DigestMismatch(f"{entry.path} was changed", "its SHA-256 differs", "Copy the bundle again")
+            raise DigestMismatch(f"{entry.path} was changed", "its SHA-256 differs", RECOPY)
         yield entry.path, content
