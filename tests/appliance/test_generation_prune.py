@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from appliance.test_installation import MODEL_PATH, Site, site
 from appliance.working_site import occupied
 from plugsky.audit.trail import search
-from plugsky.fleet import generations, health, prune
+from plugsky.fleet import generations, health, prune, site_trust
 from plugsky.fleet.lock import is_served, serving, site_lock
 from plugsky.fleet.survey import survey
 from plugsky_bundles.errors import Busy, InstallError, SiteChanged
+from plugsky_bundles.state import Revocations
 
 __all__ = ["site"]
 
@@ -91,6 +93,32 @@ def test_the_failed_the_damaged_and_the_unfinished_do_not_count_as_kept(site):
     assert states(site) == {1: "kept", 4: "current"}
     assert one.path.is_dir()
     assert four.path.is_dir()
+
+
+def revoke(site: Site, revocations: Revocations) -> None:
+    believed = site_trust.load(site.paths)
+    assert believed is not None
+    site_trust.save(site.paths, replace(believed, revocations=revocations))
+
+
+def test_a_revoked_generation_is_listed_as_such_and_does_not_count_as_kept(site):
+    one, two, three = with_three(site)
+    revoke(site, Revocations(bundles=frozenset({two.bundle_id})))
+    assert states(site) == {1: "kept", 2: "revoked", 3: "current"}
+    (problem,) = [item.problem for item in survey(site.paths) if item.number == 2]
+    assert "cannot be activated" in problem
+    assert two.bundle_id in problem
+    assert pruned(site).kept == (1, 3)
+    revoke(site, Revocations(digests=frozenset({three.files["playbooks/only3"]})))
+    assert states(site) == {1: "kept", 3: "current, revoked"}
+    assert prune.plan(site.paths).kept == (1, 3), "what is current stays, whatever it is"
+    assert one.path.is_dir()
+
+
+def test_generations_are_listed_where_what_the_site_believes_is_damaged(site):
+    with_three(site)
+    site.paths.trust_state.write_bytes(b"{}")
+    assert states(site) == {1: "kept", 2: "kept", 3: "current"}
 
 
 def test_the_store_keeps_what_kept_generations_list_and_nothing_else(site):

@@ -31,6 +31,7 @@ app = typer.Typer(
 def list_(root: RootOption = None, as_json: JsonFlag = False) -> None:
     """List every generation: what it was installed from, what it takes of the disk, and its state.
 
+    One of which the site knows something to be revoked is called so: it cannot be activated.
     OWN is what would be free again without it, SHARED what other generations hold too.
 
     Example: plugsky generation list --json
@@ -101,10 +102,11 @@ def prune(
     progress_style: ProgressFlag = ProgressStyle.AUTO,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove old, damaged and failed generations, and what of the store nothing needs any more.
+    """Remove old, revoked, damaged and failed generations, and what of the store nothing needs any more.
 
-    The current generation always stays, and so does one that a running site serves. What would go is shown first,
-    with the bytes that the disk really gets back.
+    Only what could be activated counts as good: a revoked one goes, however new it is. The current generation always
+    stays, and so does one that a running site serves. What would go is shown first, with the bytes that the disk really
+    gets back.
 
     Example: plugsky generation prune --keep 2
     """

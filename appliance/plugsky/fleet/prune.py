@@ -1,8 +1,9 @@
 """Removing generations that nobody needs, and from the store what no generation that stays has a use for.
 
 Kept are the current generation, any that a process runs from, and the newest good ones; everything else goes: older
-ones, damaged ones, those that failed their health check, the remains of interrupted installations. From the store go
-the files that no kept generation lists and no model made in this facility is, and chunk indexes without their file.
+ones, revoked and damaged ones, those that failed their health check, the remains of interrupted installations. From the
+store go the files that no kept generation lists and no model made in this facility is, and chunk indexes without their
+file.
 
 A :class:`Plan` is worked out, shown and asked about, then exactly it is carried out: where the site changed meanwhile,
 it is refused. The order lets a kill at any point leave a working site, and the same command finish the work: the trail

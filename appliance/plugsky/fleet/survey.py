@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Final, Literal
 
 from plugsky.core.paths import SitePaths
-from plugsky.fleet import generations, health
+from plugsky.fleet import generations, health, site_trust
 from plugsky.fleet.generations import Generation
 from plugsky.fleet.lock import is_served
-from plugsky_bundles.errors import BundleError
+from plugsky_bundles.errors import BundleError, ChunksUnknown, MalformedMetadata, Revoked
+from plugsky_bundles.state import Revocations
 
 BLOCK: Final = 512
 """Bytes of one ``st_blocks`` (stat(2))."""
-State = Literal["good", "failed", "damaged", "unfinished"]
+State = Literal["good", "revoked", "failed", "damaged", "unfinished"]
 Inode = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One generation. ``state`` is ``failed`` after a health check it did not pass; ``problem`` says more.
+    """One generation. ``state`` is ``revoked`` when the site knows something of it to be revoked, and ``failed`` after
+    a health check it did not pass; ``problem`` says more.
 
     Of one whose provenance cannot be read, the fields from ``channel`` to ``installed_at`` are empty.
     """
@@ -47,14 +49,14 @@ class Listed:
     @property
     def called(self) -> str:
         """Its state in words."""
-        state = {"good": "", "failed": "failed its health check", "damaged": "damaged", "unfinished": "unfinished"}
-        words = ["current" if self.current else "kept" if self.state == "good" else "", state[self.state]]
+        state = {"good": "", "failed": "failed its health check"}.get(self.state, self.state)
+        words = ["current" if self.current else "kept" if self.state == "good" else "", state]
         return ", ".join([word for word in words if word] + (["served"] if self.served and not self.current else []))
 
 
 def survey(paths: SitePaths) -> tuple[Listed, ...]:
     """All generations by number. A ``current`` that points nowhere sensible marks none."""
-    current = pointed_to(paths)
+    current, revocations = pointed_to(paths), _revocations(paths)
     numbers = generations.numbers(paths)
     known = {generation.number: generation for generation in generations.complete(paths)}
     taken = {number: _taken(paths, number, known.get(number)) for number in numbers}
@@ -62,7 +64,7 @@ def survey(paths: SitePaths) -> tuple[Listed, ...]:
     listed = []
     for number in numbers:
         generation = known.get(number)
-        state, problem = _state(paths, number)
+        state, problem = _state(paths, number, revocations)
         own = sum(size for inode, size in taken[number].items() if holders[inode] == 1)
         listed.append(
             Listed(
@@ -107,12 +109,27 @@ def tree(path: Path) -> Iterator[os.stat_result]:
         return
 
 
-def _state(paths: SitePaths, number: int) -> tuple[State, str]:
+def _revocations(paths: SitePaths) -> Revocations:
+    """What the site knows to be revoked; nothing where what it believes is lost or damaged: then none is activated."""
+    try:
+        believed = site_trust.load(paths)
+    except MalformedMetadata:
+        return Revocations()
+    return Revocations() if believed is None else believed.revocations
+
+
+def _state(paths: SitePaths, number: int, revocations: Revocations) -> tuple[State, str]:
     if not generations.is_complete(paths, number):
         return "unfinished", "its installation was interrupted, or is still running"
     try:
         generation = generations.load(paths, number)
     except BundleError as error:
+        return "damaged", f"{error.what}: {error.why}"
+    try:
+        generation.refuse_revoked(paths.store, revocations)
+    except Revoked as error:
+        return "revoked", f"{error.what}, so it cannot be activated: {error.why}"
+    except ChunksUnknown as error:
         return "damaged", f"{error.what}: {error.why}"
     entries = {entry.path: entry for entry in (*generation.entries, *generation.local)}
     if lacking := generations.damaged(paths, number, entries):
