@@ -12,6 +12,7 @@ import pytest
 
 import plugsky.cli
 from plugsky.cli import app as cli
+from plugsky.cli import error_codes
 from plugsky.core.errors import EXIT_CODES, ErrorKind, ExitCode, PlugskyError
 from plugsky_bundles.errors import DigestMismatch
 
@@ -58,6 +59,40 @@ def test_under_json_a_failure_is_one_object_with_a_code(monkeypatch, capsys):
     body = json.loads(capsys.readouterr().err)
     assert body["schema"] == "plugsky.error/1"
     assert body["error"]["code"] == "digest_mismatch"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["bundel"], id="a noun that there is not"),
+        pytest.param(["bundle", "verify", "b", "--pin", "x"], id="a value that is none"),
+        pytest.param(["bundle", "verify", "/nowhere"], id="a bundle that is not there"),
+        pytest.param(["help", "exit-codes"], id="a defect"),
+        pytest.param(["trust", "show", "--trust", "/nowhere"], id="a directory that is not there"),
+    ],
+)
+def test_what_fails_under_json_prints_one_object_of_the_documented_form_on_stderr(monkeypatch, capsys, words):
+    if words[0] == "help":
+        failing(monkeypatch, ValueError("surprise"))
+    code = cli.run([*words, "--json"])
+    told = capsys.readouterr()
+    assert told.out == ""
+    body = json.loads(told.err)
+    assert body.keys() == set(error_codes.FORM["required"])
+    assert body["schema"] == error_codes.FORM["properties"]["schema"]["const"]
+    form = error_codes.FORM["properties"]["error"]
+    assert body["error"].keys() == set(form["required"]) == form["properties"].keys()
+    assert all(isinstance(text, str) and "\n" not in text for text in body["error"].values())
+    assert (body["error"]["code"], code) in {(known.code, known.exit_code) for known in error_codes.table()}
+
+
+def test_every_error_of_a_site_and_of_a_bundle_is_in_the_table_with_its_meaning():
+    known = {code.code: code for code in error_codes.table()}
+    for kind in ErrorKind:
+        assert known[kind.wire].exit_code == kind.value.exit_code
+    assert known["digest_mismatch"].exit_code == DigestMismatch.exit_code
+    assert [code.code for code in known.values() if not code.about.endswith(".")] == []
+    assert {code.exit_code for code in known.values()} <= EXIT_CODES.keys()
 
 
 def test_a_defect_shows_where_it_happened_when_asked(monkeypatch):

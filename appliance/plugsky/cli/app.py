@@ -40,7 +40,7 @@ NOUNS: Final = {
     "doctor": "Say what is healthy and what is not.",
     "demo": "Walk the main job end to end on a real model.",
     "config": "Show settings and where each comes from.",
-    "help": "Exit codes, environment variables and the command reference.",
+    "help": "Exit codes, errors, environment variables and the command reference.",
     "engine": "Run one engine process (used by serve and by systemd).",
     "gateway": "Run one gateway process (used by serve and by systemd).",
 }

@@ -2,6 +2,7 @@
 
 import typer
 
+from plugsky.cli import error_codes
 from plugsky.cli import reference as pages
 from plugsky.cli.output import JsonFlag, table, tell, tell_json
 from plugsky.core import env
@@ -11,7 +12,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Exit codes, environment variables, reference.",
+    help="Exit codes, errors, environment variables, reference.",
 )
 
 
@@ -25,6 +26,23 @@ def exit_codes(as_json: JsonFlag = False) -> None:
         tell_json("plugsky.help.exit-codes/1", {"exit_codes": {str(code): about for code, about in EXIT_CODES.items()}})
     else:
         table(("code", "meaning"), EXIT_CODES.items())
+
+
+@app.command()
+def errors(as_json: JsonFlag = False) -> None:
+    """What an error is called under --json, the exit code that goes with it, and what it means.
+
+    Under --json a command that fails prints nothing on stdout and one object plugsky.error/1 on stderr, on a line of
+    its own; --json here has its JSON Schema.
+
+    Example: plugsky help errors --json
+    """
+    codes = error_codes.table()
+    if as_json:
+        body = {"form": error_codes.FORM, "errors": [code._asdict() for code in codes]}
+        tell_json("plugsky.help.errors/1", body)
+    else:
+        table(("code", "exit code", "meaning"), codes)
 
 
 @app.command()

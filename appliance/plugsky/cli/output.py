@@ -27,7 +27,7 @@ from plugsky_bundles.times import stamp
 
 _status = StatusLine()
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; an error is one on stderr.")]
 
 
 class ProgressStyle(StrEnum):

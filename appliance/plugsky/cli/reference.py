@@ -1,6 +1,7 @@
 """The command reference, made from the commands themselves; a test holds ``docs/cli/reference.md`` to this text."""
 
 import importlib
+import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -8,6 +9,7 @@ import typer
 from typer._click import Command, Context
 from typer.core import TyperGroup
 
+from plugsky.cli import error_codes
 from plugsky.core import env
 from plugsky.core.errors import EXIT_CODES
 
@@ -23,9 +25,19 @@ def markdown() -> str:
         parts += [f"## {name}", "", "```text", text.rstrip(), "```", ""]
     parts += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
     parts += [f"| {code} | {about} |" for code, about in EXIT_CODES.items()]
+    parts += ["", "## Errors as JSON", "", *_errors()]
     parts += ["", "## Environment variables", "", "| variable | what it is for |", "|---|---|"]
     parts += [f"| `{one.name}` | {one.about} |" for one in env.ALL]
     return "\n".join(parts)
+
+
+def _errors() -> Iterator[str]:
+    yield "Under `--json` a command that fails prints nothing on stdout and this one object on stderr, on a line of its"
+    yield "own. Lines of `--progress json` may come before it; their schema is `plugsky.progress/1`."
+    yield from ("", "```json", json.dumps(error_codes.FORM, indent=2), "```", "")
+    yield from ("| code | exit code | meaning |", "|---|---|---|")
+    for code in error_codes.table():
+        yield f"| `{code.code}` | {code.exit_code} | {code.about} |"
 
 
 def _pages(command: Command, name: str, parent: Context | None) -> Iterator[tuple[str, str]]:
