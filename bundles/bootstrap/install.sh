@@ -12,7 +12,7 @@
 #      of its own. Then the private directory is removed, whatever happened.
 # Nothing from the media runs before it was compared. Interrupted, it can simply be run again.
 # Exit code: 0 done, 1 failed, 2 usage, 3 declined, 5 verification failed, 7 not found, 8 another one runs,
-# 130 interrupted.
+# 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM.
 set -eu
 users_umask=$(umask)
 umask 077

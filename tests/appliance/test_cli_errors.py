@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -150,6 +151,20 @@ def test_ctrl_c_says_interrupted_and_ends_with_its_code(tmp_path):
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=60)[1]
     assert (process.returncode, told) == (ExitCode.INTERRUPTED, "error: Interrupted.\n")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.2, 0.5])
+def test_sigterm_in_the_first_second_of_an_installation_ends_with_a_documented_code_and_nothing_made(tmp_path, moment):
+    words = (*PLUGSKY, "bundle", "install", "-", "--root", tmp_path / "site", "--yes", "--pin", "0" * 64)
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(moment)
+        process.terminate()
+        process.stderr.read()
+        code = process.wait(30)
+    as_the_shell_says = 128 - code if code < 0 else code
+    assert as_the_shell_says in {ExitCode.TERMINATED, ExitCode.INTERRUPTED} & EXIT_CODES.keys()
+    assert not (tmp_path / "site").exists()
 
 
 def test_ctrl_c_before_anything_is_imported_shows_no_traceback(monkeypatch, capsys):

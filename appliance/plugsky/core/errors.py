@@ -24,6 +24,7 @@ class ExitCode:
     UNREACHABLE: Final = 8
     INTERRUPTED: Final = 130
     READER_GONE: Final = 141
+    TERMINATED: Final = 143
 
 
 EXIT_CODES: Final = {
@@ -38,6 +39,7 @@ EXIT_CODES: Final = {
     ExitCode.UNREACHABLE: "unreachable, busy, overloaded or still loading; the same command may succeed later",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C, or by SIGTERM while installing",
     ExitCode.READER_GONE: "whoever read the output closed it before the end, as `| head` does",
+    ExitCode.TERMINATED: "ended by SIGTERM before it had begun, or where nothing has to be cleaned up",
 }
 """What each exit code means, for ``plugsky help exit-codes`` and the generated page."""
 
