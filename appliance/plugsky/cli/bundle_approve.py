@@ -40,7 +40,9 @@ def approve(
 ) -> None:
     """Verify every byte of a bundle, then sign that it may be installed.
 
-    A site that asks for approvals installs nothing without them; nobody approves what they install themselves.
+    A site that asks for approvals installs nothing without them. It compares names: an approval does not count when the
+    name that the site enrolled its key under is the name of the account that installs, or of the login that this
+    account came from. One person with two names is not noticed; docs/runbooks/ceremony.md says how to see to it.
 
     Example: plugsky bundle approve /media/usb/plugsky-demo-2 --keys ~/plugsky-keys --pin 3f2a…
     """

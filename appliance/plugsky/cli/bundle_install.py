@@ -51,7 +51,8 @@ def install(
     The first installation needs --pin, the fingerprint on paper; later ones trust what the site trusts. A bundle that
     is installed already is made anew when files of its generation are missing or have another length; --repair
     compares every byte and makes it anew in any case. A site that asks for approvals takes those in plugsky-returns/
-    beside the bundle, and those named by --approval. Of a split bundle, give any volume: the others are looked for
+    beside the bundle, and those named by --approval; none counts whose approver has the name of this account, or of the
+    login that it came from. Of a split bundle, give any volume: the others are looked for
     beside it, then asked for. A stream on standard input (-) needs --yes.
 
     Example: plugsky bundle install /media/usb/plugsky-demo-1 --root /srv/plugsky --pin 3f2a…

@@ -130,7 +130,8 @@ def approve(
     """Look at a model that was made here, and sign that a site may import it.
 
     Its form and its templates are checked, it is loaded and must answer, and what it makes of a fixed text is signed
-    with it, so that the site can compare. Nobody approves what they import themselves.
+    with it, so that the site can compare. The name that the key is enrolled under must not be that of the account that
+    imports, or of the login that this account came from: more is not compared.
 
     Example: plugsky model approve tuned.gguf --id tuned --context 8192 --licence Apache-2.0 --keys ~/plugsky-keys
     """
@@ -169,6 +170,7 @@ def import_(
 ) -> None:
     """Take a model that was made in this facility into the site, with an approver's signature.
 
+    The approver's enrolled name must not be that of this account, or of the login that it came from.
     A generation like the current one is made, with the model, checked, and made current. Every later bundle keeps it.
 
     Example: plugsky model import tuned.gguf --id tuned --approval tuned.local-model.json
