@@ -77,6 +77,8 @@ class Volumes:
         self._where: dict[str, int] = {}
         self._held: dict[str, bytes] = {}
         self.sets: tuple[tuple[Part, ...], ...] = ()
+        self.taken: dict[int, Path] = {}
+        """Where each volume was that was looked into, by number."""
 
     @property
     def path(self) -> Path:
@@ -169,7 +171,7 @@ class Volumes:
     def _find(self, number: int) -> tuple[Directory | None, list[Path]]:
         """A volume where this one was or beside it, else on media mounted beside that; and where it was looked for."""
         here = self.path.absolute()
-        near = [here, self._sibling(number), *_below(here.parent)]
+        near = list(dict.fromkeys([here, self._sibling(number), *_below(here.parent)]))
         if (found := self._fitting(near, number)) is not None:
             return found, near
         name = self._sibling(number).name
@@ -255,6 +257,7 @@ class Volumes:
         listed_here = [(part.name, part.length) for part in self.sets[label.number - 1]]
         check_names([*listed_here, (LABEL, len(label.to_json()))], volume.files, volume.directories)
         self._volume, self.label = volume, label
+        self.taken[label.number] = volume.path
         evidence = list(contents.evidence_parts)
         if label.number == 1 and sum(part.length for part in evidence) <= MAX_EARLY:
             self._held = {part.name: volume.read(part.name, limit=part.length) for part in evidence}

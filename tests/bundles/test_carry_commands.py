@@ -185,12 +185,28 @@ def test_volumes_beside_each_other_are_installed_from_any_of_them(desk, install)
     assert (desk.site / "current/models/tiny/tiny.gguf").read_bytes() == MODEL
 
 
+def test_verifying_one_volume_says_of_every_other_that_it_was_judged_and_where_it_was_found(desk):
+    volumes = split(desk, SMALL)
+    elsewhere = desk.place / "another medium" / volumes[-1].name
+    elsewhere.parent.mkdir()
+    volumes[-1] = volumes[-1].rename(elsewhere)
+    told = desk.run("bundle", "verify", volumes[0], *desk.trusting).out
+    for number, place in enumerate(volumes, start=1):
+        assert f"ok  volume {number} of {len(volumes)}, at {place}: exactly its part, every byte as signed" in told
+    places = [{"number": number, "path": str(place)} for number, place in enumerate(volumes, start=1)]
+    assert desk.json("bundle", "verify", volumes[0], *desk.trusting)["volumes"] == places
+    alone = desk.json("bundle", "verify", volumes[0], "--this-volume", *desk.trusting)
+    assert alone["volumes"] == places[:1]
+    assert desk.json("bundle", "verify", desk.bundle, *desk.trusting)["volumes"] is None
+
+
 def test_without_a_terminal_a_missing_volume_fails_with_the_command_to_run_again(desk, install):
     volumes = split(desk, SMALL)
     for number in range(2, len(volumes) + 1):
         shutil.rmtree(volumes[number - 1])
     error = desk.error(*install, volumes[0], expect=ExitCode.VERIFICATION_FAILED)
     assert (error["code"], error["what"]) == ("volume_missing", f"Volume 2 of {len(volumes)} is not here")
+    assert error["why"].count(f"{volumes[0]},") == 1, error["why"]
     assert f"plugsky bundle install {volumes[0]} --root {desk.site}" in error["next"]
     assert not (desk.site / "current").exists()
     kept = staged(desk)

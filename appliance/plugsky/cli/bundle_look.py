@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -88,11 +89,19 @@ def verify(
             )
     else:
         checks = [*verified.checks, f"every byte of this volume is the one that was signed; {judged}"]
+    volumes: list[tuple[int, Path]] = []
+    if isinstance(media, Volumes):
+        volumes = sorted(media.taken.items()) if judged is None else [(media.label.number, media.path)]
+        checks += [
+            f"volume {number} of {media.label.of}, at {place}: exactly its part, every byte as signed"
+            for number, place in volumes
+        ]
     details = {"read": judged or "every byte"}
     signed_by_holder(verified, returns_of(bundle) / custody_log.FOLDER, "bundle.verify", keys, passphrase_file, details)
     if as_json:
-        whole = judged is None
-        tell_json("plugsky.bundle.verify/1", {"verified": True, "whole": whole, **identity(verified), "checks": checks})
+        body = {"verified": True, "whole": judged is None, **identity(verified), "checks": checks}
+        places = [{"number": number, "path": str(place)} for number, place in volumes]
+        tell_json("plugsky.bundle.verify/1", {**body, "volumes": places or None})
         return
     for check in checks:
         tell(f"ok  {check}")
