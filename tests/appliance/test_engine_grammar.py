@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import grammar, matcher
+from plugsky.engine import gbnf, matcher
 from plugsky.engine.errors import EngineError
 from plugsky.engine.matcher import Matcher
 
@@ -62,14 +62,14 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "why"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_grammar_that_cannot_be_enforced_is_refused_by_name(text, why):
     with pytest.raises(EngineError) as refusal:
-        grammar.read(text)
+        gbnf.read(text)
     assert (refusal.value.kind, refusal.value.param) == (ErrorKind.SCHEMA_REFUSED, "grammar")
     assert why in refusal.value.what
 
 
 def reads(text, answer):
     """Whether the whole of ``answer`` is admitted."""
-    place = Matcher(grammar.read(text))
+    place = Matcher(gbnf.read(text))
     return place.accept(answer.encode()) and place.complete
 
 
@@ -99,7 +99,7 @@ def test_a_grammar_admits_what_it_says(text, right, wrong):
 
 
 def test_the_end_is_known_when_nothing_may_follow():
-    place = Matcher(grammar.read('root ::= "a" "b"? '))
+    place = Matcher(gbnf.read('root ::= "a" "b"? '))
     assert (place.complete, place.exhausted) == (False, False)
     assert place.accept(b"a")
     assert (place.complete, place.exhausted) == (True, False)
@@ -110,7 +110,7 @@ def test_the_end_is_known_when_nothing_may_follow():
 
 @given(st.text(max_size=20), st.lists(st.integers(1, 3), min_size=1))
 def test_how_bytes_are_cut_changes_nothing(text, sizes):
-    place, data, at, turn = Matcher(grammar.read("root ::= [^a]* ")), text.encode(), 0, 0
+    place, data, at, turn = Matcher(gbnf.read("root ::= [^a]* ")), text.encode(), 0, 0
     admitted = True
     while at < len(data) and admitted:
         size = sizes[turn % len(sizes)]
@@ -133,25 +133,25 @@ SPLIT = {
 
 @pytest.mark.parametrize(("text", "piece", "admitted"), SPLIT.values(), ids=SPLIT.keys())
 def test_part_of_a_character_is_admitted_if_it_can_become_one(text, piece, admitted):
-    assert Matcher(grammar.read(text)).admits(piece) is admitted
+    assert Matcher(gbnf.read(text)).admits(piece) is admitted
 
 
 @given(st.binary(max_size=8), st.binary(min_size=1, max_size=3))
 def test_no_admitted_piece_begins_with_a_byte_that_is_ruled_out(before, piece):
-    place = Matcher(grammar.read('root ::= ("x" | [à-ü] | "\\"" [^"]* "\\"" | "👋")*'))
+    place = Matcher(gbnf.read('root ::= ("x" | [à-ü] | "\\"" [^"]* "\\"" | "👋")*'))
     place.accept(before)
     if place.admits(piece):
         assert place.first_bytes()[piece[0]]
 
 
 def test_ways_that_double_with_each_character_are_bounded():
-    place = Matcher(grammar.read('root ::= "a" root "b" | "a" root "c" | "d"'))
+    place = Matcher(gbnf.read('root ::= "a" root "b" | "a" root "c" | "d"'))
     with pytest.raises(matcher.TooAmbiguousError):
         place.accept(b"a" * 64)
 
 
 def test_what_is_remembered_of_a_long_answer_is_bounded():
-    place = Matcher(grammar.read('root ::= "[" root "]" | [à-ü]+'))
+    place = Matcher(gbnf.read('root ::= "[" root "]" | [à-ü]+'))
     for _ in range(3 * matcher.MAX_TABLE):
         assert place.accept(b"[")
     for char in range(0xE0, 0xFC):
@@ -167,7 +167,7 @@ def test_what_is_remembered_of_a_long_answer_is_bounded():
 @given(st.text(alphabet='ab ::=|()[]^-"\\*+?{}0123,<>!.#\n\r\tx', max_size=60))
 def test_any_text_is_read_or_refused(body):
     with contextlib.suppress(EngineError):
-        place = Matcher(grammar.read("root ::= " + body))
+        place = Matcher(gbnf.read("root ::= " + body))
         assert place.first_bytes().any() or place.complete
 
 

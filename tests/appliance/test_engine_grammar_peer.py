@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plugsky.engine import grammar
+from plugsky.engine import gbnf
 from plugsky.engine.errors import EngineError
 from plugsky.engine.matcher import Matcher
 
@@ -117,7 +117,7 @@ PROBES = ["a", "b", "ab", "abc", "aa", "é", "世", " ", " a", '"', "\\", "c", "
 def test_what_is_accepted_here_admits_the_same_tokens_in_llama_cpp(peer, root, one, two):
     text = f"root ::= {root}\none ::= {one}\ntwo ::= {two}\n"
     try:
-        place = Matcher(grammar.read(text))
+        place = Matcher(gbnf.read(text))
     except EngineError:
         return
     steps = peer.asked(text, PROBES, 6)

@@ -20,6 +20,8 @@ UNCHOOSABLE = 77
 class ScriptedSampler:
     """Takes the token that the scripted logits stand for."""
 
+    done = False
+
     def __init__(self):
         self.accepted, self.closed = [], False
 
@@ -58,7 +60,7 @@ class ScriptedContext:
             self.places[chunk.place] = self.places.get(chunk.place, 0) + len(chunk.tokens)
         return [np.array([chunk.tokens[-1] + 1], dtype=np.float32) for chunk in chunks if chunk.last]
 
-    def sampler(self, _stages):
+    def sampler(self, _stages, _grammar):
         self.samplers.append(ScriptedSampler())
         return self.samplers[-1]
 
@@ -131,7 +133,7 @@ def _samplers_are_all_closed(monkeypatch):
     made = []
     original = ScriptedContext.sampler
     monkeypatch.setattr(
-        ScriptedContext, "sampler", lambda self, stages: made.append(original(self, stages)) or made[-1]
+        ScriptedContext, "sampler", lambda self, *given: made.append(original(self, *given)) or made[-1]
     )
     yield
     assert all(sampler.closed for sampler in made)
@@ -150,6 +152,39 @@ def test_the_end_token_is_counted_and_gives_no_text():
     runs = Runs(ScriptedContext()).all(Start(1, submit((96,), max_tokens=50)))
     assert (runs.ids(1), runs.finish(1).reason) == ([97, 98, END], "stop")
     assert "".join(update.text for update in runs.updates(1)) == "ab"
+
+
+def test_an_answer_that_can_only_end_ends_without_another_step(monkeypatch):
+    monkeypatch.setattr(ScriptedSampler, "done", property(lambda self: len(self.accepted) == 2), raising=False)
+    runs = Runs(ScriptedContext()).all(Start(1, submit((10, 11), max_tokens=9)))
+    assert runs.ids(1) == [12, 13]
+    assert runs.updates(1)[-1].finish.reason == "stop"
+
+
+def test_log_probabilities_come_with_their_token_when_asked_for(monkeypatch):
+    decode = ScriptedContext.decode
+    monkeypatch.setattr(
+        ScriptedContext, "decode", lambda self, chunks: [np.pad(row, (0, 99)) for row in decode(self, chunks)]
+    )
+    asked = submit((10,), max_tokens=2, params=Params(top_logprobs=1))
+    runs = Runs(ScriptedContext()).all(Start(1, asked), Start(2, submit((20,), max_tokens=2)))
+    told = [update.logprobs for update in runs.updates(1) if update.ids]
+    assert [(len(known), known[0].top[0][0]) for known in told] == [(1, 0), (1, 0)]
+    assert not any(update.logprobs for update in runs.updates(2))
+
+
+def test_resumed_tokens_that_the_grammar_refuses_end_the_request_alone(monkeypatch):
+    def accept(self, token):
+        if token == 13:
+            raise EngineError(ErrorKind.BAD_REQUEST, "these tokens do not follow the grammar")
+        self.accepted.append(token)
+
+    monkeypatch.setattr(ScriptedSampler, "accept", accept)
+    runs = Runs(ScriptedContext()).all(
+        Start(1, submit((11, 12), resume_tokens=(13,))), Start(2, submit((30,), max_tokens=1))
+    )
+    assert runs.updates(1)[-1].error.kind is ErrorKind.BAD_REQUEST
+    assert runs.updates(2)[-1].finish.reason == "length"
 
 
 def test_the_end_token_can_be_ignored():

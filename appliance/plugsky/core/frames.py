@@ -47,7 +47,11 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Params(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to choose tokens. A temperature of 0 is greedy. A ``seed`` of None draws one."""
+    """How to choose tokens. A temperature of 0 is greedy. A ``seed`` of None draws one.
+
+    Penalties look back over the last ``repeat_last_n`` tokens of the answer, DRY over ``dry_penalty_last_n`` (-1: all).
+    ``grammar`` is GBNF, as ``prepared`` gave it; with ``grammar_triggers`` it holds from the first of these texts on.
+    """
 
     temperature: float = 1.0
     top_k: int = 0
@@ -61,6 +65,14 @@ class Params(msgspec.Struct, frozen=True, omit_defaults=True):
     logit_bias: dict[int, float] = {}
     top_logprobs: int | None = None
     ignore_eos: bool = False
+    typical_p: float = 1.0
+    repeat_last_n: int = -1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    grammar: str = ""
+    grammar_triggers: tuple[str, ...] = ()
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -110,7 +122,10 @@ class ClientHello(_Frame, frozen=True, tag="hello"):
 
 
 class Prepare(_Frame, frozen=True, tag="prepare"):
-    """Render, tokenise and check a request without running it. Exactly one of messages, text, tokens is given."""
+    """Render, tokenise and check a request without running it. Exactly one of messages, text, tokens is given.
+
+    At most one of ``grammar`` (GBNF) and ``json_schema`` (JSON text) is given; the schema is compiled.
+    """
 
     rid: int
     tenant: str
@@ -119,6 +134,8 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     text: str | None = None
     tokens: tuple[int, ...] | None = None
     max_tokens: int | None = None
+    grammar: str = ""
+    json_schema: str = ""
 
 
 class Submit(_Frame, frozen=True, tag="submit"):
@@ -193,11 +210,12 @@ class Refused(_Frame, frozen=True, tag="refused"):
 
 
 class Prepared(_Frame, frozen=True, tag="prepared"):
-    """The answer to ``prepare``: the prompt's tokens, and how many more the context can hold."""
+    """The answer to ``prepare``: the prompt's tokens, how many more the context can hold, the grammar to submit."""
 
     rid: int
     tokens: tuple[int, ...]
     room: int
+    grammar: str = ""
 
 
 class Accepted(_Frame, frozen=True, tag="accepted"):

@@ -12,6 +12,7 @@ token ids, lengths, places. Its log goes to :mod:`logging`, errors only; they na
 import ctypes
 import hashlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,16 +23,21 @@ import numpy as np
 import numpy.typing as npt
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import kernels, sampling
+from plugsky.engine import choosing, kernels, sampling
+from plugsky.engine.choosing import Chooser
+from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.grammar import GrammarSpec
 from plugsky.engine.markers import spelt_like_control
 from plugsky.engine.scheduler import Chunk
 
 LOG: Final = logging.getLogger(__name__)
-Logits = npt.NDArray[np.float32]
+Logits = choosing.Logits
 
 _ERROR_LEVEL: Final = 4
 _SPECIAL: Final = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+_DRY_BREAKERS: Final = (b"\n", b":", b'"', b"*")
+_DRY_KEPT: Final = 8
 _errors: deque[str] = deque(maxlen=3)
 
 
@@ -105,6 +111,9 @@ class Model:
         self.eos: str = self._name(llama_cpp.llama_vocab_eos(self._vocab))
         self.markers: dict[int, str] = self._markers()
         self._pieces: dict[int, bytes] = {}
+        self._all_pieces: Pieces | None = None
+        self._making_pieces = threading.Lock()
+        self._dry: dict[tuple[float, float, int, int], Any] = {}
 
     def tokens(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]:
         """``text`` as token ids; names of control tokens in it become those tokens if ``parse_special``.
@@ -130,6 +139,28 @@ class Model:
         """Whether ``token`` ends a generation (end of text, of turn, of message)."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
+    def pieces(self) -> Pieces:
+        """The bytes of all tokens. The first call takes a fraction of a second; it may come from any thread."""
+        with self._making_pieces:
+            if self._all_pieces is None:
+                self._all_pieces = Pieces([self.piece(n) for n in range(self.n_vocab)], self.ends, self.markers)
+            return self._all_pieces
+
+    def dry(self, multiplier: float, base: float, allowed_length: int, last_n: int) -> Any:
+        """A native DRY sampler. Owner's thread only.
+
+        Finding the tokens that break a run takes milliseconds, so the last few samplers are kept, to be copied.
+        """
+        asked = (multiplier, base, allowed_length, last_n)
+        known = self._dry.pop(asked, None)
+        if known is None:
+            words = (ctypes.c_char_p * len(_DRY_BREAKERS))(*_DRY_BREAKERS)
+            known = llama_cpp.llama_sampler_init_dry(self._vocab, *asked, words, len(words))
+            if len(self._dry) >= _DRY_KEPT:
+                llama_cpp.llama_sampler_free(self._dry.pop(next(iter(self._dry))))
+        self._dry[asked] = known
+        return llama_cpp.llama_sampler_clone(known)
+
     def kv_bytes(self, cells: int) -> int:
         """About how many bytes a cache of ``cells`` takes, for full attention with 16-bit keys and values."""
         heads = max(1, llama_cpp.llama_model_n_head(self._handle))
@@ -138,6 +169,9 @@ class Model:
 
     def close(self) -> None:
         """Unmap the weights. Close its contexts first."""
+        for sampler in self._dry.values():
+            llama_cpp.llama_sampler_free(sampler)
+        self._dry.clear()
         llama_cpp.llama_model_free(self._handle)
 
     def _markers(self) -> dict[int, str]:
@@ -168,47 +202,49 @@ class Model:
             room = -count
 
 
-class Sampler:
-    """A native chain with its own random state. Close it: it lives outside Python's memory."""
+class Chain:
+    """Native samplers that narrow the candidates, with what they remember. Close it: Python does not free it."""
 
-    def __init__(self, stages: tuple[sampling.Stage, ...], candidates: "Candidates", n_vocab: int, last_n: int) -> None:
+    def __init__(
+        self, stages: Sequence[sampling.Narrowing], model: "Model", candidates: "Candidates", last_n: int
+    ) -> None:
+        """``last_n`` is what all tokens of an answer come to at most."""
         self._candidates = candidates
-        self._greedy = stages == (sampling.Greedy(),)
-        self._chain: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        self._handle: Any = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for stage in stages:
-            llama_cpp.llama_sampler_chain_add(self._chain, _native(stage, n_vocab, last_n))
+            llama_cpp.llama_sampler_chain_add(self._handle, _native(stage, model, last_n))
 
-    def pick(self, logits: Logits) -> int:
-        """Choose one token. ``logits`` is one row of the last decode."""
-        if self._greedy:
-            return int(np.argmax(logits))
-        return self._candidates.apply(self._chain, logits)
+    def narrow(self, ids: choosing.Ids | None, logits: Logits) -> tuple[choosing.Ids, Logits]:
+        """The candidates left of ``ids`` (None: all tokens) and their logits, until the next call."""
+        return self._candidates.narrowed(self._handle, ids, logits)
 
     def accept(self, token: int) -> None:
         """Count ``token`` as part of the answer, for the penalties."""
-        llama_cpp.llama_sampler_accept(self._chain, token)
+        llama_cpp.llama_sampler_accept(self._handle, token)
 
     def close(self) -> None:
-        llama_cpp.llama_sampler_free(self._chain)
+        llama_cpp.llama_sampler_free(self._handle)
 
 
 class Candidates:
-    """The array of candidates that sampler chains narrow down, used again for each token."""
+    """The array of candidates that native samplers narrow down, used again for each token."""
 
     def __init__(self, n_vocab: int) -> None:
         self._rows = np.zeros(n_vocab, dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
         self._ids = np.arange(n_vocab, dtype=np.int32)
         self._data = ctypes.cast(self._rows.ctypes.data, llama_cpp.llama_token_data_p)
 
-    def apply(self, chain: Any, logits: Logits) -> int:
-        """The token that ``chain`` selects."""
-        self._rows["id"] = self._ids
-        self._rows["logit"] = logits
-        array = llama_cpp.llama_token_data_array(data=self._data, size=len(self._rows), selected=-1, sorted=False)
+    def narrowed(self, chain: Any, ids: choosing.Ids | None, logits: Logits) -> tuple[choosing.Ids, Logits]:
+        """What ``chain`` leaves of the tokens ``ids``; views that the next call changes."""
+        rows = self._rows[: len(logits)]
+        rows["id"] = self._ids if ids is None else ids
+        rows["logit"] = logits
+        array = llama_cpp.llama_token_data_array(data=self._data, size=len(rows), selected=-1, sorted=False)
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
-        if not 0 <= array.selected < array.size:
+        if not 0 < array.size <= len(rows):
             raise EngineError(ErrorKind.INTERNAL, "the sampler left no token to choose")
-        return int(array.data[array.selected].id)
+        left = rows[: array.size]
+        return left["id"], left["logit"]
 
 
 class Context:
@@ -286,9 +322,12 @@ class Context:
         llama_cpp.llama_synchronize(self._handle)
         return [self._row(index) for index in outputs]
 
-    def sampler(self, stages: tuple[sampling.Stage, ...]) -> Sampler:
-        """A chain for one sequence of this context."""
-        return Sampler(stages, self._candidates, self._model.n_vocab, self.cells)
+    def sampler(self, stages: tuple[sampling.Stage, ...], grammar: GrammarSpec | None = None) -> Chooser:
+        """How one sequence of this context chooses. Raises ``schema_refused`` for a grammar that cannot be read."""
+        constraint = Constraint(grammar, self._model.pieces()) if grammar is not None and grammar.text else None
+        narrowing = [stage for stage in stages if isinstance(stage, sampling.Narrowing)]
+        chain = Chain(narrowing, self._model, self._candidates, self.cells) if narrowing else None
+        return Chooser(stages, chain, constraint)
 
     def piece(self, token: int) -> bytes:
         """See :meth:`Model.piece`."""
@@ -320,22 +359,20 @@ def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
     return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
 
 
-def _native(stage: sampling.Stage, n_vocab: int, last_n: int) -> Any:
+def _native(stage: sampling.Narrowing, model: Model, all_of_it: int) -> Any:
+    def last(n: int) -> int:
+        return all_of_it if n < 0 else min(n, all_of_it)
+
     match stage:
-        case sampling.LogitBias(biases):
-            rows = (llama_cpp.llama_logit_bias * len(biases))(*(llama_cpp.llama_logit_bias(*bias) for bias in biases))
-            return llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), rows)
-        case sampling.Penalties(repeat, frequency, presence):
-            return llama_cpp.llama_sampler_init_penalties(n_vocab, last_n, repeat, frequency, presence)
+        case sampling.Penalties(repeat, frequency, presence, last_n):
+            return llama_cpp.llama_sampler_init_penalties(model.n_vocab, last(last_n), repeat, frequency, presence)
+        case sampling.Dry(multiplier, base, allowed_length, last_n):
+            return model.dry(multiplier, base, allowed_length, last(last_n))
         case sampling.TopK(k):
             return llama_cpp.llama_sampler_init_top_k(k)
+        case sampling.Typical(p):
+            return llama_cpp.llama_sampler_init_typical(p, 1)
         case sampling.TopP(p):
             return llama_cpp.llama_sampler_init_top_p(p, 1)
         case sampling.MinP(p):
             return llama_cpp.llama_sampler_init_min_p(p, 1)
-        case sampling.Temperature(t):
-            return llama_cpp.llama_sampler_init_temp(t)
-        case sampling.Draw(seed):
-            return llama_cpp.llama_sampler_init_dist(seed)
-        case sampling.Greedy():
-            return llama_cpp.llama_sampler_init_greedy()

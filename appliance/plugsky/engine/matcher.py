@@ -22,6 +22,8 @@ MAX_WAYS: Final = 512
 """Ways to read one answer that are followed at the same time."""
 MAX_WORK: Final = 1 << 14
 """Places of a grammar visited for one character."""
+MAX_EFFORT: Final = 1 << 18
+"""Places visited for all that is asked between two tokens of the answer: a fraction of a second."""
 MAX_TABLE: Final = 1 << 14
 """Sets, stacks or steps remembered beside twice those of the present; beyond, all are forgotten but the present."""
 
@@ -57,6 +59,7 @@ class Matcher:
 
     def __init__(self, grammar: Grammar) -> None:
         self._program = Program(grammar)
+        self._effort = 0
         self._forget()
         self._state = self._begin()
         self._pending = b""
@@ -79,6 +82,7 @@ class Matcher:
         """Move on by ``piece``; False, and nothing moved, where the grammar does not admit it."""
         if max(len(self._places), len(self._sets), len(self._steps)) > self._room:
             self._compact()
+        self._effort = 0
         state, pending = self._after(piece)
         if state == DEAD:
             return False
@@ -203,6 +207,9 @@ class Matcher:
                     work += self._repeat(item, self._places[node], self._below[node])
             if len(seen) > MAX_WORK or len(settled) > MAX_WAYS:
                 raise TooAmbiguousError
+        self._effort += len(seen)
+        if self._effort > MAX_EFFORT:
+            raise TooAmbiguousError
         return self._number(tuple(sorted(settled)))
 
     def _repeat(self, item: Repeat, place: int, below: int) -> list[int]:

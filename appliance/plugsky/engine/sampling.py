@@ -1,24 +1,28 @@
 """How tokens are chosen, as values: the parameters of a request checked and laid out as a chain of stages.
 
-Pure. :mod:`plugsky.engine.llama` turns the stages into native samplers. The order is llama.cpp's own: bias, penalties,
-top_k, top_p, min_p, temperature, then the draw. A temperature of 0 is greedy. Penalties count the tokens of the answer,
-as the OpenAI API defines them, not those of the prompt.
+Pure. :mod:`plugsky.engine.llama` turns the stages that narrow into native samplers, :mod:`plugsky.engine.choosing`
+carries out the others. The order is llama.cpp's own: bias, penalties, DRY, top_k, typical, top_p,
+min_p, temperature, then the draw. A temperature of 0 is greedy. Penalties and DRY count the tokens of the answer, as
+the OpenAI API defines them, not those of the prompt.
 """
 
-import math
 import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params
-from plugsky.engine.errors import EngineError, bad_request
+from plugsky.engine import gbnf
+from plugsky.engine.errors import bad_request
 
 MAX_STOPS: Final = 16
 MAX_STOP_CHARS: Final = 256
 MAX_BIASES: Final = 1024
+MAX_BIAS: Final = 1e6
 MAX_TEMPERATURE: Final = 100.0
-_ANY_SEED: Final = 0xFFFFFFFF  # llama.cpp draws a seed of its own for this one
+MIN_TEMPERATURE: Final = 1e-6
+"""Below it the likeliest token is taken: nothing else has a probability that a float can tell from 0."""
+MAX_TOP_LOGPROBS: Final = 20
+MAX_TRIGGERS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,26 @@ class LogitBias:
 
 @dataclass(frozen=True)
 class Penalties:
-    """Make tokens of the answer less likely to come again."""
+    """Make tokens of the answer less likely to come again; ``last_n`` of them count, or all (-1)."""
 
     repeat: float
     frequency: float
     presence: float
+    last_n: int = -1
+
+
+@dataclass(frozen=True)
+class Dry:
+    """Make a token less likely the longer the run of tokens that it would repeat: "don't repeat yourself".
+
+    The penalty is ``multiplier * base ** (length - allowed_length)``. The end of a line, a colon, a quotation mark and
+    an asterisk break a run.
+    """
+
+    multiplier: float
+    base: float
+    allowed_length: int
+    last_n: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,13 @@ class TopK:
     """Keep the ``k`` likeliest tokens."""
 
     k: int
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Keep the tokens nearest to the expected surprise whose probabilities sum to ``p``."""
+
+    p: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +93,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Draw:
-    """Draw one token by its probability, with a random state of the request's own."""
+    """Draw one token by its probability, with random numbers of the request's own."""
 
     seed: int
 
@@ -77,7 +103,9 @@ class Greedy:
     """Take the likeliest token."""
 
 
-Stage = LogitBias | Penalties | TopK | TopP | MinP | Temperature | Draw | Greedy
+Narrowing = Penalties | Dry | TopK | Typical | TopP | MinP
+"""Stages that change candidates by what came before, or drop some."""
+Stage = LogitBias | Narrowing | Temperature | Draw | Greedy
 
 
 def check(params: Params, n_vocab: int) -> None:
@@ -94,12 +122,24 @@ def check(params: Params, n_vocab: int) -> None:
         raise bad_request(f"logit_bias names {len(params.logit_bias)} tokens; at most {MAX_BIASES}", "logit_bias")
     if not all(0 <= token < n_vocab for token in params.logit_bias):
         raise bad_request(f"logit_bias names a token outside 0 to {n_vocab - 1}", "logit_bias")
-    if not all(math.isfinite(bias) for bias in params.logit_bias.values()):
-        raise bad_request("logit_bias must be finite numbers", "logit_bias")
-    if params.top_logprobs is not None:
-        raise EngineError(
-            ErrorKind.UNSUPPORTED_FIELD, "this engine does not report log-probabilities", param="top_logprobs"
-        )
+    if not all(abs(bias) <= MAX_BIAS for bias in params.logit_bias.values()):
+        raise bad_request(f"logit_bias must be numbers between -{MAX_BIAS:g} and {MAX_BIAS:g}", "logit_bias")
+    if params.top_logprobs is not None and not 0 <= params.top_logprobs <= MAX_TOP_LOGPROBS:
+        raise bad_request(f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}", "top_logprobs")
+    _check_grammar(params)
+
+
+def _check_grammar(params: Params) -> None:
+    if params.grammar_triggers and not params.grammar:
+        raise bad_request("grammar_triggers are given without a grammar", "grammar_triggers")
+    if len(params.grammar_triggers) > MAX_TRIGGERS:
+        raise bad_request(f"grammar_triggers holds more than {MAX_TRIGGERS} texts", "grammar_triggers")
+    if not all(0 < len(trigger) <= MAX_STOP_CHARS for trigger in params.grammar_triggers):
+        raise bad_request(f"each trigger has 1 to {MAX_STOP_CHARS} characters", "grammar_triggers")
+    if params.grammar:
+        if params.ignore_eos:
+            raise bad_request("an answer under a grammar ends when the grammar says so", "ignore_eos")
+        gbnf.read(params.grammar)
 
 
 _RANGES: Final = (
@@ -107,9 +147,15 @@ _RANGES: Final = (
     ("top_k", 0, 1 << 30),
     ("top_p", 0.0, 1.0),
     ("min_p", 0.0, 1.0),
+    ("typical_p", 0.0, 1.0),
     ("presence_penalty", -100.0, 100.0),
     ("frequency_penalty", -100.0, 100.0),
     ("repeat_penalty", 0.01, 100.0),
+    ("repeat_last_n", -1, 1 << 20),
+    ("dry_multiplier", 0.0, 100.0),
+    ("dry_base", 1.0, 100.0),
+    ("dry_allowed_length", 0, 1 << 20),
+    ("dry_penalty_last_n", -1, 1 << 20),
 )
 
 
@@ -118,12 +164,19 @@ def stages(params: Params) -> tuple[Stage, ...]:
     chain: list[Stage] = []
     if params.logit_bias:
         chain.append(LogitBias(tuple(sorted(params.logit_bias.items()))))
-    if params.presence_penalty or params.frequency_penalty or params.repeat_penalty != 1.0:
-        chain.append(Penalties(params.repeat_penalty, params.frequency_penalty, params.presence_penalty))
-    if params.temperature == 0:
+    penalised = params.presence_penalty or params.frequency_penalty or params.repeat_penalty != 1.0
+    if penalised and params.repeat_last_n:
+        repeat, frequency, presence = params.repeat_penalty, params.frequency_penalty, params.presence_penalty
+        chain.append(Penalties(repeat, frequency, presence, params.repeat_last_n))
+    if params.dry_multiplier and params.dry_penalty_last_n:
+        length, last_n = params.dry_allowed_length, params.dry_penalty_last_n
+        chain.append(Dry(params.dry_multiplier, params.dry_base, length, last_n))
+    if params.temperature < MIN_TEMPERATURE:
         return (*chain, Greedy())
     if params.top_k:
         chain.append(TopK(params.top_k))
+    if params.typical_p < 1.0:
+        chain.append(Typical(params.typical_p))
     if params.top_p < 1.0:
         chain.append(TopP(params.top_p))
     if params.min_p > 0.0:
@@ -135,5 +188,4 @@ def stages(params: Params) -> tuple[Stage, ...]:
 
 def _seed(asked: int | None) -> int:
     """A seed of 32 bits; longer ones are reduced, never refused."""
-    seed = secrets.randbits(32) if asked is None else asked & 0xFFFFFFFF
-    return 0 if seed == _ANY_SEED else seed
+    return secrets.randbits(32) if asked is None else asked & 0xFFFFFFFF

@@ -205,7 +205,9 @@ class Service:
         elif update.error is not None:
             peer.send(_failed(rid, update.error))
         else:
-            item = frames.StepItem(rid=rid, ids=update.ids, text=update.text, final=update.finish)
+            item = frames.StepItem(
+                rid=rid, ids=update.ids, text=update.text, logprobs=update.logprobs, final=update.finish
+            )
             items.setdefault(peer, []).append(item)
 
     # -- what peers say ----------------------------------------------------------------------------------------------

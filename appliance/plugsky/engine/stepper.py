@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from plugsky.core.errors import ErrorKind
-from plugsky.core.frames import Finish, FinishReason, Submit, Usage
+from plugsky.core.frames import Finish, FinishReason, Submit, TokenLogprob, Usage
 from plugsky.engine import llama, sampling
 from plugsky.engine.errors import EngineError
+from plugsky.engine.grammar import GrammarSpec
+from plugsky.engine.logprobs import logprobs
 from plugsky.engine.scheduler import Chunk, Limits, QueueFullError, Scheduler
 from plugsky.engine.text import TextStream
 
@@ -23,7 +25,10 @@ MAX_ORDERS: Final = 4096
 
 
 class SequenceSampler(Protocol):
-    """How one sequence chooses its tokens."""
+    """How one sequence chooses its tokens; ``done`` when its answer can only end here."""
+
+    @property
+    def done(self) -> bool: ...
 
     def pick(self, logits: llama.Logits) -> int: ...
 
@@ -37,7 +42,7 @@ class Backend(Protocol):
 
     def decode(self, chunks: Sequence[Chunk]) -> list[llama.Logits]: ...
 
-    def sampler(self, stages: tuple[sampling.Stage, ...]) -> SequenceSampler: ...
+    def sampler(self, stages: tuple[sampling.Stage, ...], grammar: GrammarSpec) -> SequenceSampler: ...
 
     def piece(self, token: int) -> bytes: ...
 
@@ -76,6 +81,8 @@ class Quit:
 
 
 Order = Start | Stop | SetThreads | Quit
+_Choice = tuple[int, int, tuple[TokenLogprob, ...]]
+"""A ticket, its token, and what was asked to be known of it."""
 
 
 @dataclass(slots=True)
@@ -86,6 +93,7 @@ class Update:
     accepted: bool = False
     ids: tuple[int, ...] = ()
     text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish: Finish | None = None
     error: EngineError | None = None
 
@@ -173,7 +181,7 @@ class Stepper:
                     self._start(ticket, submit)
                 case Stop(ticket):
                     if ticket in self._sequences:
-                        self._finish(ticket, "cancelled")
+                        self._finish(Update(ticket), "cancelled")
                 case SetThreads(n):
                     self._backend.set_threads(n)
                 case Quit():
@@ -188,14 +196,29 @@ class Stepper:
             )
             self._report.updates.append(Update(ticket, error=refusal))
             return
+        try:
+            sampler = self._sampler(submit)
+        except EngineError as error:
+            self._scheduler.remove(ticket)
+            self._report.updates.append(Update(ticket, error=error))
+            return
         deadline = None if submit.deadline_us is None else time.monotonic_ns() // 1000 + submit.deadline_us
-        sampler = self._backend.sampler(sampling.stages(submit.params))
         sequence = _Sequence(submit, sampler, TextStream(submit.params.stop), deadline, len(submit.resume_tokens))
         for token in submit.resume_tokens:
-            sampler.accept(token)
             sequence.text.feed(self._backend.piece(token))
         self._sequences[ticket] = sequence
         self._report.updates.append(Update(ticket, accepted=True))
+
+    def _sampler(self, submit: Submit) -> SequenceSampler:
+        params = submit.params
+        sampler = self._backend.sampler(sampling.stages(params), GrammarSpec(params.grammar, params.grammar_triggers))
+        try:
+            for token in submit.resume_tokens:
+                sampler.accept(token)
+        except EngineError:
+            sampler.close()
+            raise
+        return sampler
 
     def _end_expired(self) -> None:
         now = time.monotonic_ns() // 1000
@@ -205,7 +228,7 @@ class Stepper:
             if sequence.deadline_us is not None and now >= sequence.deadline_us
         ]
         for ticket in expired:
-            self._finish(ticket, "deadline")
+            self._finish(Update(ticket), "deadline")
 
     def _step(self) -> None:
         plan = self._scheduler.plan()
@@ -215,14 +238,14 @@ class Stepper:
         done, choices = self._compute(plan.chunks)
         t_us = (time.monotonic_ns() - began) // 1000
         self._charge(done, t_us)
-        for ticket, token in choices:
-            self._chose(ticket, token)
+        for choice in choices:
+            self._chose(*choice)
         self._steps += 1
         self._report.t_us = t_us
         self._report.completion_tokens = len(choices)
         self._report.prompt_tokens = sum(len(chunk.tokens) for chunk in done) - len(choices)
 
-    def _compute(self, chunks: Sequence[Chunk]) -> tuple[list[Chunk], list[tuple[int, int]]]:
+    def _compute(self, chunks: Sequence[Chunk]) -> tuple[list[Chunk], list[_Choice]]:
         """What could be computed of ``chunks``, in one batch unless one of them is at fault, and the tokens chosen.
 
         A batch that llama.cpp refuses is halved until the guilty chunk is alone and fails. When the cache is fuller
@@ -230,7 +253,7 @@ class Stepper:
         """
         work: list[Sequence[Chunk]] = [chunks] if chunks else []
         done: list[Chunk] = []
-        choices: list[tuple[int, int]] = []
+        choices: list[_Choice] = []
         while work:
             batch = work.pop()
             try:
@@ -255,11 +278,15 @@ class Stepper:
                 choices += self._pick([chunk for chunk in batch if chunk.last], rows)
         return done, choices
 
-    def _pick(self, chunks: Sequence[Chunk], rows: Sequence[llama.Logits]) -> list[tuple[int, int]]:
-        choices = []
+    def _pick(self, chunks: Sequence[Chunk], rows: Sequence[llama.Logits]) -> list[_Choice]:
+        choices: list[_Choice] = []
         for chunk, row in zip(chunks, rows, strict=True):
+            sequence = self._sequences[chunk.ticket]
+            top = sequence.submit.params.top_logprobs
             try:
-                choices.append((chunk.ticket, self._sequences[chunk.ticket].sampler.pick(row)))
+                token = sequence.sampler.pick(row)
+                known = () if top is None else (logprobs(row, token, top, self._backend.piece),)
+                choices.append((chunk.ticket, token, known))
             except EngineError as error:
                 self._fail(chunk.ticket, error)
         return choices
@@ -271,25 +298,27 @@ class Stepper:
             if sequence is not None:
                 sequence.engine_us += t_us * len(chunk.tokens) // total
 
-    def _chose(self, ticket: int, token: int) -> None:
+    def _chose(self, ticket: int, token: int, known: tuple[TokenLogprob, ...]) -> None:
         sequence = self._sequences[ticket]
         sequence.sampler.accept(token)
         sequence.chosen += 1
         ends = self._backend.ends(token) and not sequence.submit.params.ignore_eos
         text = "" if ends else sequence.text.feed(self._backend.piece(token))
-        if ends or sequence.text.stopped:
-            self._finish(ticket, "stop", (token,), text)
+        update = Update(ticket, ids=(token,), text=text, logprobs=known)
+        if ends or sequence.text.stopped or sequence.sampler.done:
+            self._finish(update, "stop")
         elif sequence.chosen >= sequence.submit.max_tokens:
-            self._finish(ticket, "length", (token,), text)
+            self._finish(update, "length")
         else:
             self._scheduler.append(ticket, token)
-            self._report.updates.append(Update(ticket, ids=(token,), text=text))
+            self._report.updates.append(update)
 
-    def _finish(self, ticket: int, reason: FinishReason, ids: tuple[int, ...] = (), text: str = "") -> None:
-        sequence = self._forget(ticket)
-        text += sequence.text.finish()
-        finish = Finish(reason=reason, usage=sequence.usage())
-        self._report.updates.append(Update(ticket, ids=ids, text=text, finish=finish))
+    def _finish(self, last: Update, reason: FinishReason) -> None:
+        """End a sequence with its ``last`` news."""
+        sequence = self._forget(last.ticket)
+        last.text += sequence.text.finish()
+        last.finish = Finish(reason=reason, usage=sequence.usage())
+        self._report.updates.append(last)
 
     def _fail(self, ticket: int, error: EngineError) -> None:
         self._forget(ticket)
