@@ -5,7 +5,7 @@ The builder's own engine measures, in a process of its own that has no network a
 number fails here, in the build room, instead of behind the gap. What was measured is remembered by the digest of the
 model, the version of llama-cpp-python and the text, so a second build computes nothing.
 A recipe may say `health = false` for a model that the build machine cannot hold; a site then asks of it only that it
-loads and answers. So it does of models of a mode that there is no engine for yet, which are loaded here, too.
+loads and answers. So it does of models that embed or rerank, which are asked that here, too.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance import small_bert
 from appliance.working_site import working_site
 from bundles.small_llama import small_llama
 from plugsky.audit.trail import search
@@ -59,9 +60,12 @@ def test_a_model_that_nobody_measured_must_load_and_answer():
     assert judge(unsigned, replace(GOOD, nll_micronats=None)).state == "failed"
 
 
-def test_a_model_of_a_mode_without_an_engine_must_load():
+def test_a_model_that_embeds_must_make_numbers_that_mean_something():
     embeds = replace(ENTRY, mode="embed", health=None)
     assert judge(embeds, Measured("", 0, None, True, "build")).state == "ok"
+    broken = judge(embeds, Measured("", 0, None, False, "build"))
+    assert broken.state == "failed"
+    assert "no number" in broken.why
 
 
 @pytest.mark.integration
@@ -239,12 +243,22 @@ def test_the_real_model_passes_on_any_number_of_threads_and_fails_with_a_fractio
 
 
 @pytest.mark.integration
-def test_a_model_of_a_mode_without_an_engine_is_loaded_and_nothing_more(tmp_path):
+@pytest.mark.parametrize(("mode", "pooling"), [("embed", small_bert.MEAN), ("rerank", small_bert.RANK)])
+def test_a_model_that_embeds_or_reranks_does_so_once(tmp_path, mode, pooling):
+    model = tmp_path / "small.gguf"
+    model.write_bytes(small_bert.small_bert(pooling))
+    outcome = measuring.measure(Path(sys.executable), model, mode, 1, lambda _: None)
+    assert isinstance(outcome, Measured)
+    assert (outcome.tokens, outcome.nll_micronats, outcome.answered) == (0, None, True)
+
+
+@pytest.mark.integration
+def test_a_model_that_cannot_do_what_its_mode_says_fails_its_check(tmp_path):
     model = tmp_path / "small.gguf"
     model.write_bytes(small_llama())
     outcome = measuring.measure(Path(sys.executable), model, "embed", 1, lambda _: None)
-    assert isinstance(outcome, Measured)
-    assert (outcome.tokens, outcome.nll_micronats, outcome.answered) == (0, None, True)
+    assert isinstance(outcome, Failed)
+    assert "makes no embeddings" in outcome.why
 
 
 @pytest.mark.integration

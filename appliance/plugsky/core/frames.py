@@ -89,10 +89,15 @@ ServiceClass = Literal["interactive", "standard", "batch"]
 
 
 class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The end of a request: why it ended and what it used."""
+    """The end of a request: why it ended and what it used.
+
+    ``embedding`` holds little-endian 32-bit floats, as a vector of length 1; ``score`` is that of a pair.
+    """
 
     reason: FinishReason
     usage: Usage
+    embedding: bytes = b""
+    score: float | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -122,8 +127,10 @@ class ClientHello(_Frame, frozen=True, tag="hello"):
 
 
 class Prepare(_Frame, frozen=True, tag="prepare"):
-    """Render, tokenise and check a request without running it. Exactly one of messages, text, tokens is given.
+    """Render, tokenise and check a request without running it. Exactly one of messages, text, tokens, pair is given.
 
+    A ``pair`` is a query and a document, for engines of mode ``rerank``; those of mode ``embed`` take text or tokens.
+    Both take a submit with ``max_tokens`` 0 and default ``params``, and answer it with one ``final``.
     At most one of ``grammar`` (GBNF) and ``json_schema`` (JSON text) is given; the schema is compiled.
     """
 
@@ -136,6 +143,7 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     max_tokens: int | None = None
     grammar: str = ""
     json_schema: str = ""
+    pair: tuple[str, str] | None = None
 
 
 class Submit(_Frame, frozen=True, tag="submit"):

@@ -139,8 +139,9 @@ class EngineClient:
         tokens: tuple[int, ...] | None = None,
         max_tokens: int | None = None,
         adapter: str = "",
+        pair: tuple[str, str] | None = None,
     ) -> frames.Prepared:
-        """Render, tokenise and check one prompt; exactly one of ``messages``, ``text``, ``tokens``.
+        """Render, tokenise and check one prompt; exactly one of ``messages``, ``text``, ``tokens``, ``pair``.
 
         Raises :class:`EngineError`; for ``context_exceeded`` with both numbers.
         """
@@ -153,6 +154,7 @@ class EngineClient:
                 text=text,
                 tokens=tokens,
                 max_tokens=max_tokens,
+                pair=pair,
             ),
             frames.Prepared,
         )

@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python's low-level functions; the only module that imports ``llama_cpp``.
+"""llama.cpp through llama-cpp-python's low-level functions; only it and its ``llama_*`` siblings import ``llama_cpp``.
 
 One :class:`Model` (safe to read from any thread) and one :class:`Context` (one owner thread). The KV cache is unified:
 any sequence may use any cell. ``n_batch == n_ubatch`` and a synchronise after each decode, so that no sequence can read
@@ -63,6 +63,11 @@ class ContextBrokenError(Exception):
     """A decode failed half way: the context must not be used again."""
 
 
+def last_error() -> str:
+    """The last thing llama.cpp said was wrong."""
+    return _errors[-1] if _errors else "it gave no reason"
+
+
 def load_kernels() -> str:
     """Load the fastest CPU kernels that travel with llama.cpp; returns their CPU family. Raises ``not_supported``."""
     llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
@@ -98,7 +103,7 @@ class Model:
             raise EngineError(
                 ErrorKind.TAMPERED,
                 f"llama.cpp cannot load {file.name}",
-                why=_errors[-1] if _errors else "it gave no reason",
+                why=last_error(),
                 next="plugsky bundle verify, then install the bundle again",
             )
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._handle)
@@ -114,6 +119,11 @@ class Model:
         self._all_pieces: Pieces | None = None
         self._making_pieces = threading.Lock()
         self._dry: dict[tuple[float, float, int, int], Any] = {}
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's own pointer, for the modules beside this one."""
+        return self._handle
 
     def tokens(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]:
         """``text`` as token ids; names of control tokens in it become those tokens if ``parse_special``.
@@ -268,9 +278,12 @@ class Context:
             raise EngineError(
                 ErrorKind.INTERNAL,
                 "llama.cpp cannot make a context for this model",
-                why=_errors[-1] if _errors else "it gave no reason",
+                why=last_error(),
             )
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
+        if not self._memory:
+            self.close()
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "this model generates no text", why="it is an encoder")
         self._model = model
         self._candidates = Candidates(model.n_vocab)
         self._tokens = np.zeros(batch, dtype=np.int32)

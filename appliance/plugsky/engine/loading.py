@@ -11,15 +11,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from plugsky.core.errors import ErrorKind
 from plugsky.engine import llama
+from plugsky.engine.batcher import Bounds
+from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import EngineError
+from plugsky.engine.inputs import Inputs
+from plugsky.engine.llama_pooling import PooledContext, pair_form
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
 from plugsky.engine.scheduler import Limits
 from plugsky.engine.spec import EngineSpec
+from plugsky.engine.stepper import Report, Stepper
 from plugsky_bundles import gguf, split_model
 from plugsky_bundles.errors import BundleError
 from plugsky_bundles.gguf import GgufInfo
@@ -27,6 +32,8 @@ from plugsky_bundles.gguf import GgufInfo
 PLACES: Final = 16
 BATCH: Final = 256
 PREFILL: Final = 64
+TEXTS: Final = 64
+"""Texts in one batch of an engine that embeds or reranks."""
 
 HASHED: Final = 0.5
 """The fraction of loading that hashing counts as."""
@@ -40,10 +47,13 @@ class Loaded:
     """A model in memory with everything that serves it."""
 
     model: llama.Model
-    context: llama.Context
+    context: llama.Context | PooledContext
     renderer: Renderer | None
-    prompts: Prompts
-    limits: Limits
+    prompts: Prompts | Inputs
+    cells: int
+    """KV cells that its requests share; none where nothing is kept between batches."""
+    stepper: Callable[[Callable[[Report], None]], Stepper | Embedder]
+    """Makes what steps the context, with the callback for its reports. To be called once."""
 
     def close(self) -> None:
         """Give back what lies outside Python's memory."""
@@ -57,14 +67,14 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
     """Load ``spec``. ``progress`` gets fractions from 0 to 1 and gives False to stop.
 
     Raises :class:`EngineError`: ``model_not_found`` when the file is missing, ``tampered`` when it is no GGUF file, a
-    damaged one or not the one that was installed, ``not_supported`` for a mode there is no engine for, ``overloaded``
-    with both numbers when it does not fit into memory.
+    damaged one or not the one that was installed, ``not_supported`` when it cannot do what its mode says,
+    ``overloaded`` with both numbers when it does not fit into memory.
     """
-    if spec.mode != "generate":
-        raise EngineError(ErrorKind.NOT_SUPPORTED, f"there is no engine for models of mode {spec.mode}")
     check_file(spec.file)
     check_digest(spec.file, spec.digest, lambda fraction: progress(HASHED * fraction))
     model = llama.Model(spec.file, lambda fraction: progress(HASHED + (1 - HASHED) * fraction))
+    if spec.mode != "generate":
+        return _pooling(model, spec.mode, spec)
     renderer = Renderer(model.template, bos=model.bos, eos=model.eos) if model.template else None
     try:
         if renderer is not None:
@@ -79,7 +89,22 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
         raise
     limits = Limits(cells=context.cells, batch=BATCH, places=PLACES, prefill=PREFILL)
     n_ctx = min(context.cells, model.n_ctx_train)
-    return Loaded(model, context, renderer, Prompts(model, renderer, n_ctx), limits)
+    prompts = Prompts(model, renderer, n_ctx)
+    return Loaded(model, context, renderer, prompts, limits.cells, lambda report: Stepper(context, limits, report))
+
+
+def _pooling(model: llama.Model, mode: Literal["embed", "rerank"], spec: EngineSpec) -> Loaded:
+    try:
+        context = PooledContext(
+            model, mode=mode, cells=spec.n_ctx, places=TEXTS, threads=spec.threads, free_memory=free_memory()
+        )
+    except EngineError:
+        model.close()
+        raise
+    inputs = Inputs(model, mode, pair_form(model), context.longest)
+    bounds = Bounds(tokens=context.longest, texts=TEXTS)
+    scores = mode == "rerank"
+    return Loaded(model, context, None, inputs, 0, lambda report: Embedder(context, bounds, report, scores=scores))
 
 
 def check_file(file: Path) -> None:

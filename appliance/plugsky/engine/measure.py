@@ -5,19 +5,23 @@ For a model that generates there is the **NLL**: the mean negative log-likelihoo
 :data:`TOKENS` tokens of ``measure.txt`` (C. Darwin, *The Voyage of the Beagle*, 1845; public domain), each predicted
 from all before it. The number depends on the weights, and in its fourth digit on CPU and batch (docs/benchmarks.md);
 text that is generated may differ from its first word on, so it is no measure.
-A model of a mode that there is no engine for (``embed``, ``rerank``) is loaded and nothing more.
+A model that embeds or reranks has no NLL: it must make of a short text, or of a pair of them, numbers that mean
+something. An embedding has a direction, so that it can be scaled to length 1; a score is finite.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from plugsky.core.frames import Message, Prepare
 from plugsky.engine import llama, loading
+from plugsky.engine.embedding import normalised
+from plugsky.engine.inputs import Inputs
+from plugsky.engine.llama_pooling import PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
@@ -53,9 +57,15 @@ def measure(file: Path, mode: str, threads: int, told: Told) -> dict[str, Any]:
     loading.check_file(file)
     model = llama.Model(file, loaded)
     try:
-        if mode != "generate":
-            return {"text_sha256": "", "tokens": 0, "nll_micronats": None, "answered": True, "build": llama.build()}
         free = loading.free_memory()
+        if mode != "generate":
+            pools: Literal["embed", "rerank"] = "rerank" if mode == "rerank" else "embed"
+            pooled = PooledContext(model, mode=pools, cells=CELLS, places=1, threads=threads, free_memory=free)
+            try:
+                answered = _pools(model, pooled, pools)
+            finally:
+                pooled.close()
+            return {"text_sha256": "", "tokens": 0, "nll_micronats": None, "answered": answered, "build": llama.build()}
         context = llama.Context(model, cells=CELLS, places=1, batch=BATCH, threads=threads, free_memory=free)
         try:
             return _generates(model, context, told)
@@ -77,6 +87,14 @@ def _generates(model: llama.Model, context: llama.Context, told: Told) -> dict[s
         "answered": answers(model, context),
         "build": llama.build(),
     }
+
+
+def _pools(model: llama.Model, context: PooledContext, mode: Literal["embed", "rerank"]) -> bool:
+    inputs = Inputs(model, mode, pair_form(model), context.longest)
+    embeds = mode == "embed"
+    frame = Prepare(rid=0, tenant="", text=QUESTION if embeds else None, pair=None if embeds else (QUESTION, QUESTION))
+    (vector,) = context.compute([inputs.prepare(frame).tokens])
+    return normalised(vector) is not None if embeds else math.isfinite(float(vector[0]))
 
 
 def nll(context: llama.Context, tokens: Sequence[int], told: Told, batch: int = BATCH) -> float:

@@ -42,6 +42,8 @@ class Prompts:
 
     def prepare(self, frame: Prepare) -> Prepared:
         """The prompt's tokens and the room left. Raises :class:`EngineError` that says what is wrong with it."""
+        if frame.pair is not None:
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "this model generates text and takes no pair", param="pair")
         given = [part for part in (frame.messages, frame.text, frame.tokens) if part is not None]
         if len(given) != 1:
             raise bad_request("give exactly one of messages, text and tokens")

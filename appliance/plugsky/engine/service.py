@@ -26,6 +26,7 @@ from plugsky.core import frames
 from plugsky.core.errors import ErrorKind
 from plugsky.core.ids import new_id
 from plugsky.engine import llama, loading
+from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError
 from plugsky.engine.jobs import JobTable
 from plugsky.engine.meter import RateMeter
@@ -73,7 +74,7 @@ class Service:
         self._failure = EngineError(ErrorKind.LOADING, "the model is still being loaded", retry_after=1.0)
         self._hello: frames.EngineHello | None = None
         self._loaded: loading.Loaded | None = None
-        self._stepper: Stepper | None = None
+        self._stepper: Stepper | Embedder | None = None
         self._peers: set[Peer] = set()
         self._no_peers = asyncio.Event()
         self._jobs: JobTable[Peer] = JobTable()
@@ -131,7 +132,7 @@ class Service:
 
     def _load_and_step(self) -> None:
         self._loaded = loading.load(self._spec, self._on_progress)
-        self._stepper = Stepper(self._loaded.context, self._loaded.limits, self._on_report)
+        self._stepper = self._loaded.stepper(self._on_report)
         if not self._stopping:  # else nobody may be left to order this thread to end
             self._loop.call_soon_threadsafe(self._ready, self._loaded)
             self._stepper.run()
@@ -301,7 +302,7 @@ class Service:
             LOG.error("preparing a prompt ended with %s", type(error).__name__)
             peer.send(_failed(rid, EngineError(ErrorKind.INTERNAL, "the prompt could not be prepared")))
 
-    def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper) -> None:
+    def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper | Embedder) -> None:
         run = self._jobs.claim(frame.job, peer, frame.rid)
         if run.final is not None:
             item = frames.StepItem(rid=frame.rid, final=run.final)
@@ -321,7 +322,7 @@ class Service:
             running=latest.running,
             waiting=latest.waiting,
             kv_used=latest.kv_used,
-            kv_cells=loaded.limits.cells,
+            kv_cells=loaded.cells,
             tokens_per_s=self._meter.rate(time.monotonic()),
             steps=latest.n,
             completion_tokens=self._completion_tokens,

@@ -4,7 +4,8 @@ Each model is measured in a process of the generation's own environment (:mod:`p
 other, so that the memory for the largest is enough. A model is
 
 * ``ok`` when it loads, answers something visible, and its NLL over the fixed text is within :data:`TOLERANCE` of the
-  one signed with the bundle; where none was signed, or over another text, loading and answering must do;
+  one signed with the bundle; where none was signed, or over another text, loading and answering must do; a model that
+  embeds or reranks answers with numbers, and visible is that they are some;
 * ``failed`` when it does not; one failed model is a failed generation;
 * ``refused`` when it does not fit into the memory that is free now. That says nothing about the generation: the models
   that run now hold the memory, and are still running. It is told and recorded, and fails nothing;
@@ -106,6 +107,8 @@ def judge(entry: ModelEntry, outcome: Outcome) -> ModelHealth:
         case DoesNotFit(need, have):
             why = f"it needs {need // MICRO} MB of memory and {have // MICRO} MB are free, so it was not checked"
             return ModelHealth("refused", why)
+        case Measured(answered=False) if entry.mode != "generate":
+            return ModelHealth("failed", "it loads, and what it makes of a short text is no number: it is broken")
         case Measured(answered=False):
             return ModelHealth("failed", "it loads, and its answer to a short question is empty", outcome.nll_micronats)
         case Measured():

@@ -34,7 +34,7 @@ _TAIL: Final = 300
 class Measured:
     """``nll_micronats`` is the mean NLL in millionths of a nat per token over ``tokens`` tokens of the text.
 
-    It is None when it came out as no number, and for a model that was only loaded (then ``tokens`` is 0).
+    It is None when it came out as no number, and for a model that embeds or reranks (then ``tokens`` is 0).
     """
 
     text_sha256: str
