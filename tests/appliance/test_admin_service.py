@@ -1,7 +1,9 @@
 """The Admin verbs: who may, what they answer, and that every write leaves its record first."""
 
 import asyncio
+import gc
 import inspect
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -134,6 +136,20 @@ async def test_cancelling_ends_the_request_and_is_recorded(site: AdminSite):
     with pytest.raises(PlugskyError) as unknown:
         await operator.request_cancel("no-such-job")
     assert unknown.value.kind is ErrorKind.NOT_FOUND
+
+
+@pytest.mark.parametrize("turns", range(4), ids="given up after {} turns of the loop".format)
+async def test_a_look_at_home_that_is_given_up_leaves_no_part_of_it_waiting(site: AdminSite, turns: int):
+    look = asyncio.create_task(site.as_(Role.VIEWER).home())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    look.cancel()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(asyncio.CancelledError):
+            await look
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 async def test_home_holds_the_whole_site(site: AdminSite):

@@ -11,6 +11,7 @@ A part of the site that does not answer costs its own fields on the Home screen 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from plugsky.access.keys import KeyRecord, Keys, Witness
@@ -179,12 +180,17 @@ class OperatorAdmin:
     async def _home(self) -> Home:
         site, broken = self._site, list[Duty]()
         identity, duties, host, models, (requests, traffic), isolation = await asyncio.gather(
-            _part("identity", asyncio.to_thread(site.facts.identity), unknown.identity(site.paths, site.clock), broken),
-            _part("duties", asyncio.to_thread(site.facts.duties), (), broken),
-            _part("host", asyncio.to_thread(site.facts.host), unknown.HOST, broken),
-            _part("models", self._models(), (), broken),
-            _part("gateway", self._live(), ((), None), broken),
-            _part("isolation", self._isolation(), unknown.ISOLATION, broken),
+            _part(
+                "identity",
+                partial(asyncio.to_thread, site.facts.identity),
+                unknown.identity(site.paths, site.clock),
+                broken,
+            ),
+            _part("duties", partial(asyncio.to_thread, site.facts.duties), (), broken),
+            _part("host", partial(asyncio.to_thread, site.facts.host), unknown.HOST, broken),
+            _part("models", self._models, (), broken),
+            _part("gateway", self._live, ((), None), broken),
+            _part("isolation", self._isolation, unknown.ISOLATION, broken),
         )
         return Home(
             identity=identity,
@@ -252,10 +258,10 @@ class OperatorAdmin:
         await asyncio.to_thread(self._site.audit.record, *Event(action, self._actor, subject, outcome, fields))
 
 
-async def _part(name: str, read: Awaitable[ResultT], otherwise: ResultT, broken: list[Duty]) -> ResultT:
+async def _part(name: str, read: Callable[[], Awaitable[ResultT]], otherwise: ResultT, broken: list[Duty]) -> ResultT:
     """A part of the Home screen; one that cannot be read is unknown, and a duty says why."""
     try:
-        return await read
+        return await read()
     except (PlugskyError, BundleError, OSError) as error:
         broken.append(unknown.duty(name, error))
         return otherwise
