@@ -47,6 +47,7 @@ MIN_INTERVAL_S: Final = 0.2
 MAX_INTERVAL_S: Final = 60.0
 MAX_FOUND: Final = 1000
 ResultT = TypeVar("ResultT")
+UnknownT = TypeVar("UnknownT")
 
 
 class Recorder(Protocol):
@@ -258,7 +259,9 @@ class OperatorAdmin:
         await asyncio.to_thread(self._site.audit.record, *Event(action, self._actor, subject, outcome, fields))
 
 
-async def _part(name: str, read: Callable[[], Awaitable[ResultT]], otherwise: ResultT, broken: list[Duty]) -> ResultT:
+async def _part(
+    name: str, read: Callable[[], Awaitable[ResultT]], otherwise: UnknownT, broken: list[Duty]
+) -> ResultT | UnknownT:
     """A part of the Home screen; one that cannot be read is unknown, and a duty says why."""
     try:
         return await read()
