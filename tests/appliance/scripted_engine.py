@@ -1,7 +1,7 @@
 """An engine by script: it speaks the real frames over a real Unix socket, and says what a test tells it to say.
 
 A prompt has one token per word of its messages. An answer is one step per piece, each one token. The script can hold
-an answer after some pieces, die in the middle, refuse, or load for ever.
+an answer after some pieces, die in the middle (and be another instance to the next peer), refuse, or load for ever.
 """
 
 import asyncio
@@ -23,6 +23,8 @@ class Script:
     digest: str = DIGEST
     hold_after: int | None = None
     die_after: int | None = None
+    deaths: int = 1_000_000
+    cut_only: bool = False
     silent_after: int | None = None
     refuse_prepare: frames.Failed | None = None
     refuse_submit: frames.Failed | None = None
@@ -41,6 +43,7 @@ class ScriptedEngine:
     cancels: int = 0
     acknowledged: list[str] = field(default_factory=list)
     connections: int = 0
+    instance: int = 1
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self, path):
@@ -78,7 +81,8 @@ class ScriptedEngine:
             if script.loading:
                 self._say(writer, frames.Loading(fraction=0.5))
             else:
-                self._say(writer, frames.EngineHello(frames.PROTOCOL, "i1", "b1", script.digest, script.n_ctx))
+                instance = f"i{self.instance}"
+                self._say(writer, frames.EngineHello(frames.PROTOCOL, instance, "b1", script.digest, script.n_ctx))
         elif isinstance(frame, frames.Prepare):
             self.prepares.append(frame)
             self._say(writer, self._prepared(frame))
@@ -116,15 +120,15 @@ class ScriptedEngine:
         return frames.Prepared(frame.rid, tokens, script.n_ctx - len(tokens))
 
     async def _answer(self, writer, submit):
-        made = 0
+        made = len(submit.resume_tokens)
         reason = self.script.reason
         pieces = self.script.pieces[: submit.max_tokens]
         if len(pieces) == submit.max_tokens < len(self.script.pieces):
             reason = "length"
         try:
-            for number, piece in enumerate(pieces):
-                if self.script.die_after == number:
-                    writer.close()
+            for number, piece in list(enumerate(pieces))[made:]:
+                if self.script.die_after == number and self.script.deaths:
+                    self._die()
                     return
                 if self.script.silent_after == number:
                     return
@@ -138,6 +142,16 @@ class ScriptedEngine:
             reason = "cancelled"
         usage = frames.Usage(len(submit.tokens), made, cached_tokens=self.script.cached, engine_us=made * 1000)
         self._say(writer, frames.Step(made, 1000, (frames.StepItem(submit.rid, final=frames.Finish(reason, usage)),)))
+
+    def _die(self):
+        self.script.deaths -= 1
+        self.instance += not self.script.cut_only
+        for writer in list(self._writers):
+            writer.close()
+
+    def retire(self):
+        for writer in list(self._writers):
+            self._say(writer, frames.Retiring())
 
     def _say(self, writer, frame):
         if not writer.is_closing():

@@ -74,8 +74,8 @@ async def test_nothing_listening_is_unreachable(path):
 async def test_a_model_that_does_not_fit_is_refused_with_both_numbers(path):
     error = await refuse(path, frames.Refused(need=2000, have=1000))
     assert error.kind is ErrorKind.OVERLOADED
-    assert "2000" in error.what
-    assert "1000" in error.what
+    assert "2.0 kB" in error.what
+    assert "1.0 kB" in error.what
 
 
 async def test_a_failed_load_gives_the_engines_own_error(path):

@@ -9,6 +9,7 @@ import pytest
 from appliance.api_site import until
 from appliance.scripted_engine import DIGEST, ScriptedEngine
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.frames import Params
 from plugsky.server.deps import ServedModel
 from plugsky.server.engines import EnginePool
 
@@ -102,7 +103,11 @@ async def test_a_retiring_engine_keeps_its_answers_and_gets_no_new_requests(dire
     async with Place(directory) as place:
         await place.engine.listen(place.path)
         first = await place.pool.engine(POET)
-        first.retiring = True
+        place.engine.script.hold_after = 0
+        stream = first.submit(job="j", tenant="acme", tokens=(1,), params=Params(), max_tokens=9)
+        await stream.accepted()
+        place.engine.retire()
+        await until(lambda: first.over)
         second = await place.pool.engine(POET)
         assert second is not first
         assert first.connected

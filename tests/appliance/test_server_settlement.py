@@ -119,19 +119,47 @@ async def test_an_operator_ends_a_request_and_the_client_is_told(site):
     assert not site.gateway.flights.cancel(view.job, "operator")
 
 
-async def test_an_engine_lost_in_the_middle_is_an_error_in_the_stream_and_billed_as_received(site):
+async def test_an_answer_goes_on_after_its_engine_died_and_is_billed_once(site):
+    site.with_engine(die_after=2, deaths=1)
+    pieces, failure = await read(await stream(site))
+    assert (pieces, failure) == (["", "The ", "sea ", "is ", "wide.", None], None)
+    assert tokens(site.rows()[0]) == (4, 4, "stop")
+    assert site.engine.connections == 2
+    assert site.engine.submits[1].resume_tokens == (0, 1)
+    assert len({submit.job for submit in site.engine.submits}) == 1
+    await until(lambda: site.engine.acknowledged == [site.rows()[0].job])
+
+
+async def test_a_prompt_that_kills_the_engine_twice_alone_fails_is_billed_as_received_and_kept_out(site):
     site.with_engine(die_after=2)
+    pieces, failure = await read(await stream(site))
+    assert pieces == ["", "The ", "sea "]
+    assert failure.code == "internal_error"
+    assert "ended the model's engine twice" in failure.message
+    assert tokens(site.rows()[0]) == (4, 2, "internal")
+    submits = len(site.engine.submits)
+    site.with_engine(die_after=None)
+    with pytest.raises(openai.InternalServerError):
+        await site.ask()
+    assert len(site.engine.submits) == submits
+    other = await site.client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "and how deep is the sea"}]
+    )
+    assert other.usage.completion_tokens == 4
+
+
+async def test_a_connection_lost_again_and_again_is_an_error_in_the_stream_and_billed_as_received(site):
+    site.with_engine(die_after=2, cut_only=True)
     pieces, failure = await read(await stream(site))
     assert failure.code == "engine_lost"
     assert pieces == ["", "The ", "sea "]
     assert tokens(site.rows()[0]) == (4, 2, "engine_lost")
     site.with_engine(die_after=None)
     assert (await site.ask()).usage.completion_tokens == 4
-    assert site.engine.connections == 2
 
 
 async def test_an_engine_lost_before_its_first_token_costs_nothing(site):
-    site.with_engine(die_after=0)
+    site.with_engine(die_after=0, cut_only=True)
     with pytest.raises(openai.InternalServerError) as lost:
         await site.ask()
     assert (lost.value.status_code, lost.value.code) == (503, "engine_lost")

@@ -2,7 +2,8 @@
 
 One :class:`EngineClient` is one connection. :meth:`~EngineClient.connect` waits for the engine's ``hello`` and may be
 called again after a loss; calls made meanwhile share one attempt. What is in flight when the connection ends fails with
-``engine_lost``, each request for itself. A request's ``final`` is kept by the engine until
+``engine_lost``, each request for itself; a request with a :class:`Keeper` does not, and can be carried on by another
+connection from the token it came to (:mod:`plugsky.engine.line`). A request's ``final`` is kept by the engine until
 :meth:`Running.acknowledge`, so a peer acknowledges only after it has settled the usage.
 """
 
@@ -10,18 +11,32 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
+
+import msgspec
 
 from plugsky.core import frames
-from plugsky.core.errors import ErrorKind
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.engine.errors import DoesNotFitError, EngineError
 
-__all__ = ["EngineClient", "EngineError", "Running"]
+__all__ = ["EngineClient", "EngineError", "Keeper", "Running"]
 
 _READ: Final = 1 << 16
 _RETRY_S: Final = 2.0
 """When to try again what an engine refused for now; it does not measure how long that will last."""
 ReplyT = TypeVar("ReplyT")
+
+
+class Keeper(Protocol):
+    """Who keeps requests over the loss of a connection, and is told how they fare."""
+
+    def progressed(self, running: "Running", tokens: int) -> None:
+        """The request brought so many tokens, and has not ended."""
+        ...
+
+    def ended(self, running: "Running") -> None:
+        """The request has its final, or has failed."""
+        ...
 
 
 class Running:
@@ -31,13 +46,24 @@ class Running:
     :class:`EngineError` from the iteration, after all items that came before it.
     """
 
-    def __init__(self, rid: int, job: str, send: Callable[[frames.ToEngine], None]) -> None:
-        self.rid = rid
-        self.job = job
-        self._send = send
-        self._items: asyncio.Queue[frames.StepItem | EngineError] = asyncio.Queue()
-        self._accepted: asyncio.Future[frames.Accepted] = asyncio.get_running_loop().create_future()
+    def __init__(self, submit: frames.Submit, keeper: Keeper | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.rid = submit.rid
+        self.job = submit.job
+        self.submit = submit
+        self._keeper = keeper
+        self._client: EngineClient | None = None
+        self._received: list[int] = []
+        self._expires = None if submit.deadline_us is None else loop.time() + submit.deadline_us / 1e6
+        self._items: asyncio.Queue[frames.StepItem | PlugskyError] = asyncio.Queue()
+        self._accepted: asyncio.Future[frames.Accepted] = loop.create_future()
+        self._cancelled = False
         self._over = False
+
+    @property
+    def received(self) -> int:
+        """How many tokens have come."""
+        return len(self._received)
 
     async def accepted(self) -> frames.Accepted:
         """Wait until the engine has queued the request. Raises :class:`EngineError` when it refuses or is lost."""
@@ -45,12 +71,30 @@ class Running:
 
     def cancel(self) -> None:
         """Ask the engine to stop within one step; go on iterating for the ``final`` with the usage so far."""
-        if not self._over:
-            self._send(frames.Cancel(rid=self.rid))
+        if self._over or self._cancelled:
+            return
+        self._cancelled = True
+        if self._client is not None:
+            self._client._send_if_connected(frames.Cancel(rid=self.rid))
+        else:
+            self._end_cancelled()
 
     def acknowledge(self) -> None:
         """Tell the engine that the final's usage is settled, so that it may forget the job."""
-        self._send(frames.AckFinal(jobs=(self.job,)))
+        if self._client is not None:
+            self._client._send_if_connected(frames.AckFinal(jobs=(self.job,)))
+
+    def fail(self, error: PlugskyError) -> None:
+        """End the request with ``error``."""
+        if self._over:
+            return
+        self._over = True
+        if not self._accepted.done():
+            self._accepted.set_exception(error)
+            self._accepted.exception()  # marks it as seen: a peer may wait for items only
+        self._items.put_nowait(error)
+        if self._keeper is not None:
+            self._keeper.ended(self)
 
     def __aiter__(self) -> "Running":
         return self
@@ -59,9 +103,18 @@ class Running:
         if self._over and self._items.empty():
             raise StopAsyncIteration
         item = await self._items.get()
-        if isinstance(item, EngineError):
+        if isinstance(item, PlugskyError):
             raise item
         return item
+
+    def _carried_by(self, client: "EngineClient", rid: int) -> frames.Submit:
+        """The submit that carries the request on over ``client`` from where it stands."""
+        self._client, self.rid = client, rid
+        deadline_us = None
+        if self._expires is not None:
+            deadline_us = max(1, int((self._expires - asyncio.get_running_loop().time()) * 1e6))
+        resume = (*self.submit.resume_tokens, *self._received)
+        return msgspec.structs.replace(self.submit, rid=rid, resume_tokens=resume, deadline_us=deadline_us)
 
     def _was_accepted(self, frame: frames.Accepted) -> None:
         if not self._accepted.done():
@@ -69,14 +122,29 @@ class Running:
 
     def _put(self, item: frames.StepItem) -> None:
         self._over = item.final is not None
+        self._received += item.ids
         self._items.put_nowait(item)
+        if self._keeper is None:
+            return
+        if self._over:
+            self._keeper.ended(self)
+        elif item.ids:
+            self._keeper.progressed(self, len(item.ids))
 
-    def _fail(self, error: EngineError) -> None:
-        self._over = True
-        if not self._accepted.done():
-            self._accepted.set_exception(error)
-            self._accepted.exception()  # marks it as seen: a peer may wait for items only
-        self._items.put_nowait(error)
+    def _lose(self, error: EngineError) -> None:
+        if self._keeper is None:
+            self.fail(error)
+            return
+        self._client = None
+        if self._cancelled:
+            self._end_cancelled()
+
+    def _end_cancelled(self) -> None:
+        """What the engine would say of the end, when none has the request: what came here was used."""
+        made = len(self.submit.resume_tokens) + len(self._received)
+        usage = frames.Usage(prompt_tokens=len(self.submit.tokens) if made else 0, completion_tokens=made)
+        self._was_accepted(frames.Accepted(rid=self.rid))
+        self._put(frames.StepItem(rid=self.rid, final=frames.Finish(reason="cancelled", usage=usage)))
 
 
 class EngineClient:
@@ -86,6 +154,8 @@ class EngineClient:
         self.socket_path = socket_path
         self.retiring = False
         """Whether the engine has said that it accepts nothing more."""
+        self.on_change: Callable[[], None] | None = None
+        """Called when the engine has said that it retires, and when the connection that stood has ended."""
         self.loading: float | None = None
         """The fraction of the model read so far, while :meth:`connect` waits for it; else None."""
         self._hello: frames.EngineHello | None = None
@@ -140,6 +210,8 @@ class EngineClient:
         max_tokens: int | None = None,
         adapter: str = "",
         pair: tuple[str, str] | None = None,
+        grammar: str = "",
+        json_schema: str = "",
     ) -> frames.Prepared:
         """Render, tokenise and check one prompt; exactly one of ``messages``, ``text``, ``tokens``, ``pair``.
 
@@ -155,6 +227,8 @@ class EngineClient:
                 tokens=tokens,
                 max_tokens=max_tokens,
                 pair=pair,
+                grammar=grammar,
+                json_schema=json_schema,
             ),
             frames.Prepared,
         )
@@ -173,11 +247,9 @@ class EngineClient:
         deadline_us: int | None = None,
     ) -> Running:
         """Run prepared ``tokens``. ``max_tokens`` counts ``resume_tokens`` too; ``deadline_us`` runs from receipt."""
-        rid = self._take_rid()
-        running = Running(rid, job, self._send_if_connected)
-        self._send(
+        running = Running(
             frames.Submit(
-                rid=rid,
+                rid=0,
                 job=job,
                 tenant=tenant,
                 tokens=tokens,
@@ -189,8 +261,14 @@ class EngineClient:
                 deadline_us=deadline_us,
             )
         )
-        self._running[rid] = running
+        self.carry(running)
         return running
+
+    def carry(self, running: Running) -> None:
+        """Send a request to this engine, from the token it has come to. Raises when nothing is connected."""
+        rid = self._take_rid()
+        self._send(running._carried_by(self, rid))
+        self._running[rid] = running
 
     async def stats(self) -> frames.StatsReply:
         """How the engine stands now."""
@@ -277,9 +355,9 @@ class EngineClient:
             for item in frame.items:
                 running = self._running.get(item.rid)
                 if running is not None:
-                    running._put(item)
                     if item.final is not None:
                         del self._running[item.rid]
+                    running._put(item)
         elif isinstance(frame, frames.Accepted):
             if frame.rid in self._running:
                 self._running[frame.rid]._was_accepted(frame)
@@ -288,11 +366,13 @@ class EngineClient:
         elif isinstance(frame, frames.Failed):
             error = _error(frame)
             if frame.rid in self._running:
-                self._running.pop(frame.rid)._fail(error)
+                self._running.pop(frame.rid).fail(error)
             else:
                 self._resolve(frame.rid, error)
         elif isinstance(frame, frames.Retiring):
             self.retiring = True
+            if self.on_change is not None:
+                self.on_change()
 
     def _resolve(self, rid: int, outcome: frames.Prepared | frames.StatsReply | EngineError) -> None:
         waiting = self._replies.pop(rid, None)
@@ -333,17 +413,19 @@ class EngineClient:
             self._send(frame)
 
     def _lose(self, reason: str) -> None:
-        self._hello = None
+        stood, self._hello = self._hello is not None, None
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
         runnings, self._running = self._running, {}
         replies, self._replies = self._replies, {}
         for running in runnings.values():
-            running._fail(_lost(reason))
+            running._lose(_lost(reason))
         for waiting in replies.values():
             if not waiting.done():
                 waiting.set_exception(_lost(reason))
+        if stood and self.on_change is not None:
+            self.on_change()
 
 
 def _lost(reason: str) -> EngineError:

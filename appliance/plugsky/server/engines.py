@@ -1,20 +1,25 @@
 """The gateway's connections to the engines: one per model, made by the first request that wants it.
 
 Requests that find their model loading wait together for one connection, up to ``load_wait``; only beyond that, or when
-too many wait already, is one turned away. An engine that was lost or is retiring is connected to anew by the next
-request. A socket where nobody listens is an engine that its supervisor is about to start (again), so it is waited for
-too; a load that failed, or does not fit, is said at once.
+too many wait already, is one turned away. What is in flight when an engine is lost is carried on by the next one
+(:mod:`plugsky.engine.line`), and one that is retiring is replaced at the next request. A socket where nobody listens is
+an engine that its supervisor is about to start (again), so it is waited for too; a load that failed, or does not fit,
+is said at once.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.engine.client import EngineClient
+from plugsky.engine.line import EngineLine
+from plugsky.engine.quarantine import Quarantine
 from plugsky.server.deps import Engine, ServedModel
 
+_KEY_BYTES: Final = 32
 _WORTH_WAITING: Final = frozenset({ErrorKind.UNREACHABLE, ErrorKind.ENGINE_LOST})
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
@@ -28,16 +33,17 @@ class EnginePool:
         self._load_wait_s = load_wait_s
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._clients: dict[str, EngineClient] = {}
+        self._lines: dict[str, EngineLine] = {}
         self._contexts: dict[str, int] = {}
-        self._replaced: set[EngineClient] = set()
-        self._connecting: dict[str, asyncio.Task[EngineClient]] = {}
+        self._quarantines: dict[str, Quarantine] = {}
+        self._replaced: set[EngineLine] = set()
+        self._connecting: dict[str, asyncio.Task[EngineLine]] = {}
 
     async def engine(self, model: ServedModel) -> Engine:
         """The connected engine of ``model``. Raises ``loading`` or ``overloaded``, or why it cannot be had."""
-        client = self._clients.get(model.id)
-        if client is not None and client.connected and not client.retiring:
-            return client
+        line = self._lines.get(model.id)
+        if line is not None and line.connected and not line.over:
+            return line
         if self._waiting >= self._max_waiting:
             raise PlugskyError(
                 ErrorKind.OVERLOADED,
@@ -47,7 +53,7 @@ class EnginePool:
             )
         task = self._connecting.get(model.id)
         if task is None:
-            task = asyncio.create_task(self._connect(model), name=f"connect {model.id}")
+            task = asyncio.create_task(self._line(model), name=f"connect {model.id}")
             self._connecting[model.id] = task
             task.add_done_callback(lambda done: self._connected(model.id, done))
         self._waiting += 1
@@ -66,16 +72,27 @@ class EnginePool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for client in [*self._clients.values(), *self._replaced]:
-            await client.close()
+        for line in [*self._lines.values(), *self._replaced]:
+            await line.close()
 
-    def _connected(self, model: str, task: "asyncio.Task[EngineClient]") -> None:
+    def _connected(self, model: str, task: "asyncio.Task[EngineLine]") -> None:
         del self._connecting[model]
         if not task.cancelled():
             task.exception()  # marks it as seen: every request that waited has raised it for itself
 
-    async def _connect(self, model: ServedModel) -> EngineClient:
+    async def _line(self, model: ServedModel) -> EngineLine:
+        former = self._lines.get(model.id)
+        if former is not None:
+            await former.recovered()
+            if former.connected and not former.over:
+                return former
         self._retire(model.id)
+        client = await self._connect(model)
+        quarantine = self._quarantines.setdefault(model.id, Quarantine(secrets.token_bytes(_KEY_BYTES)))
+        line = self._lines[model.id] = EngineLine(client, lambda: self._connect(model), quarantine)
+        return line
+
+    async def _connect(self, model: ServedModel) -> EngineClient:
         client = EngineClient(self._socket_of(model.id))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._load_wait_s
@@ -104,13 +121,12 @@ class EnginePool:
                 why="the site is changing generations",
                 retry_after=5.0,
             )
-        self._clients[model.id] = client
         self._contexts[model.id] = hello.n_ctx
         return client
 
     def _retire(self, model: str) -> None:
         """Keep a connection that is being replaced until its last answers are through."""
-        self._replaced = {client for client in self._replaced if client.connected}
-        former = self._clients.pop(model, None)
-        if former is not None and former.connected:
+        self._replaced = {line for line in self._replaced if not line.idle}
+        former = self._lines.pop(model, None)
+        if former is not None and not former.idle:
             self._replaced.add(former)

@@ -1,0 +1,233 @@
+"""The gateway's line to one engine: it holds the requests, so they outlive an engine that crashes under them.
+
+Guarantees, in order:
+
+1. A request that was with an engine when the connection ended is carried on by the next one from the token it had come
+   to: its answer has no gap and no token twice, and its usage is counted once, by the engine that ends it.
+2. After a crash the order is that of :mod:`plugsky.engine.suspects`; a prompt found guilty fails with ``internal`` and
+   is refused until its quarantine (:mod:`plugsky.engine.quarantine`) ends.
+3. Preparing a prompt is a request like any other here: it can kill the engine too.
+4. What waits is bounded: beyond :data:`MAX_WAITING` a request is refused as ``overloaded``.
+5. An engine that retires keeps its answers to their end; then the connection is closed, so that it may end.
+6. When no engine comes back, every request fails with the reason.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from plugsky.core import frames
+from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.engine.client import EngineClient, Running
+from plugsky.engine.errors import EngineError
+from plugsky.engine.quarantine import Quarantine
+from plugsky.engine.suspects import Orders, Suspects
+
+MAX_WAITING: Final = 256
+"""Requests that may wait here while it is found out which of them killed the engine."""
+
+
+@dataclass(slots=True, eq=False)
+class _Asking:
+    """A prompt to be prepared. ``turn`` is done when it may be sent."""
+
+    turn: asyncio.Future[None]
+
+
+class EngineLine:
+    """A line that begins with the connected ``client``; ``reconnect`` gives the next connection, or says why not."""
+
+    def __init__(
+        self, client: EngineClient, reconnect: Callable[[], Awaitable[EngineClient]], quarantine: Quarantine
+    ) -> None:
+        self._client = client
+        self._hello = client.hello
+        self._reconnect = reconnect
+        self._quarantine = quarantine
+        self._loop = asyncio.get_running_loop()
+        self._suspects = Suspects()
+        self._requests: dict[int, Running | _Asking] = {}
+        self._numbers: dict[Running, int] = {}
+        self._digests: dict[int, bytes] = {}
+        self._next = 1
+        self._over = False
+        self._recovering: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        client.on_change = self._changed
+
+    @property
+    def hello(self) -> frames.EngineHello:
+        """What the engine said of itself, the last one while there is none."""
+        return self._hello
+
+    @property
+    def connected(self) -> bool:
+        """Whether an engine is there now."""
+        return self._client.connected
+
+    @property
+    def over(self) -> bool:
+        """Whether this line takes no more requests: its engine is gone for good, or is ending."""
+        return self._over or self._client.retiring
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds no request."""
+        return not self._requests
+
+    async def recovered(self) -> None:
+        """Wait while the next engine is waited for; returns when there is one, or when there will be none."""
+        if self._recovering is not None:
+            await asyncio.shield(self._recovering)
+
+    async def prepare(self, *, tenant: str, **prompt: Any) -> frames.Prepared:
+        """As :meth:`EngineClient.prepare`, for as many engines as it takes."""
+        number = self._admit(tenant, msgspec.msgpack.encode(prompt, order="deterministic"))
+        asking = self._requests[number] = _Asking(self._loop.create_future())
+        try:
+            self._carry_out(self._suspects.begin(number))
+            while True:
+                await asking.turn
+                client = self._client
+                try:
+                    return await client.prepare(tenant=tenant, **prompt)
+                except EngineError:
+                    if client.connected or self._over:
+                        raise
+        finally:
+            self._forget(number)
+
+    def submit(self, **request: Any) -> Running:
+        """As :meth:`EngineClient.submit`; what it returns goes on after a crash."""
+        running = Running(frames.Submit(rid=0, **request), self)
+        number = self._admit(running.submit.tenant, msgspec.msgpack.encode(running.submit.tokens))
+        self._requests[number] = running
+        self._numbers[running] = number
+        self._carry_out(self._suspects.begin(number))
+        return running
+
+    async def close(self) -> None:
+        """End the connection; what is in flight fails with ``engine_lost`` and the engine cancels it."""
+        self._over = True
+        if self._recovering is not None:
+            self._recovering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._recovering
+        await self._client.close()
+        self._fail_all(_lost("the connection was closed"))
+        if self._closing is not None:
+            await self._closing
+
+    # -- what the requests tell --------------------------------------------------------------------------------------
+
+    def progressed(self, running: Running, tokens: int) -> None:
+        """A request brought tokens."""
+        self._carry_out(self._suspects.progressed(self._numbers[running], tokens))
+
+    def ended(self, running: Running) -> None:
+        """A request is over."""
+        self._forget(self._numbers.pop(running))
+
+    # -- what the connection tells -----------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        if self._client.connected:
+            self._close_if_retired()
+        elif self._over:
+            return
+        elif self._requests:
+            self._suspects.disconnected()
+            for number in self._suspects.sent:
+                request = self._requests[number]
+                if isinstance(request, _Asking):
+                    request.turn = self._loop.create_future()
+            self._recovering = self._loop.create_task(self._recover(self._client))
+        else:
+            self._over = True
+
+    async def _recover(self, former: EngineClient) -> None:
+        try:
+            client = await self._reconnect()
+        except PlugskyError as error:
+            self._over = True
+            self._fail_all(error)
+            return
+        finally:
+            self._recovering = None
+        crashed = client.hello.instance != self._hello.instance and not former.retiring
+        self._client, self._hello = client, client.hello
+        client.on_change = self._changed
+        self._carry_out(self._suspects.reconnected(crashed=crashed))
+
+    def _close_if_retired(self) -> None:
+        if self._client.retiring and not self._requests and self._closing is None:
+            self._over = True
+            self._closing = self._loop.create_task(self._client.close())
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _admit(self, tenant: str, prompt: bytes) -> int:
+        if self._over:
+            raise _lost("no engine is connected")
+        if self._suspects.waiting >= MAX_WAITING:
+            raise EngineError(
+                ErrorKind.OVERLOADED, f"{MAX_WAITING} requests wait for the engine to recover", retry_after=5.0
+            )
+        digest = self._quarantine.digest(tenant, prompt)
+        left_s = self._quarantine.left_s(digest, self._loop.time())
+        if left_s is not None:
+            raise _quarantined(left_s)
+        number = self._next
+        self._next += 1
+        self._digests[number] = digest
+        return number
+
+    def _carry_out(self, orders: Orders) -> None:
+        for number, blame in orders.fail:
+            error = _lost("it was lost again and again while it ran this request")
+            if blame == "guilty":
+                now = self._loop.time()
+                self._quarantine.add(self._digests[number], now)
+                error = _quarantined(self._quarantine.left_s(self._digests[number], now) or 0.0)
+            self._fail(number, error)
+        for number in orders.send:
+            request = self._requests.get(number)
+            if isinstance(request, _Asking):
+                request.turn.set_result(None)
+            elif request is not None:
+                try:
+                    self._client.carry(request)
+                except EngineError as error:
+                    request.fail(error)
+
+    def _fail(self, number: int, error: PlugskyError) -> None:
+        request = self._requests[number]
+        if isinstance(request, Running):
+            request.fail(error)
+        elif not request.turn.done():
+            request.turn.set_exception(error)
+
+    def _fail_all(self, error: PlugskyError) -> None:
+        for number in list(self._requests):
+            self._fail(number, error)
+
+    def _forget(self, number: int) -> None:
+        del self._requests[number], self._digests[number]
+        self._carry_out(self._suspects.ended(number))
+        self._close_if_retired()
+
+
+def _lost(why: str) -> EngineError:
+    return EngineError(ErrorKind.ENGINE_LOST, "the engine was lost", why=why, retry_after=1.0)
+
+
+def _quarantined(left_s: float) -> EngineError:
+    return EngineError(
+        ErrorKind.INTERNAL,
+        "This prompt ended the model's engine twice while nothing else ran",
+        why=f"it is not run again for {max(1, round(left_s / 60))} min, so that other requests are served",
+    )
