@@ -5,8 +5,9 @@ On the wire a frame is a u32 length, big-endian, then that many bytes of Message
 unknown frame, or a ``hello`` whose major version differs, ends the connection.
 
 Engine, one socket per model. To the engine: ``hello`` (first), ``prepare``, ``submit``, ``cancel``, ``threads``,
-``stats``, ``drain``, ``ack_final``. From it: ``hello`` (first), ``loading``, ``refused``, ``prepared``, ``accepted``,
-``step``, ``stats_reply``, ``failed``, ``retiring``. One ``step`` frame carries the news of all sequences; an item's
+``stats``, ``canary``, ``drain``, ``ack_final``. From it: ``hello`` (first), ``loading``, ``refused``, ``prepared``,
+``accepted``, ``step``, ``stats_reply``, ``canary_reply``, ``failed``, ``retiring``.
+One ``step`` frame carries the news of all sequences; an item's
 ``final`` carries the usage and is kept until ``ack_final`` names its job: a submit of that job then repeats the final
 and runs nothing.
 
@@ -180,6 +181,12 @@ class Stats(_Frame, frozen=True, tag="stats"):
     rid: int
 
 
+class Canary(_Frame, frozen=True, tag="canary"):
+    """Ask whether sequences are kept apart: for one ``canary_reply``, between two steps."""
+
+    rid: int
+
+
 class Drain(_Frame, frozen=True, tag="drain"):
     """Finish what runs, accept nothing more."""
 
@@ -254,6 +261,8 @@ class StatsReply(_Frame, frozen=True, tag="stats_reply"):
     completion_tokens: int
     prompt_tokens: int
     rss_bytes: int
+    canary_kl: float | None = None
+    """The last canary's mean KL divergence in nats; None of an engine without a cache."""
 
 
 class Failed(_Frame, frozen=True, tag="failed"):
@@ -265,6 +274,15 @@ class Failed(_Frame, frozen=True, tag="failed"):
     param: str | None = None
     n_prompt: int | None = None
     n_ctx: int | None = None
+
+
+class CanaryReply(_Frame, frozen=True, tag="canary_reply"):
+    """A known text diverged by ``kl`` nats among neighbours; over ``bound`` it ``tripped``, and the engine ends."""
+
+    rid: int
+    kl: float
+    bound: float
+    tripped: bool
 
 
 class Retiring(_Frame, frozen=True, tag="retiring"):
@@ -318,8 +336,8 @@ class CallFailed(_Frame, frozen=True, tag="call_failed"):
     next: str = ""
 
 
-ToEngine = ClientHello | Prepare | Submit | Cancel | Threads | Stats | Drain | AckFinal
-FromEngine = EngineHello | Loading | Refused | Prepared | Accepted | Step | StatsReply | Failed | Retiring
+ToEngine = ClientHello | Prepare | Submit | Cancel | Threads | Stats | Canary | Drain | AckFinal
+FromEngine = EngineHello | Loading | Refused | Prepared | Accepted | Step | StatsReply | CanaryReply | Failed | Retiring
 ToAdmin = Call | Abort
 FromAdmin = Reply | Item | End | CallFailed
 AnyFrame = ToEngine | FromEngine | ToAdmin | FromAdmin

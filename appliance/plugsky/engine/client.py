@@ -274,6 +274,10 @@ class EngineClient:
         """How the engine stands now."""
         return await self._ask(lambda rid: frames.Stats(rid=rid), frames.StatsReply)
 
+    async def canary(self) -> frames.CanaryReply:
+        """Have a known text read alone and among neighbours, now. Raises :class:`EngineError`."""
+        return await self._ask(lambda rid: frames.Canary(rid=rid), frames.CanaryReply)
+
     def threads(self, n: int) -> None:
         """Give the engine ``n`` cores from its next step on."""
         self._send(frames.Threads(n=n))
@@ -361,7 +365,7 @@ class EngineClient:
         elif isinstance(frame, frames.Accepted):
             if frame.rid in self._running:
                 self._running[frame.rid]._was_accepted(frame)
-        elif isinstance(frame, frames.Prepared | frames.StatsReply):
+        elif isinstance(frame, frames.Prepared | frames.StatsReply | frames.CanaryReply):
             self._resolve(frame.rid, frame)
         elif isinstance(frame, frames.Failed):
             error = _error(frame)
@@ -374,7 +378,9 @@ class EngineClient:
             if self.on_change is not None:
                 self.on_change()
 
-    def _resolve(self, rid: int, outcome: frames.Prepared | frames.StatsReply | EngineError) -> None:
+    def _resolve(
+        self, rid: int, outcome: frames.Prepared | frames.StatsReply | frames.CanaryReply | EngineError
+    ) -> None:
         waiting = self._replies.pop(rid, None)
         if waiting is None or waiting.done():
             return

@@ -22,7 +22,7 @@ from plugsky.core.frames import Finish, FinishReason, Submit, Usage
 from plugsky.engine import llama
 from plugsky.engine.batcher import Batcher, Bounds, QueueFullError, Text
 from plugsky.engine.errors import EngineError
-from plugsky.engine.stepper import MAX_ORDERS, Order, Quit, Report, SetThreads, Start, Stop, Update
+from plugsky.engine.stepper import MAX_ORDERS, Order, Quit, Report, SetThreads, Start, Stop, Update, Work
 
 Vector = npt.NDArray[np.float32]
 
@@ -106,6 +106,8 @@ class Embedder:
                         updates.append(self._end(ticket, "cancelled"))
                 case SetThreads(n):
                     self._backend.set_threads(n)
+                case Work(run):
+                    run()
                 case Quit():
                     return False
 

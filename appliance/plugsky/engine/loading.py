@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama
+from plugsky.engine import canary, llama
 from plugsky.engine.batcher import Bounds
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import EngineError
 from plugsky.engine.inputs import Inputs
 from plugsky.engine.llama_pooling import PooledContext, pair_form
+from plugsky.engine.measurer import TEXT
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
 from plugsky.engine.scheduler import Limits
@@ -38,6 +39,8 @@ TEXTS: Final = 64
 HASHED: Final = 0.5
 """The fraction of loading that hashing counts as."""
 _CHUNK: Final = 1 << 20
+_KNOWN: Final = 2000
+"""Characters of the fixed text that a canary is made of."""
 _REPAIR: Final = "plugsky bundle install --repair, with the bundle it came with"
 _REINSTALL: Final = "plugsky bundle verify BUNDLE, then plugsky bundle install BUNDLE"
 
@@ -54,6 +57,8 @@ class Loaded:
     """KV cells that its requests share; none where nothing is kept between batches."""
     stepper: Callable[[Callable[[Report], None]], Stepper | Embedder]
     """Makes what steps the context, with the callback for its reports. To be called once."""
+    read_canary: Callable[[], canary.Verdict] | None = None
+    """Asks whether sequences are kept apart, on the owner's thread between steps; None where there is no cache."""
 
     def close(self) -> None:
         """Give back what lies outside Python's memory."""
@@ -80,17 +85,31 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
         if renderer is not None:
             renderer.start()
         context = llama.Context(
-            model, cells=spec.n_ctx, places=PLACES, batch=BATCH, threads=spec.threads, free_memory=free_memory()
+            model,
+            cells=spec.n_ctx + canary.CELLS,
+            places=PLACES + canary.SEQUENCES,
+            batch=BATCH,
+            threads=spec.threads,
+            free_memory=free_memory(),
         )
     except EngineError:
         if renderer is not None:
             renderer.close()
         model.close()
         raise
-    limits = Limits(cells=context.cells, batch=BATCH, places=PLACES, prefill=PREFILL)
-    n_ctx = min(context.cells, model.n_ctx_train)
+    limits = Limits(cells=context.cells - canary.CELLS, batch=BATCH, places=PLACES, prefill=PREFILL)
+    n_ctx = min(limits.cells, model.n_ctx_train)
+    known = model.tokens(TEXT.read_text(encoding="utf-8")[:_KNOWN], add_special=True, parse_special=False)
     prompts = Prompts(model, renderer, n_ctx)
-    return Loaded(model, context, renderer, prompts, limits.cells, lambda report: Stepper(context, limits, report))
+    return Loaded(
+        model,
+        context,
+        renderer,
+        prompts,
+        limits.cells,
+        lambda report: Stepper(context, limits, report),
+        lambda: canary.run(context, known, PLACES),
+    )
 
 
 def _pooling(model: llama.Model, mode: Literal["embed", "rerank"], spec: EngineSpec) -> Loaded:

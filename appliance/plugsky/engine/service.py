@@ -18,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal
@@ -25,14 +26,14 @@ from typing import Final, Literal
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind
 from plugsky.core.ids import new_id
-from plugsky.engine import llama, loading
+from plugsky.engine import canary, llama, loading
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError
 from plugsky.engine.jobs import JobTable
 from plugsky.engine.meter import RateMeter
 from plugsky.engine.peer import Peer
 from plugsky.engine.spec import EngineSpec
-from plugsky.engine.stepper import Quit, Report, SetThreads, Start, Stepper, Stop, Update
+from plugsky.engine.stepper import Quit, Report, SetThreads, Start, Stepper, Stop, Update, Work
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Service:
         self._prompt_tokens = 0
         self._completion_tokens = 0
         self._meter = RateMeter()
+        self._canary_kl: float | None = None
+        self._canary_reads = False
 
     async def run(self, listener: socket.socket) -> int:
         """Serve until the end. The exit code."""
@@ -132,6 +135,10 @@ class Service:
 
     def _load_and_step(self) -> None:
         self._loaded = loading.load(self._spec, self._on_progress)
+        if self._loaded.read_canary is not None:
+            verdict = self._loaded.read_canary()
+            canary.refuse_tripped(verdict)
+            self._canary_kl = verdict.kl
         self._stepper = self._loaded.stepper(self._on_report)
         if not self._stopping:  # else nobody may be left to order this thread to end
             self._loop.call_soon_threadsafe(self._ready, self._loaded)
@@ -141,6 +148,18 @@ class Service:
         if fraction - self._fraction >= 0.02:
             self._loop.call_soon_threadsafe(self._loading, fraction)
         return not self._stopping
+
+    def _read_canary(self, read: Callable[[], canary.Verdict], peer: Peer, rid: int) -> None:
+        try:
+            verdict = read()
+        except llama.CacheFullError:
+            full = EngineError(ErrorKind.OVERLOADED, "the cache has no cells for the canary now", retry_after=5.0)
+            self._loop.call_soon_threadsafe(self._canary_was_read, peer, _failed(rid, full))
+            return
+        reply = frames.CanaryReply(rid=rid, kl=verdict.kl, bound=canary.BOUND, tripped=verdict.tripped)
+        self._loop.call_soon_threadsafe(self._canary_was_read, peer, reply)
+        if verdict.tripped:
+            raise llama.ContextBrokenError("the canary tripped: sequences read each other's cells")
 
     def _on_report(self, report: Report) -> None:
         self._loop.call_soon_threadsafe(self._reported, report)
@@ -172,6 +191,13 @@ class Service:
             caps=self._caps,
         )
         self._tell_all(self._hello)
+
+    def _canary_was_read(self, peer: Peer, reply: frames.CanaryReply | frames.Failed) -> None:
+        self._canary_reads = False
+        if isinstance(reply, frames.CanaryReply):
+            self._canary_kl = reply.kl
+        if peer in self._peers:
+            peer.send(reply)
 
     def _broken(self, reason: str) -> None:
         LOG.error("engine %s: the context is lost: %s", self._spec.model_id, reason)
@@ -245,7 +271,7 @@ class Service:
 
     def _handle(self, peer: Peer, frame: frames.ToEngine) -> None:
         match frame:
-            case frames.Prepare(rid=rid) | frames.Submit(rid=rid) | frames.Stats(rid=rid):
+            case frames.Prepare(rid=rid) | frames.Submit(rid=rid) | frames.Stats(rid=rid) | frames.Canary(rid=rid):
                 if rid < 1:
                     peer.reject("requests are numbered from 1")
                     return
@@ -269,18 +295,29 @@ class Service:
             case frames.ClientHello():
                 peer.reject("hello is said once")
 
-    def _ask(self, peer: Peer, frame: frames.Prepare | frames.Submit | frames.Stats) -> None:
+    def _ask(self, peer: Peer, frame: frames.Prepare | frames.Submit | frames.Stats | frames.Canary) -> None:
         if self._loaded is None or self._stepper is None or self._state in ("loading", "failed"):
             raise self._failure
         if isinstance(frame, frames.Stats):
             peer.send(self._stats(frame.rid, self._loaded))
         elif self._state == "retiring":
             raise EngineError(ErrorKind.LOADING, "the engine is being stopped", retry_after=2.0)
+        elif isinstance(frame, frames.Canary):
+            self._order_canary(peer, frame.rid, self._loaded, self._stepper)
         elif isinstance(frame, frames.Prepare):
             self._prepare(peer, frame, self._loaded)
         else:
             self._loaded.prompts.check(frame)
             self._submit(peer, frame, self._stepper)
+
+    def _order_canary(self, peer: Peer, rid: int, loaded: loading.Loaded, stepper: Stepper | Embedder) -> None:
+        read = loaded.read_canary
+        if read is None:
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "nothing is kept between this model's batches, so nothing leaks")
+        if self._canary_reads:
+            raise EngineError(ErrorKind.CONFLICT, "a canary is being read already")
+        self._canary_reads = True
+        stepper.order(Work(lambda: self._read_canary(read, peer, rid)))
 
     def _prepare(self, peer: Peer, frame: frames.Prepare, loaded: loading.Loaded) -> None:
         if len(self._preparing) >= MAX_PREPARES:
@@ -328,6 +365,7 @@ class Service:
             completion_tokens=self._completion_tokens,
             prompt_tokens=self._prompt_tokens,
             rss_bytes=_rss_bytes(),
+            canary_kl=self._canary_kl,
         )
 
     # -- the end -----------------------------------------------------------------------------------------------------

@@ -80,7 +80,14 @@ class Quit:
     """End the thread now."""
 
 
-Order = Start | Stop | SetThreads | Quit
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Do this on the owner's thread between two steps. What it raises ends the thread."""
+
+    run: Callable[[], None]
+
+
+Order = Start | Stop | SetThreads | Work | Quit
 _Choice = tuple[int, int, tuple[TokenLogprob, ...]]
 """A ticket, its token, and what was asked to be known of it."""
 
@@ -184,6 +191,8 @@ class Stepper:
                         self._finish(Update(ticket), "cancelled")
                 case SetThreads(n):
                     self._backend.set_threads(n)
+                case Work(run):
+                    run()
                 case Quit():
                     return False
 
