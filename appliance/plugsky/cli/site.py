@@ -32,6 +32,7 @@ from plugsky.core.listeners import authority, listen
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.settings import Settings
+from plugsky.engine.leases import granted_cores, lend_cores
 from plugsky.engine.spec import EngineSpec
 from plugsky.engine.status import EngineStatus
 from plugsky.engine.supervisor import EngineSupervisor
@@ -75,6 +76,9 @@ class Site:
         for supervisor in self._engines.values():
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
+        if len(self._engines) > 1:
+            lending = asyncio.create_task(lend_cores(granted_cores(self._settings.threads), self._engines))
+            stack.callback(lending.cancel)
         control = GatewayClient(self._paths.gateway_socket)
         stack.push_async_callback(control.close)
         log = self._paths.logs / "gateway.log"
@@ -146,9 +150,9 @@ class Site:
         self._stopping.set()
 
     def _specs(self) -> list[EngineSpec]:
-        """One engine per model; the cores are shared so that the sum never exceeds what was granted."""
+        """One engine per model; each begins with as many cores as it has when all are busy."""
         entries = self._facts.models()
-        threads = max(1, self._settings.threads // max(1, len(entries)))
+        threads = max(1, granted_cores(self._settings.threads) // max(1, len(entries)))
         return [
             EngineSpec(
                 entry.id, entry.path, entry.sha256, entry.mode, min(self._settings.context, entry.context), threads

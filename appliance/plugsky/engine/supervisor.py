@@ -49,6 +49,7 @@ class EngineSupervisor:
         self.life = Life()
         self._command = tuple(command) if command is not None else engine_command(spec)
         self._log = log
+        self._threads = spec.threads
         self._listener: socket.socket | None = None
         self._child: Child | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,11 +102,25 @@ class EngineSupervisor:
         status = EngineStatus(
             life.state,
             pid=life.pid,
-            threads=self.spec.threads,
+            threads=self._threads,
             restarts=life.restarts,
             problem=life.problem,
         )
         return status if stats is None else _with_stats(status, stats)
+
+    async def load(self) -> int | None:
+        """The requests that the engine has, running and waiting; None when it does not answer within a second."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            if self._monitor.connected:
+                stats = await asyncio.wait_for(self._monitor.stats(), STATS_S)
+                return stats.running + stats.waiting
+        return None
+
+    def lend(self, threads: int) -> None:
+        """Let the engine compute with ``threads`` cores from its next step on, until it ends."""
+        with contextlib.suppress(EngineError):  # it has just ended, and begins its next life with its own share
+            self._monitor.threads(threads)
+            self._threads = threads
 
     def _on(self, event: lifecycle.Event) -> None:
         self.life, effects = lifecycle.step(self.life, event)
@@ -143,6 +158,7 @@ class EngineSupervisor:
         except OSError as error:
             self._on(lifecycle.SpawnFailed(error.strerror or str(error)))
             return
+        self._threads = self.spec.threads
         self._on(lifecycle.Spawned(self._child.pid))
         self._begin(self._watch(self._child))
 
