@@ -303,6 +303,11 @@ class Context:
         )
 
     @property
+    def handle(self) -> Any:
+        """llama.cpp's own pointer, for the modules beside this one."""
+        return self._handle
+
+    @property
     def cells(self) -> int:
         """KV cells of the cache, after llama.cpp's own rounding."""
         return int(llama_cpp.llama_n_ctx(self._handle))
