@@ -195,6 +195,18 @@ def test_what_is_allowed_is_always_possible(tokens):
             held.accept(token)
 
 
+@given(st.lists(st.integers(0, len(WORDS) - 1), max_size=6))
+def test_what_is_ruled_out_with_a_token_was_not_allowed(tokens):
+    held = under('root ::= ("a" | "ab{" [^}]* "}" | "é" | "x<c" [^y]+ "y")*')
+    for token in tokens:
+        if held.allows(token):
+            held.accept(token)
+        possible = held.possible()
+        for wrong in (word for word in range(len(WORDS)) if not held.allows(word)):
+            held.rule_out(wrong, possible)
+        assert possible.tolist() == [held.allows(word) for word in range(len(WORDS))]
+
+
 def test_numbers_of_places_attempts_and_seeds_are_apart():
     numbers = {uniform(seed, place, attempt) for seed in range(10) for place in range(10) for attempt in range(10)}
     assert len(numbers) == 1000

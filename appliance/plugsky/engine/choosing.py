@@ -83,21 +83,21 @@ class Chooser:
             self._chain.close()
 
     def _admitted(self, constraint: Constraint, logits: Logits) -> int:
-        possible = np.flatnonzero(constraint.possible()).astype(np.int32)
+        possible = constraint.possible()
         for attempt in count(1):
-            if not len(possible):
+            ids = np.flatnonzero(possible).astype(np.int32)
+            if not len(ids):
                 raise refused("no token of this model can go on as the grammar says")
-            values = logits[possible]
-            token = self._choose(possible, values, attempt)
+            values = logits[ids]
+            token = self._choose(ids, values, attempt)
             if constraint.allows(token):
                 return token
+            constraint.rule_out(token, possible)
             # The likeliest are in the way: check more of them each time, so that few rounds are needed.
-            most = min(_CHECKED_AT_ONCE << attempt, len(possible))
-            likeliest = np.argpartition(values, -most)[-most:]
-            wrong = [place for place in likeliest if not constraint.allows(int(possible[place]))]
-            keep = possible != token
-            keep[wrong] = False
-            possible = possible[keep]
+            most = min(_CHECKED_AT_ONCE << attempt, len(ids))
+            for likely in ids[np.argpartition(values, -most)[-most:]].tolist():
+                if possible[likely] and not constraint.allows(likely):
+                    constraint.rule_out(likely, possible)
         raise AssertionError
 
     def _choose(self, ids: Ids | None, logits: Logits, attempt: int) -> int:

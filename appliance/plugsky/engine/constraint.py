@@ -1,13 +1,15 @@
 """A grammar's say over the tokens of one answer, from its first token or from a text that triggers it.
 
 Pure: tokens are their bytes (:class:`Pieces`), the grammar is a :class:`~plugsky.engine.matcher.Matcher`. No control
-token is ever admitted by a grammar, whatever its name spells, except one whose name is a trigger: otherwise a string of
-an answer could close its own turn. The end of a generation is admitted where the grammar is complete.
+token is ever admitted by a grammar, whatever its name spells, except one whose name is a trigger or part of the
+answer's text: otherwise a string of an answer could close its own turn. The end of a generation is admitted where the
+grammar is complete.
 
 Nothing of it is llama.cpp's: its grammars end the process when they meet a token that they do not admit, so does a
 lazy one whose trigger is followed by wrong text in the same token, and they take time and memory without bound.
 """
 
+import bisect
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -31,6 +33,14 @@ class Pieces:
         self.first = np.fromiter((piece[0] if piece else 0 for piece in pieces), dtype=np.uint8, count=len(pieces))
         self.plain: Flags = np.fromiter(map(bool, pieces), dtype=np.bool_, count=len(pieces)) & ~self.ends
         self.names = {text: token for token, text in markers.items()}
+        self._order = np.array(sorted(range(len(pieces)), key=self.table.__getitem__), dtype=np.int32)
+        self._sorted = [self.table[token] for token in self._order]
+
+    def starting(self, start: bytes) -> npt.NDArray[np.int32]:
+        """The tokens whose bytes begin with ``start``, which is not empty."""
+        first = bisect.bisect_left(self._sorted, start)
+        last = bisect.bisect_right(self._sorted, start, key=lambda piece: piece[: len(start)])
+        return self._order[first:last]
 
 
 class Constraint:
@@ -44,7 +54,8 @@ class Constraint:
         self._tail = b""
         """The end of the answer in which a trigger may have begun."""
         self._kept = max(map(len, self._triggers), default=1) - 1
-        self._named = {pieces.names[text]: text.encode() for text in spec.triggers if text in pieces.names}
+        named = (*spec.triggers, *spec.shown)
+        self._named = {pieces.names[text]: text.encode() for text in named if text in pieces.names}
         with _bounded():
             self._matcher = Matcher(gbnf.read(spec.text))
 
@@ -88,6 +99,14 @@ class Constraint:
         for token, name in self._named.items():
             found[token] = first[name[0]]
         return found | self._pieces.ends if self._matcher.complete else found
+
+    def rule_out(self, token: int, possible: Flags) -> None:
+        """Take ``token``, which may not come next, out of ``possible``, and all that begin as wrongly as it does."""
+        possible[token] = False
+        piece = self._piece(token)
+        if piece and not self._waiting and not self._pieces.ends[token]:
+            with _bounded():
+                possible[self._pieces.starting(self._matcher.wrong_start(piece))] = False
 
     def _piece(self, token: int) -> bytes:
         return self._named.get(token) or self._pieces.table[token]

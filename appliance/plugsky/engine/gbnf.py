@@ -8,6 +8,7 @@ client has no business with control tokens.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from plugsky.engine.errors import EngineError
@@ -31,11 +32,16 @@ MAX_RULES: Final = 1 << 13
 MAX_ITEMS: Final = 1 << 16
 MAX_DEPTH: Final = 64
 """Parentheses inside parentheses."""
+REMEMBERED: Final = 16
 MAX_REPEAT: Final = 1_000_000
 
 
-def read(text: str, root: str = "root") -> Grammar:
-    """The grammar that ``text`` describes. Raises ``schema_refused`` that says where and why."""
+@lru_cache(maxsize=REMEMBERED)
+def read(text: str) -> Grammar:
+    """The grammar that ``text`` describes, from rule ``root`` on. Raises ``schema_refused`` that says where and why.
+
+    The last few are remembered: a request's grammar is read when it is prepared, submitted and begun.
+    """
     if len(text) > MAX_CHARS:
         raise refused(f"the grammar has {len(text)} characters; at most {MAX_CHARS} are allowed")
     if "\0" in text:
@@ -43,9 +49,9 @@ def read(text: str, root: str = "root") -> Grammar:
     reader = _Reader(text)
     reader.read()
     rules = reader.finished()
-    if root not in reader.names:
-        raise refused(f"the grammar has no rule {root!r}")
-    grammar = Grammar(rules, reader.names[root])
+    if "root" not in reader.names:
+        raise refused("the grammar has no rule 'root'")
+    grammar = Grammar(rules, reader.names["root"])
     check(grammar, reader.name_of)
     return grammar
 
@@ -68,6 +74,7 @@ class _Reader:
         self._rules: list[Alternatives | None] = []
         self.names: dict[str, int] = {}
         self._items = 0
+        self._ones: dict[int, Chars] = {}
 
     def read(self) -> None:
         self._skip(_SPACE_AND_LINES)
@@ -163,15 +170,17 @@ class _Reader:
         while True:
             plain = _PLAIN.match(self._text, self._at)
             if plain is not None:
-                chars += [Chars(((code, code),)) for code in map(ord, plain[0])]
+                chars += map(self._one, map(ord, plain[0]))
                 self._at = plain.end()
             if self._at >= len(self._text):
                 raise self._wrong("a string does not end")
             if self._text[self._at] == '"':
                 self._at += 1
                 return chars
-            code = self._char()
-            chars.append(Chars(((code, code),)))
+            chars.append(self._one(self._char()))
+
+    def _one(self, code: int) -> Chars:
+        return self._ones.setdefault(code, Chars(((code, code),)))
 
     def _class(self) -> Chars:
         self._at += 1

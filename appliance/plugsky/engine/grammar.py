@@ -57,11 +57,13 @@ class GrammarSpec:
     """A grammar as a request carries it.
 
     With ``triggers`` the answer is free until one of these texts appears in it; the grammar then holds from the first
-    character of that text on. An empty ``text`` asks for nothing.
+    character of that text on. An empty ``text`` asks for nothing. ``shown`` are names of control tokens that are part
+    of the answer's text, so that the grammar may admit them.
     """
 
     text: str = ""
     triggers: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
 def refused(what: str, param: str = "grammar") -> EngineError:
@@ -92,7 +94,7 @@ def inverted(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 def check(grammar: Grammar, name_of: Callable[[int], str]) -> None:
     """Refuse a grammar by which nothing could be written, or not in bounded time; ``name_of`` names a rule."""
-    empty = _settled(grammar, _may_be_empty)
+    empty = _settled(grammar, chars=False)
     for number, alternatives in enumerate(grammar.rules):
         for item in _all(alternatives):
             if isinstance(item, Repeat) and empty[item.rule] and item.most != 1:
@@ -100,7 +102,7 @@ def check(grammar: Grammar, name_of: Callable[[int], str]) -> None:
     recursive = _left_recursive(grammar, empty)
     if recursive is not None:
         raise refused(f"rule {name_of(recursive)!r} is left-recursive: it begins with itself")
-    if not _settled(grammar, _may_end)[grammar.root]:
+    if not _settled(grammar, chars=True)[grammar.root]:
         raise refused("the grammar admits no finite text")
     if not any(isinstance(item, Chars) for rule in _reached(grammar) for item in _all(grammar.rules[rule])):
         raise refused("the grammar admits the empty text only")
@@ -120,30 +122,35 @@ def _may_be_empty(item: Item, known: list[bool]) -> bool:
             return least == 0 or known[rule]
 
 
-def _may_end(item: Item, known: list[bool]) -> bool:
-    match item:
-        case Chars():
-            return True
-        case Ref(rule):
-            return known[rule]
-        case Repeat(rule, least, _):
-            return least == 0 or known[rule]
+def _settled(grammar: Grammar, *, chars: bool) -> list[bool]:
+    """For each rule whether it has an alternative of which all items hold, in time linear in the items.
 
-
-def _settled(grammar: Grammar, holds: Callable[[Item, list[bool]], bool]) -> list[bool]:
-    """For each rule whether ``holds`` is true of all items of one alternative: the least solution, by a worklist."""
+    A character holds if ``chars``; a rule's name as the rule does; a repetition also if it may be left out.
+    """
     known = [False] * len(grammar.rules)
-    users: list[set[int]] = [set() for _ in grammar.rules]
+    owners: list[int] = []
+    missing: list[int] = []
+    users: list[list[int]] = [[] for _ in grammar.rules]
+    ready: list[int] = []
     for number, alternatives in enumerate(grammar.rules):
-        for item in _all(alternatives):
-            if not isinstance(item, Chars):
-                users[item.rule].add(number)
-    work = list(range(len(grammar.rules)))
-    while work:
-        number = work.pop()
-        if not known[number] and any(all(holds(item, known) for item in items) for items in grammar.rules[number]):
+        for items in alternatives:
+            if not chars and any(isinstance(item, Chars) for item in items):
+                continue
+            names = [item.rule for item in items if isinstance(item, Ref) or (isinstance(item, Repeat) and item.least)]
+            for name in names:
+                users[name].append(len(owners))
+            if not names:
+                ready.append(number)
+            owners.append(number)
+            missing.append(len(names))
+    while ready:
+        number = ready.pop()
+        if not known[number]:
             known[number] = True
-            work += users[number]
+            for user in users[number]:
+                missing[user] -= 1
+                if not missing[user]:
+                    ready.append(owners[user])
     return known
 
 

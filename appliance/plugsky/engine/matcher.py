@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from plugsky.engine.grammar import Chars, Grammar, Ref, Repeat
 
-MAX_WAYS: Final = 512
+MAX_WAYS: Final = 1 << 12
 """Ways to read one answer that are followed at the same time."""
 MAX_WORK: Final = 1 << 14
 """Places of a grammar visited for one character."""
@@ -77,6 +77,13 @@ class Matcher:
     def admits(self, piece: bytes) -> bool:
         """Whether the grammar admits ``piece`` next. Raises :class:`TooAmbiguousError`."""
         return self._after(piece)[0] != DEAD
+
+    def wrong_start(self, piece: bytes) -> bytes:
+        """The shortest start of a ``piece`` that is not admitted with which nothing else is admitted either."""
+        for end in range(1, len(piece)):
+            if not self.admits(piece[:end]):
+                return piece[:end]
+        return piece
 
     def accept(self, piece: bytes) -> bool:
         """Move on by ``piece``; False, and nothing moved, where the grammar does not admit it."""
@@ -170,6 +177,7 @@ class Matcher:
                 for node in self._sets[state]
                 if any(low <= code <= high for low, high in self._ranges(node))
             ]
+            self._effort += len(self._sets[state])
             known = self._steps[state, code] = self._settle(moved) if moved else DEAD
         return known
 

@@ -9,7 +9,10 @@ from typing import Final, Protocol
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Prepare, Prepared, Submit
 from plugsky.engine import sampling
+from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError, bad_request, context_exceeded
+from plugsky.engine.grammar import GrammarSpec
+from plugsky.engine.json_schema.compiler import compiled
 from plugsky.engine.markers import Markers, Part
 from plugsky.engine.renderer import Renderer
 
@@ -30,6 +33,8 @@ class Vocabulary(Protocol):
 
     def tokens(self, text: str, *, add_special: bool, parse_special: bool = True) -> tuple[int, ...]: ...
 
+    def pieces(self) -> Pieces: ...
+
 
 class Prompts:
     """Prepares requests for one model. Used from one thread: the renderer's."""
@@ -41,7 +46,7 @@ class Prompts:
         self.n_ctx = n_ctx
 
     def prepare(self, frame: Prepare) -> Prepared:
-        """The prompt's tokens and the room left. Raises :class:`EngineError` that says what is wrong with it."""
+        """The prompt's tokens, the room left and the grammar. Raises :class:`EngineError` that says what is wrong."""
         if frame.pair is not None:
             raise EngineError(ErrorKind.NOT_SUPPORTED, "this model generates text and takes no pair", param="pair")
         given = [part for part in (frame.messages, frame.text, frame.tokens) if part is not None]
@@ -55,7 +60,8 @@ class Prompts:
         self._check_tokens(tokens)
         if frame.max_tokens is not None and len(tokens) + frame.max_tokens > self.n_ctx:
             raise context_exceeded(len(tokens), self.n_ctx, frame.max_tokens)
-        return Prepared(rid=frame.rid, tokens=tokens, room=self.n_ctx - len(tokens))
+        grammar = self._grammar(frame)
+        return Prepared(rid=frame.rid, tokens=tokens, room=self.n_ctx - len(tokens), grammar=grammar)
 
     def check(self, frame: Submit) -> None:
         """Refuse a submit that could not run: it may come from a peer that did not prepare it."""
@@ -73,6 +79,15 @@ class Prompts:
         if frame.deadline_us is not None and frame.deadline_us < 1:
             raise bad_request("deadline_us must be at least 1", "deadline_us")
         sampling.check(frame.params, self._vocabulary.n_vocab)
+
+    def _grammar(self, frame: Prepare) -> str:
+        """The grammar of the answer, checked; none asked for is empty."""
+        if frame.grammar and frame.json_schema:
+            raise bad_request("give a grammar or a JSON schema, not both", "json_schema")
+        grammar = compiled(frame.json_schema) if frame.json_schema else frame.grammar
+        if grammar:
+            Constraint(GrammarSpec(grammar), self._vocabulary.pieces())
+        return grammar
 
     def _tokens(self, frame: Prepare) -> tuple[int, ...]:
         if frame.tokens is not None:
