@@ -68,6 +68,15 @@ def test_text_is_delivered_up_to_the_stop_string(stops, pieces, expected):
     assert deliver(TextStream(stops), pieces) == expected
 
 
+@pytest.mark.parametrize("size", [1, 3, 255, 1000])
+def test_what_is_held_back_is_shorter_than_the_longest_stop_string(size):
+    stream, given = TextStream(("a" * 255 + "b", "a" * 20 + "c")), 0
+    for _ in range(40):
+        given += len(stream.feed(b"a" * size))
+    assert 40 * size - given <= 255
+    assert given + len(stream.finish()) == 40 * size
+
+
 def test_nothing_is_delivered_after_a_stop_string():
     stream = TextStream(("END",))
     assert stream.feed(b"a END b") == "a "

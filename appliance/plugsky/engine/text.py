@@ -17,6 +17,7 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
+        self._firsts = frozenset(stop[0] for stop in stops)
         self._held = ""
         self.stopped = False
         """Whether a stop string was met; the text before it has been given out and nothing follows."""
@@ -43,7 +44,7 @@ class TextStream:
 
     def _begun(self, text: str) -> int:
         """The length of the longest end of ``text`` that begins a stop string."""
-        for length in range(min(len(text), self._longest - 1), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self._stops):
-                return length
+        for at in range(max(0, len(text) - self._longest + 1), len(text)):
+            if text[at] in self._firsts and any(stop.startswith(text[at:]) for stop in self._stops):
+                return len(text) - at
         return 0
