@@ -33,9 +33,15 @@ REFUSED_FIELDS = {
     "a billion answers": ({"n": 10**9}, "n", "unsupported_field"),
     "n that is true": ({"n": True}, "n", "unsupported_field"),
     "a stored answer": ({"store": True}, "store", "unsupported_field"),
-    "an image": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]},
+    "a part of an unknown kind": (
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
         "messages[0].content[0].type", None,
+    ),
+    "a part of no kind": (
+        {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}, "messages[0].content[0].type", None,
+    ),
+    "a text without text": (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", None,
     ),
     "a tool's answer": ({"messages": [{"role": "tool", "content": "4"}]}, "messages[0].role", None),
     "a call in the history": (
@@ -98,6 +104,14 @@ def test_a_field_that_cannot_be_honoured_is_refused_by_its_name(case):
         parse(refused_body(case), LIMITS)
     assert (refused.value.param, refused.value.kind.value.openai_code) == (param, code)
     assert refused.value.kind.value.status == 400
+
+
+def test_an_image_is_refused_as_not_supported_and_its_address_is_not_looked_at():
+    image = {"type": "image_url", "image_url": {"url": "http://x/secret"}}
+    with pytest.raises(PlugskyError) as refused:
+        parse(chat(messages=[{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]), LIMITS)
+    assert (refused.value.kind.value.status, refused.value.param) == (501, "messages[0].content[1]")
+    assert "secret" not in refused.value.what + refused.value.why
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)

@@ -27,19 +27,22 @@ _Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _EndUser = Annotated[str, Meta(max_length=512)]
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
     """A part of a message's content. Only text is served."""
 
-    type: Literal["text"]
     text: str
     prompt_cache_breakpoint: Raw = _NULL
+
+
+class ImagePart(msgspec.Struct, frozen=True, tag_field="type", tag="image_url"):
+    """An image in a message. No engine here reads images; its address is never looked at."""
 
 
 class MessageFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One message as clients send it, what they echo from earlier answers included."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | list[TextPart | ImagePart] | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -137,8 +140,18 @@ def _message(number: int, message: MessageFields, ignored: set[str]) -> frames.M
     if message.content is None and role != "assistant":
         raise _bad(f"{place}.content", "it is missing")
     if isinstance(message.content, list):
-        return frames.Message(role, "\n".join(part.text for part in message.content))
+        return frames.Message(
+            role, "\n".join(_text(f"{place}.content[{n}]", it) for n, it in enumerate(message.content))
+        )
     return frames.Message(role, message.content or "")
+
+
+def _text(place: str, part: TextPart | ImagePart) -> str:
+    if isinstance(part, ImagePart):
+        raise PlugskyError(
+            ErrorKind.NOT_SUPPORTED, f"{place} is an image", why="no model here reads images", param=place
+        )
+    return part.text
 
 
 def _params(fields: ChatFields, limits: Limits) -> frames.Params:
