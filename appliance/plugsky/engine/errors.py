@@ -27,9 +27,13 @@ class EngineError(PlugskyError):
 class DoesNotFitError(EngineError):
     """The model cannot be loaded here: it needs ``need`` bytes of memory and ``have`` are free."""
 
-    def __init__(self, need: int, have: int) -> None:
+    def __init__(self, need: int, have: int, parts: str = "") -> None:
+        """``parts`` says what the need is made of."""
         super().__init__(
-            ErrorKind.OVERLOADED, f"the model does not fit into memory: {shortage(need, have)}", retry_after=60.0
+            ErrorKind.OVERLOADED,
+            f"the model does not fit into memory: {shortage(need, have)}",
+            why=parts,
+            retry_after=60,
         )
         self.need = need
         self.have = have

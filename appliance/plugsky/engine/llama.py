@@ -81,6 +81,14 @@ def build() -> str:
     return f"llama-cpp-python-{llama_cpp.__version__}-{hashlib.sha256(features).hexdigest()[:8]}"
 
 
+def features() -> frozenset[str]:
+    """What the CPU kernels in use can do, by llama.cpp's names for it, as in ``AVX2`` and ``REPACK``."""
+    load_kernels()
+    said = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
+    facts = (fact.rpartition(":")[2].partition("=") for fact in said.split("|"))
+    return frozenset(name.strip() for name, _, value in facts if value.strip() not in ("", "0"))
+
+
 class Model:
     """The weights and the vocabulary of one GGUF file, mapped read-only."""
 

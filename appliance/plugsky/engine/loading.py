@@ -8,7 +8,7 @@ loaded. A file changed in place after that is not noticed until the next load.
 import hashlib
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -17,13 +17,15 @@ from plugsky.core.errors import ErrorKind
 from plugsky.engine import canary, llama
 from plugsky.engine.batcher import Bounds
 from plugsky.engine.embedding import Embedder
-from plugsky.engine.errors import EngineError
+from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.estimate import Holding, estimate
 from plugsky.engine.inputs import Inputs
-from plugsky.engine.llama_pooling import PooledContext, pair_form
+from plugsky.engine.llama_pooling import LONGEST, PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
 from plugsky.engine.scheduler import Limits
+from plugsky.engine.shape import shape
 from plugsky.engine.spec import EngineSpec
 from plugsky.engine.stepper import Report, Stepper
 from plugsky_bundles import gguf, split_model
@@ -75,7 +77,7 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
     damaged one or not the one that was installed, ``not_supported`` when it cannot do what its mode says,
     ``overloaded`` with both numbers when it does not fit into memory.
     """
-    check_file(spec.file)
+    check_fit(spec, check_file(spec.file), free_memory())
     check_digest(spec.file, spec.digest, lambda fraction: progress(HASHED * fraction))
     model = llama.Model(spec.file, lambda fraction: progress(HASHED + (1 - HASHED) * fraction))
     if spec.mode != "generate":
@@ -126,17 +128,36 @@ def _pooling(model: llama.Model, mode: Literal["embed", "rerank"], spec: EngineS
     return Loaded(model, context, None, inputs, 0, lambda report: Embedder(context, bounds, report, scores=scores))
 
 
-def check_file(file: Path) -> None:
+def check_fit(spec: EngineSpec, headers: Sequence[GgufInfo], free: int) -> None:
+    """Refuse what will not fit into ``free`` bytes, before anything of it is hashed or mapped.
+
+    Raises :class:`DoesNotFitError`, which says what the need is made of.
+    """
+    if spec.mode == "generate":
+        places = PLACES + canary.SEQUENCES
+        holding = Holding(spec.n_ctx + canary.CELLS, BATCH, places, places, features=llama.features())
+    else:
+        longest = min(spec.n_ctx, headers[0].context_length or LONGEST, LONGEST)
+        holding = Holding(longest, longest, TEXTS, longest, vectors=True, features=llama.features())
+    need = estimate(shape(headers), holding)
+    if need.total > free:
+        raise DoesNotFitError(need.total, free, str(need))
+
+
+def check_file(file: Path) -> tuple[GgufInfo, ...]:
     """Refuse what llama.cpp should never map, also among the other parts of a split model whose first is ``file``.
+
+    What the files say of themselves, in the order of the parts.
 
     Raises :class:`EngineError` as :func:`load` says.
     """
     files = _files(file)
-    headers = [_header(part) for part in files]
+    headers = tuple(_header(part) for part in files)
     try:
         split_model.check_set([part.name for part in files], headers)
     except BundleError as error:
         raise _unsound(file, error) from error
+    return headers
 
 
 def _files(first: Path) -> tuple[Path, ...]:
