@@ -14,7 +14,7 @@ from plugsky.engine.errors import EngineError
 from plugsky.engine.markers import Markers, Part, spelt_like_control
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
-from plugsky.engine.templates import Setup, compile_template, render
+from plugsky.engine.templates import Render, Setup, compile_template, render
 
 TEXTS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "<s", "[INST]", "[/INST]", "aba", "|", "a.b")
 TURNS = ("<|im_start|>", "<|im_end|>")
@@ -26,14 +26,19 @@ BARE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 MARKERS = Markers(TEXTS)
 
 
+def said(*contents):
+    """A conversation of one message each, as templates see it."""
+    return [{"role": "user", "content": content} for content in contents]
+
+
 def rendered(source, messages):
-    return render(compile_template(source), Setup(source, "<s>", "</s>", 5.0), messages)
+    return render(compile_template(source), Setup(source, "<s>", "</s>", 5.0), Render(tuple(messages)))
 
 
 def parts(source, *contents, texts=TEXTS):
     markers = Markers(texts, source)
-    disarmed = markers.disarm(tuple(Message("user", content) for content in contents))
-    return markers.parts(rendered(source, disarmed.messages), disarmed.originals)
+    disarmed = markers.disarm(said(*contents))
+    return markers.parts(rendered(source, disarmed.value), disarmed.originals)
 
 
 FOUND = {
@@ -73,7 +78,7 @@ def test_a_user_defined_token_is_a_marker_if_it_is_spelt_like_one(text, expected
 
 def test_without_markers_nothing_is_found_or_changed():
     none = Markers(("",))
-    messages = (Message("user", "<s>"),)
+    messages = said("<s>")
     assert list(none.places("<s>")) == []
     assert none.disarm(messages) == (messages, {})
     assert none.parts("<s>", {}) == [Part("<s>")]
@@ -93,15 +98,15 @@ CONVERSATIONS = st.lists(CONTENTS, min_size=1, max_size=3)
 @given(CONVERSATIONS, st.sampled_from([CHATML, BARE]))
 def test_the_text_behind_the_template_is_the_one_of_the_messages_as_they_were(contents, source):
     joined = "".join(part.text for part in parts(source, *contents))
-    assert joined == rendered(source, tuple(Message("user", content) for content in contents))
+    assert joined == rendered(source, said(*contents))
 
 
 @given(CONVERSATIONS)
 def test_no_marker_survives_in_a_disarmed_message(contents):
-    disarmed = MARKERS.disarm(tuple(Message("user", content) for content in contents))
-    for message, content in zip(disarmed.messages, contents, strict=True):
-        assert len(message.content) == len(content)
-        assert not list(MARKERS.places(message.content))
+    disarmed = MARKERS.disarm(said(*contents))
+    for message, content in zip(disarmed.value, contents, strict=True):
+        assert len(message["content"]) == len(content)
+        assert not list(MARKERS.places(message["content"]))
 
 
 @given(CONVERSATIONS)
@@ -127,16 +132,16 @@ def test_a_beginning_that_nobody_completes_is_no_reason_to_cut():
 
 
 def test_a_stand_in_is_a_character_nobody_wrote():
-    disarmed = Markers(("<s>",), "\U000f0001").disarm((Message("user", "\U000f0000<s>"),))
-    assert disarmed == ((Message("user", "\U000f0000\U000f0002s>"),), {"\U000f0002": "<"})
+    disarmed = Markers(("<s>",), "\U000f0001").disarm(said("\U000f0000<s>"))
+    assert disarmed == (said("\U000f0000\U000f0002s>"), {"\U000f0002": "<"})
 
 
 def test_who_uses_up_all_private_characters_is_refused():
     everything = "".join(map(chr, (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))))
     with pytest.raises(EngineError) as refusal:
-        MARKERS.disarm((Message("user", everything + "<s>"),))
+        MARKERS.disarm(said(everything + "<s>"))
     assert refusal.value.kind is ErrorKind.BAD_REQUEST
-    assert MARKERS.disarm((Message("user", everything),)).originals == {}
+    assert MARKERS.disarm(said(everything)).originals == {}
 
 
 # -- with a vocabulary -------------------------------------------------------------------------------------------------
@@ -191,7 +196,7 @@ FORGED = {
 def test_no_message_ends_its_turn_or_begins_another(loaded, prepare, control, written, content):
     harmless, tokens = prepare("hello"), prepare(content)
     assert control(tokens) == control(harmless)
-    assert written(tokens) == loaded.renderer.render((Message("user", content),))
+    assert written(tokens) == loaded.renderer.render(said(content))
 
 
 @pytest.mark.integration
@@ -221,14 +226,20 @@ ORDINARY = {
 @pytest.mark.integration
 @pytest.mark.parametrize("content", ORDINARY.values(), ids=ORDINARY.keys())
 def test_an_ordinary_message_has_the_tokens_of_its_whole_prompt(loaded, prepare, content):
-    text = loaded.renderer.render((Message("user", content),))
+    text = loaded.renderer.render(said(content))
     assert prepare(content) == loaded.model.tokens(text, add_special=True)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool"])
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
 def test_a_known_role_is_rendered(prepare, written, role):
     assert f"<|im_start|>{role}\n" in written(prepare("hi", role=role))
+
+
+@pytest.mark.integration
+def test_the_result_of_a_tool_is_told_by_the_user_where_the_model_knows_no_tools(prepare, written):
+    text = written(prepare("42", role="tool"))
+    assert "<|im_start|>user\n<tool_response>\n42\n</tool_response><|im_end|>" in text
 
 
 @pytest.mark.integration

@@ -3,21 +3,27 @@
 import pytest
 
 from plugsky.core.errors import ErrorKind
-from plugsky.core.frames import Message
 from plugsky.engine import templates
 from plugsky.engine.errors import EngineError
 from plugsky.engine.renderer import Renderer
-from plugsky.engine.templates import Setup, TemplateRefusedError, compile_template, render
+from plugsky.engine.templates import Render, Setup, TemplateRefusedError, compile_template, render
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'"
     " + '\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-HELLO = (Message("user", "Grüße, 世界"),)
 
 
-def rendered(source: str, messages: tuple[Message, ...] = HELLO) -> str:
-    return render(compile_template(source), Setup(source, "<s>", "</s>", 5.0), messages)
+def said(content):
+    """A conversation of one message."""
+    return ({"role": "user", "content": content},)
+
+
+HELLO = said("Grüße, 世界")
+
+
+def rendered(source: str, messages=HELLO, **variables) -> str:
+    return render(compile_template(source), Setup(source, "<s>", "</s>", 5.0), Render(messages, variables))
 
 
 RENDERED = {
@@ -74,15 +80,13 @@ def renderer(request):
 @pytest.mark.parametrize("renderer", [CHATML], indirect=True)
 def test_the_child_renders_again_and_again(renderer):
     for turn in range(3):
-        assert renderer.render((Message("user", f"turn {turn}"),)).endswith(
-            f"turn {turn}<|im_end|>\n<|im_start|>assistant\n"
-        )
+        assert renderer.render(said(f"turn {turn}")).endswith(f"turn {turn}<|im_end|>\n<|im_start|>assistant\n")
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("renderer", [CHATML], indirect=True)
 def test_a_conversation_longer_than_a_pipe_gets_through(renderer):
-    assert len(renderer.render((Message("user", "x" * 3_000_000),))) > 3_000_000
+    assert len(renderer.render(said("x" * 3_000_000))) > 3_000_000
 
 
 LOOP = (
@@ -96,7 +100,7 @@ LOOP = (
 def test_a_template_that_loops_is_killed_and_the_next_request_is_served(renderer):
     assert renderer.render(HELLO) == "ok"
     with pytest.raises(EngineError) as refusal:
-        renderer.render((Message("user", "loop"),))
+        renderer.render(said("loop"))
     assert refusal.value.kind is ErrorKind.TIMEOUT
     assert renderer.render(HELLO) == "ok"
 
@@ -108,7 +112,7 @@ BOMB = "{% if messages[0].content == 'boom' %}{{ messages[0].content * 999999999
 @pytest.mark.parametrize("renderer", [BOMB], indirect=True)
 def test_a_template_that_eats_memory_harms_only_itself(renderer):
     with pytest.raises(EngineError) as refusal:
-        renderer.render((Message("user", "boom"),))
+        renderer.render(said("boom"))
     assert "MemoryError" in refusal.value.what
     assert renderer.render(HELLO) == "ok"
 

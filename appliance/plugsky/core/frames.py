@@ -24,6 +24,10 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
+from plugsky.core.request import Effort, Tool, ToolChoice
+from plugsky.core.request import Message as Message
+from plugsky.core.request import Params as Params
+
 PROTOCOL: Final = 1
 """Major version of the frames; peers of another major refuse each other."""
 MAX_FRAME: Final = 16 << 20
@@ -38,42 +42,6 @@ class FrameError(ValueError):
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
     """What all frames share: a tag with their name, immutability, and defaults that are not sent."""
-
-
-class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One turn of a conversation as the template sees it."""
-
-    role: str
-    content: str
-
-
-class Params(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to choose tokens. A temperature of 0 is greedy. A ``seed`` of None draws one.
-
-    Penalties look back over the last ``repeat_last_n`` tokens of the answer, DRY over ``dry_penalty_last_n`` (-1: all).
-    ``grammar`` is GBNF, as ``prepared`` gave it; with ``grammar_triggers`` it holds from the first of these texts on.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repeat_penalty: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    logit_bias: dict[int, float] = {}
-    top_logprobs: int | None = None
-    ignore_eos: bool = False
-    typical_p: float = 1.0
-    repeat_last_n: int = -1
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    dry_penalty_last_n: int = -1
-    grammar: str = ""
-    grammar_triggers: tuple[str, ...] = ()
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,6 +101,8 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     A ``pair`` is a query and a document, for engines of mode ``rerank``; those of mode ``embed`` take text or tokens.
     Both take a submit with ``max_tokens`` 0 and default ``params``, and answer it with one ``final``.
     At most one of ``grammar`` (GBNF) and ``json_schema`` (JSON text) is given; the schema is compiled.
+    With messages, ``tools`` are on offer: as ``tool_choice`` says, or only the one that ``tool_name`` names, which then
+    must be called. ``thinking`` and ``reasoning_effort`` are the template's own where they are not given.
     """
 
     rid: int
@@ -144,6 +114,12 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     max_tokens: int | None = None
     grammar: str = ""
     json_schema: str = ""
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    tool_name: str = ""
+    parallel_tool_calls: bool = True
+    thinking: bool | None = None
+    reasoning_effort: Effort = ""
     pair: tuple[str, str] | None = None
 
 
@@ -225,12 +201,19 @@ class Refused(_Frame, frozen=True, tag="refused"):
 
 
 class Prepared(_Frame, frozen=True, tag="prepared"):
-    """The answer to ``prepare``: the prompt's tokens, how many more the context can hold, the grammar to submit."""
+    """The answer to ``prepare``: the prompt's tokens, how many more the context can hold, and what to submit with them.
+
+    ``family`` says how to read the answer (:mod:`plugsky.engine.families`); ``thinking`` that it begins in reasoning.
+    """
 
     rid: int
     tokens: tuple[int, ...]
     room: int
     grammar: str = ""
+    grammar_triggers: tuple[str, ...] = ()
+    show_special: dict[int, str] = {}
+    family: str = ""
+    thinking: bool = False
 
 
 class Accepted(_Frame, frozen=True, tag="accepted"):

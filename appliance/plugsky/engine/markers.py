@@ -15,9 +15,8 @@ pieces it cut out of one.
 import re
 from collections.abc import Collection, Iterator
 from itertools import chain, islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from plugsky.core.frames import Message
 from plugsky.engine.errors import bad_request
 
 _PRIVATE: Final = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE), range(0xE000, 0xF900))
@@ -38,10 +37,14 @@ class Part(NamedTuple):
 
 
 class Disarmed(NamedTuple):
-    """Messages without a marker in them, and what each stand-in character stands for."""
+    """What a client sent, without a marker in its texts, and what each stand-in character stands for."""
 
-    messages: tuple[Message, ...]
+    value: Any
     originals: dict[str, str]
+
+
+CLIENTS_KEYS: Final = frozenset({"arguments", "parameters"})
+"""Members below which a client named the keys too."""
 
 
 class Markers:
@@ -62,22 +65,19 @@ class Markers:
             yield found.start()
             start = found.start() + 1
 
-    def disarm(self, messages: tuple[Message, ...]) -> Disarmed:
-        """``messages`` with a stand-in for the first character of each marker.
+    def disarm(self, value: Any) -> Disarmed:
+        """``value``, of lists, dicts and texts, with a stand-in for the first character of each marker in a text.
 
-        Raises ``bad_request`` when they use so many private-use characters that none are left to stand in.
+        Keys are texts of the client below :data:`CLIENTS_KEYS` only. Raises ``bad_request`` when so many private-use
+        characters are used that none are left to stand in.
         """
-        places = [tuple(map(self._to_mark, (message.role, message.content))) for message in messages]
-        if not any(chain.from_iterable(places)):
-            return Disarmed(messages, {})
-        stand_ins = self._stand_ins(messages)
-        return Disarmed(
-            tuple(
-                Message(_replaced(message.role, role, stand_ins), _replaced(message.content, content, stand_ins))
-                for message, (role, content) in zip(messages, places, strict=True)
-            ),
-            {stand_in: first for first, stand_in in stand_ins.items()},
-        )
+        texts = set(_texts(value))
+        places = {text: found for text in texts if (found := self._to_mark(text))}
+        if not places:
+            return Disarmed(value, {})
+        stand_ins = self._stand_ins(texts)
+        changed = {text: _replaced(text, found, stand_ins) for text, found in places.items()}
+        return Disarmed(_changed(value, changed), {stand_in: first for first, stand_in in stand_ins.items()})
 
     def parts(self, rendered: str, originals: dict[str, str]) -> list[Part]:
         """``rendered`` with its own characters back, cut where a forged marker must be kept from the template's."""
@@ -103,8 +103,8 @@ class Markers:
             marks += [start for start in starts if ending[start:] in self._beginnings]
         return sorted(set(marks))
 
-    def _stand_ins(self, messages: tuple[Message, ...]) -> dict[str, str]:
-        taken = self._template.union(*(message.role + message.content for message in messages))
+    def _stand_ins(self, texts: Collection[str]) -> dict[str, str]:
+        taken = self._template.union(*texts)
         free = (char for code in chain(*_PRIVATE) if (char := chr(code)) not in taken)
         stand_ins = dict(zip(self._firsts, islice(free, len(self._firsts)), strict=False))
         if len(stand_ins) < len(self._firsts):
@@ -120,6 +120,32 @@ def _replaced(text: str, places: list[int], stand_ins: dict[str, str]) -> str:
         pieces += [text[done:place], stand_ins[text[place]]]
         done = place + 1
     return "".join([*pieces, text[done:]])
+
+
+def _texts(value: Any, *, keys: bool = False) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        if keys:
+            yield from value
+        for key, member in value.items():
+            yield from _texts(member, keys=keys or key in CLIENTS_KEYS)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            yield from _texts(member, keys=keys)
+
+
+def _changed(value: Any, changed: dict[str, str], *, keys: bool = False) -> Any:
+    if isinstance(value, str):
+        return changed.get(value, value)
+    if isinstance(value, dict):
+        return {
+            changed.get(key, key) if keys else key: _changed(member, changed, keys=keys or key in CLIENTS_KEYS)
+            for key, member in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_changed(member, changed, keys=keys) for member in value]
+    return value
 
 
 def _gaps(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:

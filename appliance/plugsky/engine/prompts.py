@@ -6,11 +6,15 @@ What a client wrote never becomes a control token; only the template's own text 
 from itertools import pairwise
 from typing import Final, Protocol
 
+import msgspec
+
 from plugsky.core.errors import ErrorKind
-from plugsky.core.frames import Message, Prepare, Prepared, Submit
+from plugsky.core.frames import Prepare, Prepared, Submit
 from plugsky.engine import sampling
+from plugsky.engine.chat import ChatPrompt, Chats
 from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError, bad_request, context_exceeded
+from plugsky.engine.families.constraint import CallConstraint
 from plugsky.engine.grammar import GrammarSpec
 from plugsky.engine.json_schema.compiler import compiled
 from plugsky.engine.markers import Markers, Part
@@ -19,9 +23,8 @@ from plugsky.engine.renderer import Renderer
 MAX_NAME: Final = 128
 """Characters of a job's id or a tenant's name: the engine keeps both for as long as the job."""
 
-
-ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
-"""Roles a message may have: templates build control tokens from them, so a free text here could name any of those."""
+_NO_CHAT: Final = Prepare(rid=0, tenant="")
+_CHAT_FIELDS: Final = ("tools", "tool_choice", "tool_name", "parallel_tool_calls", "thinking", "reasoning_effort")
 
 
 class Vocabulary(Protocol):
@@ -43,6 +46,11 @@ class Prompts:
         self._vocabulary = vocabulary
         self._renderer = renderer
         self._markers = Markers(tuple(vocabulary.markers.values()), renderer.template if renderer else "")
+        self._chats = Chats(renderer, self._markers) if renderer else None
+        self._shown: dict[int, str] = {}
+        if self._chats is not None:
+            visible = self._chats.family.visible_tokens
+            self._shown = {token: text for token, text in vocabulary.markers.items() if text in visible}
         self.n_ctx = n_ctx
 
     def prepare(self, frame: Prepare) -> Prepared:
@@ -56,12 +64,23 @@ class Prompts:
             raise EngineError(ErrorKind.NOT_SUPPORTED, "this engine has no adapters", param="adapter")
         if frame.max_tokens is not None and frame.max_tokens < 1:
             raise bad_request("max_tokens must be at least 1", "max_tokens")
-        tokens = self._tokens(frame)
+        chat = self._chat(frame)
+        tokens = self._tokens(frame, chat)
         self._check_tokens(tokens)
         if frame.max_tokens is not None and len(tokens) + frame.max_tokens > self.n_ctx:
             raise context_exceeded(len(tokens), self.n_ctx, frame.max_tokens)
-        grammar = self._grammar(frame)
-        return Prepared(rid=frame.rid, tokens=tokens, room=self.n_ctx - len(tokens), grammar=grammar)
+        constraint = self._constraint(frame, chat)
+        prepared = Prepared(
+            rid=frame.rid,
+            tokens=tokens,
+            room=self.n_ctx - len(tokens),
+            grammar=constraint.grammar,
+            grammar_triggers=constraint.triggers,
+        )
+        if chat is None or self._chats is None:
+            return prepared
+        family = self._chats.family.name
+        return msgspec.structs.replace(prepared, family=family, thinking=chat.thinking, show_special=self._shown)
 
     def check(self, frame: Submit) -> None:
         """Refuse a submit that could not run: it may come from a peer that did not prepare it."""
@@ -79,27 +98,44 @@ class Prompts:
         if frame.deadline_us is not None and frame.deadline_us < 1:
             raise bad_request("deadline_us must be at least 1", "deadline_us")
         sampling.check(frame.params, self._vocabulary.n_vocab)
+        if not frame.params.show_special.items() <= self._vocabulary.markers.items():
+            raise bad_request("show_special holds what is no control token of this model", "show_special")
 
-    def _grammar(self, frame: Prepare) -> str:
+    def _constraint(self, frame: Prepare, chat: ChatPrompt | None) -> CallConstraint:
         """The grammar of the answer, checked; none asked for is empty."""
         if frame.grammar and frame.json_schema:
             raise bad_request("give a grammar or a JSON schema, not both", "json_schema")
         grammar = compiled(frame.json_schema) if frame.json_schema else frame.grammar
-        if grammar:
-            Constraint(GrammarSpec(grammar), self._vocabulary.pieces())
-        return grammar
+        constraint = CallConstraint(grammar)
+        if chat is not None and self._chats is not None:
+            constraint = self._chats.constraint(frame, chat, grammar)
+        if constraint.grammar:
+            shown = tuple(self._shown.values())
+            Constraint(GrammarSpec(constraint.grammar, constraint.triggers, shown), self._vocabulary.pieces())
+        return constraint
 
-    def _tokens(self, frame: Prepare) -> tuple[int, ...]:
+    def _chat(self, frame: Prepare) -> ChatPrompt | None:
+        """The rendered chat, if the prompt is one."""
+        if frame.messages is None:
+            named = [name for name in _CHAT_FIELDS if getattr(frame, name) != getattr(_NO_CHAT, name)]
+            if named:
+                raise bad_request(f"{named[0]} goes with messages only", named[0])
+            return None
+        if self._chats is None:
+            raise EngineError(
+                ErrorKind.NOT_SUPPORTED, "this model has no chat template; send text instead", param="messages"
+            )
+        return self._chats.prompt(frame)
+
+    def _tokens(self, frame: Prepare, chat: ChatPrompt | None) -> tuple[int, ...]:
+        if chat is not None:
+            # A template that writes the beginning-of-text token itself must not get a second one.
+            bos = self._vocabulary.bos
+            return self._tokenised(chat.parts, add_special=not (bos and chat.text.startswith(bos)))
         if frame.tokens is not None:
             return frame.tokens
-        if frame.text is not None:
-            return self._tokenised([Part(frame.text, tuple(self._markers.places(frame.text)))], add_special=True)
-        disarmed = self._markers.disarm(self._checked(frame.messages or ()))
-        rendered = self._render(disarmed.messages)
-        # A template that writes the beginning-of-text token itself must not get a second one.
-        bos = self._vocabulary.bos
-        parts = self._markers.parts(rendered, disarmed.originals)
-        return self._tokenised(parts, add_special=not (bos and rendered.startswith(bos)))
+        text = frame.text or ""
+        return self._tokenised([Part(text, tuple(self._markers.places(text)))], add_special=True)
 
     def _tokenised(self, parts: list[Part], *, add_special: bool) -> tuple[int, ...]:
         if not any(part.forged for part in parts):
@@ -130,20 +166,6 @@ class Prompts:
         if not self._vocabulary.markers.keys().isdisjoint(tokens):
             raise bad_request("the prompt holds the text of a control token that this model cannot read as plain text")
         return tokens
-
-    def _checked(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        if not messages:
-            raise bad_request("messages must hold at least one message", "messages")
-        if any(message.role not in ROLES for message in messages):
-            raise bad_request(f"the role of a message is one of {', '.join(sorted(ROLES))}", "messages")
-        return messages
-
-    def _render(self, messages: tuple[Message, ...]) -> str:
-        if self._renderer is None:
-            raise EngineError(
-                ErrorKind.NOT_SUPPORTED, "this model has no chat template; send text instead", param="messages"
-            )
-        return self._renderer.render(messages)
 
     def _check_tokens(self, tokens: tuple[int, ...]) -> None:
         if not tokens:

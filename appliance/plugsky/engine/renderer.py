@@ -9,13 +9,14 @@ import select
 import subprocess
 import sys
 import time
-from typing import Final
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 
 from plugsky.core import env
 from plugsky.core.errors import ErrorKind
-from plugsky.core.frames import Message
 from plugsky.engine import templates
 from plugsky.engine.errors import EngineError, bad_request
 
@@ -23,6 +24,7 @@ RENDER_S: Final = 5.0
 """Seconds one render may take."""
 _START_S: Final = 30.0
 _REASON: Final = 200
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Renderer:
@@ -41,10 +43,10 @@ class Renderer:
             self._child = _spawn()
             self._ask(self._setup, _START_S)
 
-    def render(self, messages: tuple[Message, ...]) -> str:
+    def render(self, messages: Sequence[dict[str, Any]], variables: Mapping[str, Any] = _NONE) -> str:
         """The prompt's text. Raises ``bad_request`` when the template refuses, ``timeout`` when it takes too long."""
         self.start()
-        reply = self._ask(templates.Render(messages), self._timeout_s)
+        reply = self._ask(templates.Render(tuple(messages), dict(variables)), self._timeout_s)
         if reply.problem:
             reason = "".join(char for char in reply.problem[:_REASON] if char.isprintable())
             raise bad_request(f"the model's chat template refuses these messages: {reason}", "messages")

@@ -212,15 +212,17 @@ class Stepper:
             self._report.updates.append(Update(ticket, error=error))
             return
         deadline = None if submit.deadline_us is None else time.monotonic_ns() // 1000 + submit.deadline_us
-        sequence = _Sequence(submit, sampler, TextStream(submit.params.stop), deadline, len(submit.resume_tokens))
+        text = TextStream(submit.params.stop, submit.params.show_special)
+        sequence = _Sequence(submit, sampler, text, deadline, len(submit.resume_tokens))
         for token in submit.resume_tokens:
-            sequence.text.feed(self._backend.piece(token))
+            sequence.text.feed(self._backend.piece(token), token)
         self._sequences[ticket] = sequence
         self._report.updates.append(Update(ticket, accepted=True))
 
     def _sampler(self, submit: Submit) -> SequenceSampler:
         params = submit.params
-        sampler = self._backend.sampler(sampling.stages(params), GrammarSpec(params.grammar, params.grammar_triggers))
+        spec = GrammarSpec(params.grammar, params.grammar_triggers, tuple(params.show_special.values()))
+        sampler = self._backend.sampler(sampling.stages(params), spec)
         try:
             for token in submit.resume_tokens:
                 sampler.accept(token)
@@ -312,7 +314,7 @@ class Stepper:
         sequence.sampler.accept(token)
         sequence.chosen += 1
         ends = self._backend.ends(token) and not sequence.submit.params.ignore_eos
-        text = "" if ends else sequence.text.feed(self._backend.piece(token))
+        text = "" if ends else sequence.text.feed(self._backend.piece(token), token)
         update = Update(ticket, ids=(token,), text=text, logprobs=known)
         if ends or sequence.text.stopped or sequence.sampler.done:
             self._finish(update, "stop")

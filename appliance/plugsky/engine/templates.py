@@ -3,8 +3,9 @@
 A template comes out of a model file and is a program: Jinja's immutable sandbox bounds what it may touch, the child
 process what it may use (address space, CPU time per render, size of the text). :mod:`plugsky.engine.renderer` holds the
 other end of the pipe and kills a child that overstays. What a template may use follows Hugging Face's
-``apply_chat_template``: ``messages``, ``add_generation_prompt``, ``bos_token``, ``eos_token``, ``raise_exception``,
-``strftime_now``, ``tojson``, loop controls; lines are trimmed as there.
+``apply_chat_template``: ``messages``, ``add_generation_prompt``, ``bos_token``, ``eos_token``, what else a request
+brings (``tools``, ``enable_thinking`` and the like), ``raise_exception``, ``strftime_now``, ``tojson``, loop controls,
+``generation`` blocks; lines are trimmed as there.
 
 On the pipe each message is a u32 length, big-endian, then MessagePack: first one :class:`Setup`, then any number of
 :class:`Render`. Each is answered by one :class:`Rendered`, the setup by an empty one.
@@ -17,13 +18,14 @@ import struct
 import sys
 import time
 from datetime import UTC, datetime
-from typing import BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 import jinja2
 import msgspec
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from plugsky.core.frames import Message
 
 LENGTH: Final = struct.Struct(">I")
 MAX_TEXT: Final = 12 << 20
@@ -44,7 +46,8 @@ class Setup(msgspec.Struct, frozen=True):
 class Render(msgspec.Struct, frozen=True):
     """One conversation to render, up to where the answer begins."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[dict[str, Any], ...]
+    variables: dict[str, Any] = {}
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -58,26 +61,45 @@ class TemplateRefusedError(Exception):
     """The template raised: the text is its own message, for example that roles must alternate."""
 
 
+class GenerationBlocks(Extension):
+    """``{% generation %}`` … ``{% endgeneration %}`` around what an assistant wrote: marks for training, no effect."""
+
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The block's own content."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 def compile_template(source: str) -> jinja2.Template:
     """The template in its sandbox. Raises :class:`jinja2.TemplateError` when it is no template."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], autoescape=False
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols", GenerationBlocks],
+        autoescape=False,
     )
     environment.filters["tojson"] = _tojson
     environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
     return environment.from_string(source)
 
 
-def render(template: jinja2.Template, setup: Setup, messages: tuple[Message, ...]) -> str:
-    """The prompt for ``messages``. Raises :class:`TemplateRefusedError`."""
+def render(template: jinja2.Template, setup: Setup, request: Render) -> str:
+    """The prompt for ``request``. Raises :class:`TemplateRefusedError`."""
     pieces: list[str] = []
     room = MAX_TEXT
     try:
         for piece in template.generate(
-            messages=[{"role": message.role, "content": message.content} for message in messages],
-            add_generation_prompt=True,
-            bos_token=setup.bos,
-            eos_token=setup.eos,
+            {
+                **request.variables,
+                "messages": list(request.messages),
+                "add_generation_prompt": True,
+                "bos_token": setup.bos,
+                "eos_token": setup.eos,
+            }
         ):
             room -= len(piece)
             if room < 0:
@@ -98,8 +120,14 @@ def _strftime_now(layout: str) -> str:
     return datetime.now(UTC).strftime(layout)
 
 
-def _tojson(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _read(pipe: BinaryIO) -> bytes | None:
@@ -124,7 +152,7 @@ def _answer(setup: Setup, template: jinja2.Template | str, request: Render) -> R
     if isinstance(template, str):
         return Rendered(problem=template)
     try:
-        return Rendered(text=render(template, setup, request.messages))
+        return Rendered(text=render(template, setup, request))
     except TemplateRefusedError as error:
         return Rendered(problem=str(error) or "it gave no reason")
 

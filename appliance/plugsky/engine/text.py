@@ -8,12 +8,22 @@ at the end is dropped: it is not text.
 """
 
 import codecs
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+_NONE: Final[Mapping[int, str]] = MappingProxyType({})
 
 
 class TextStream:
-    """The text of one sequence. Feed it pieces until :attr:`stopped` or the end, then :meth:`finish` it."""
+    """The text of one sequence. Feed it pieces until :attr:`stopped` or the end, then :meth:`finish` it.
 
-    def __init__(self, stops: tuple[str, ...] = ()) -> None:
+    ``shown`` are tokens that have a text here though their piece is empty: control tokens that mean something to
+    whoever reads the answer.
+    """
+
+    def __init__(self, stops: tuple[str, ...] = (), shown: Mapping[int, str] = _NONE) -> None:
+        self._shown = {token: text.encode() for token, text in shown.items()}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = stops
         self._longest = max(map(len, stops), default=0)
@@ -22,10 +32,11 @@ class TextStream:
         self.stopped = False
         """Whether a stop string was met; the text before it has been given out and nothing follows."""
 
-    def feed(self, piece: bytes) -> str:
-        """The text that ``piece`` settles, perhaps empty."""
+    def feed(self, piece: bytes, token: int = -1) -> str:
+        """The text that ``piece`` settles, perhaps empty. It is the piece of ``token``."""
         if self.stopped:
             return ""
+        piece = self._shown.get(token, piece)
         text = self._held + self._decoder.decode(piece)
         if not self._stops:
             return text
