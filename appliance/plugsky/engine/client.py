@@ -110,9 +110,9 @@ class Running:
     def _carried_by(self, client: "EngineClient", rid: int) -> frames.Submit:
         """The submit that carries the request on over ``client`` from where it stands."""
         self._client, self.rid = client, rid
-        deadline_us = None
-        if self._expires is not None:
-            deadline_us = max(1, int((self._expires - asyncio.get_running_loop().time()) * 1e6))
+        deadline_us = self.submit.deadline_us
+        if deadline_us is not None and self._expires is not None:
+            deadline_us = min(deadline_us, max(1, int((self._expires - asyncio.get_running_loop().time()) * 1e6)))
         resume = (*self.submit.resume_tokens, *self._received)
         return msgspec.structs.replace(self.submit, rid=rid, resume_tokens=resume, deadline_us=deadline_us)
 
