@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import unquote
 
 import msgspec
 
@@ -184,7 +183,7 @@ class _Compiler:
             raise wrong("refers to an anchor: only pointers like #/$defs/name are followed")
         node = self._document
         for step in pointer.split("/")[1:]:
-            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            name = _unquoted(step).replace("~1", "/").replace("~0", "~")
             if isinstance(node, dict) and name in node:
                 node = node[name]
             elif isinstance(node, list) and re.fullmatch("0|[1-9][0-9]{0,5}", name) and int(name) < len(node):
@@ -192,6 +191,12 @@ class _Compiler:
             else:
                 raise wrong("refers to something that is not in it")
         return node
+
+
+def _unquoted(step: str) -> str:
+    """Percent-encoding undone (RFC 3986, section 2.1)."""
+    data = re.sub(rb"%([0-9a-fA-F]{2})", lambda found: bytes.fromhex(found[1].decode()), step.encode())
+    return data.decode("utf-8", "replace")
 
 
 def _string(schema: Schema) -> str:
