@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.embed_model import embed_model
 from appliance.engine_host import spec_of
 from bundles.gguf_forge import F32_TENSOR, STRING, U32, Forge
 from bundles.small_llama import small_llama
@@ -19,6 +20,8 @@ from plugsky.engine.estimate import Holding, estimate, kv_bytes
 from plugsky.engine.shape import shape
 from plugsky_bundles import gguf
 from plugsky_bundles.gguf import Tensor
+
+__all__ = ["embed_model"]
 
 PROBE = Path(__file__).with_name("memory_probe.py")
 CHAT = Holding(cells=4096, batch=256, sequences=16, outputs=16)
@@ -167,6 +170,12 @@ HOLDINGS = {
 @pytest.mark.parametrize("holding", HOLDINGS.values(), ids=HOLDINGS)
 def test_the_estimate_of_the_chat_model_is_what_it_takes(chat_model, holding):
     near(holding, *measured(chat_model, holding))
+
+
+@pytest.mark.integration
+def test_the_estimate_of_an_embedding_model_is_what_it_takes(embed_model):
+    holding = Holding(512, 512, 64, 512, vectors=True)
+    near(holding, *measured(embed_model, holding))
 
 
 @pytest.mark.integration
