@@ -3,7 +3,7 @@
 import pytest
 
 from plugsky.core.errors import ErrorKind
-from plugsky.core.frames import Finish, Usage
+from plugsky.core.frames import Finish, StepItem, Usage
 from plugsky.engine import jobs
 from plugsky.engine.errors import EngineError
 from plugsky.engine.jobs import JobTable
@@ -84,3 +84,42 @@ def test_the_oldest_finals_go_when_nobody_acknowledges(table, monkeypatch):
     assert table.unacknowledged == 3
     assert table.claim("job 0", "first", 9).final is None
     assert table.claim("job 4", "first", 10).final == DONE
+
+
+def ended(table, job, *items, resumed=0):
+    run = table.claim(job, "first", 1, resumed)
+    run.answer += items
+    table.finish(run.ticket, DONE)
+    return run
+
+
+REST = {
+    "who had nothing gets all": (0, 0, (7, 8, 9), "abc"),
+    "who had some gets the rest": (0, 1, (8, 9), "bc"),
+    "who had all gets the final": (0, 3, (), ""),
+    "what the run was given counts": (5, 6, (8, 9), "bc"),
+}
+
+
+@pytest.mark.parametrize(("resumed", "had", "ids", "text"), REST.values(), ids=REST.keys())
+def test_an_ended_job_is_repeated_from_where_the_claimant_is(table, resumed, had, ids, text):
+    ended(table, "job", StepItem(1, (7,), "a"), StepItem(1, (8,), "b"), StepItem(1, (9,), "c"), resumed=resumed)
+    assert table.claim("job", "second", 5, had).rest(5, had) == StepItem(5, ids, text, final=DONE)
+
+
+def test_the_oldest_answers_go_when_too_many_tokens_are_kept(table, monkeypatch):
+    monkeypatch.setattr(jobs, "MAX_TOKENS", 5)
+    for job in ("one", "two", "three"):
+        ended(table, job, StepItem(1, (1, 2), "ab"))
+    assert table.unacknowledged == 2
+    assert table.claim("one", "second", 9).final is None
+    table.acknowledge("two")
+    ended(table, "four", StepItem(1, (1, 2), "ab"))
+    assert table.unacknowledged == 2
+
+
+def test_what_an_orphan_made_is_not_kept(table):
+    run = table.claim("job", "first", 1)
+    run.answer.append(StepItem(1, (7,), "a"))
+    table.leave("first")
+    assert run.answer == []

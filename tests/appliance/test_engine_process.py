@@ -227,14 +227,19 @@ async def test_a_wrong_submit_fails_alone(client, wrong):
     assert len((await good)[0]) == 4
 
 
-async def test_a_job_sent_again_after_its_end_is_not_run_again(client, other):
+async def test_a_job_sent_again_after_its_end_is_answered_from_where_the_peer_is_and_not_run_again(client, other):
     job = ids.new_id()
     generation = client.submit(job=job, tenant="acme", tokens=(1, 2), params=GREEDY, max_tokens=3)
-    final = [item async for item in generation][-1].final
+    items = [item async for item in generation]
+    whole = [token for item in items for token in item.ids]
     await client.close()
     steps = (await other.stats()).steps
-    made, _, repeated = await answer(other, (1, 2), 3, job=job)
-    assert (made, repeated) == ([], final)
+    again = other.submit(job=job, tenant="acme", tokens=(1, 2), params=GREEDY, max_tokens=3)
+    (repeated,) = [item async for item in again]
+    assert list(repeated.ids) == whole
+    assert (repeated.text, repeated.final) == ("".join(item.text for item in items), items[-1].final)
+    rest, _, final = await answer(other, (1, 2), 3, job=job, resume_tokens=tuple(whole[:2]))
+    assert (rest, final) == (whole[2:], items[-1].final)
     assert (await other.stats()).steps == steps
 
 

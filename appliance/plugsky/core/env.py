@@ -73,6 +73,7 @@ SSH_TTY: Final = Variable("SSH_TTY", "Set by sshd; the console then redraws less
 
 LISTEN_FDS: Final = Variable("LISTEN_FDS", "How many listening sockets systemd or the supervisor passes, from 3 on.")
 LISTEN_PID: Final = Variable("LISTEN_PID", "The process those sockets are meant for.")
+NOTIFY_SOCKET: Final = Variable("NOTIFY_SOCKET", "Where systemd hears from a service that it is ready and alive.")
 GOMP_SPINCOUNT: Final = Variable("GOMP_SPINCOUNT", "How long an engine's idle worker threads spin. Default: 3000.")
 
 ALL: Final = tuple(value for value in dict(globals()).values() if isinstance(value, Variable))
@@ -81,7 +82,8 @@ ALL: Final = tuple(value for value in dict(globals()).values() if isinstance(val
 def for_child(listeners: int = 0, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a process we start: ours without secrets, with ``listeners`` sockets from descriptor 3 on."""
     source = os.environ if environ is None else environ
-    kept_back = {variable.name for variable in ALL if variable.secret} | {LISTEN_FDS.name, LISTEN_PID.name}
+    kept_back = {variable.name for variable in ALL if variable.secret}
+    kept_back |= {LISTEN_FDS.name, LISTEN_PID.name, NOTIFY_SOCKET.name}
     kept_back.add("GGML_BACKEND_PATH")  # ggml would load code from anywhere
     child = {name: value for name, value in source.items() if name not in kept_back}
     if listeners:

@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, cast
-
-import msgspec
+from typing import Any, Final, TypeVar, cast
 
 from plugsky.core import frames
-from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.errors import ErrorKind
 from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.running import Keeper, Running
 
 __all__ = ["EngineClient", "EngineError", "Keeper", "Running"]
 
@@ -25,126 +24,6 @@ _READ: Final = 1 << 16
 _RETRY_S: Final = 2.0
 """When to try again what an engine refused for now; it does not measure how long that will last."""
 ReplyT = TypeVar("ReplyT")
-
-
-class Keeper(Protocol):
-    """Who keeps requests over the loss of a connection, and is told how they fare."""
-
-    def progressed(self, running: "Running", tokens: int) -> None:
-        """The request brought so many tokens, and has not ended."""
-        ...
-
-    def ended(self, running: "Running") -> None:
-        """The request has its final, or has failed."""
-        ...
-
-
-class Running:
-    """The answer to one submit: an async iterator of its :class:`~plugsky.core.frames.StepItem`.
-
-    The last item carries ``final``; then the iteration ends. A failure of the request or the loss of the engine raises
-    :class:`EngineError` from the iteration, after all items that came before it.
-    """
-
-    def __init__(self, submit: frames.Submit, keeper: Keeper | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        self.rid = submit.rid
-        self.job = submit.job
-        self.submit = submit
-        self._keeper = keeper
-        self._client: EngineClient | None = None
-        self._received: list[int] = []
-        self._expires = None if submit.deadline_us is None else loop.time() + submit.deadline_us / 1e6
-        self._items: asyncio.Queue[frames.StepItem | PlugskyError] = asyncio.Queue()
-        self._accepted: asyncio.Future[frames.Accepted] = loop.create_future()
-        self._cancelled = False
-        self._over = False
-
-    @property
-    def received(self) -> int:
-        """How many tokens have come."""
-        return len(self._received)
-
-    async def accepted(self) -> frames.Accepted:
-        """Wait until the engine has queued the request. Raises :class:`EngineError` when it refuses or is lost."""
-        return await asyncio.shield(self._accepted)
-
-    def cancel(self) -> None:
-        """Ask the engine to stop within one step; go on iterating for the ``final`` with the usage so far."""
-        if self._over or self._cancelled:
-            return
-        self._cancelled = True
-        if self._client is not None:
-            self._client._send_if_connected(frames.Cancel(rid=self.rid))
-        else:
-            self._end_cancelled()
-
-    def acknowledge(self) -> None:
-        """Tell the engine that the final's usage is settled, so that it may forget the job."""
-        if self._client is not None:
-            self._client._send_if_connected(frames.AckFinal(jobs=(self.job,)))
-
-    def fail(self, error: PlugskyError) -> None:
-        """End the request with ``error``."""
-        if self._over:
-            return
-        self._over = True
-        if not self._accepted.done():
-            self._accepted.set_exception(error)
-            self._accepted.exception()  # marks it as seen: a peer may wait for items only
-        self._items.put_nowait(error)
-        if self._keeper is not None:
-            self._keeper.ended(self)
-
-    def __aiter__(self) -> "Running":
-        return self
-
-    async def __anext__(self) -> frames.StepItem:
-        if self._over and self._items.empty():
-            raise StopAsyncIteration
-        item = await self._items.get()
-        if isinstance(item, PlugskyError):
-            raise item
-        return item
-
-    def _carried_by(self, client: "EngineClient", rid: int) -> frames.Submit:
-        """The submit that carries the request on over ``client`` from where it stands."""
-        self._client, self.rid = client, rid
-        deadline_us = self.submit.deadline_us
-        if deadline_us is not None and self._expires is not None:
-            deadline_us = min(deadline_us, max(1, int((self._expires - asyncio.get_running_loop().time()) * 1e6)))
-        resume = (*self.submit.resume_tokens, *self._received)
-        return msgspec.structs.replace(self.submit, rid=rid, resume_tokens=resume, deadline_us=deadline_us)
-
-    def _was_accepted(self, frame: frames.Accepted) -> None:
-        if not self._accepted.done():
-            self._accepted.set_result(frame)
-
-    def _put(self, item: frames.StepItem) -> None:
-        self._over = item.final is not None
-        self._received += item.ids
-        self._items.put_nowait(item)
-        if self._keeper is None:
-            return
-        if self._over:
-            self._keeper.ended(self)
-        elif item.ids:
-            self._keeper.progressed(self, len(item.ids))
-
-    def _lose(self, error: EngineError) -> None:
-        if self._keeper is None:
-            self.fail(error)
-            return
-        self._client = None
-        if self._cancelled:
-            self._end_cancelled()
-
-    def _end_cancelled(self) -> None:
-        """What the engine would say of the end, when none has the request: what came here was used."""
-        made = len(self.submit.resume_tokens) + len(self._received)
-        usage = frames.Usage(prompt_tokens=len(self.submit.tokens) if made else 0, completion_tokens=made)
-        self._was_accepted(frames.Accepted(rid=self.rid))
-        self._put(frames.StepItem(rid=self.rid, final=frames.Finish(reason="cancelled", usage=usage)))
 
 
 class EngineClient:
@@ -267,7 +146,7 @@ class EngineClient:
     def carry(self, running: Running) -> None:
         """Send a request to this engine, from the token it has come to. Raises when nothing is connected."""
         rid = self._take_rid()
-        self._send(running._carried_by(self, rid))
+        self._send(running.carried_by(self._send_if_connected, rid))
         self._running[rid] = running
 
     async def stats(self) -> frames.StatsReply:
@@ -361,10 +240,10 @@ class EngineClient:
                 if running is not None:
                     if item.final is not None:
                         del self._running[item.rid]
-                    running._put(item)
+                    running.put(item)
         elif isinstance(frame, frames.Accepted):
             if frame.rid in self._running:
-                self._running[frame.rid]._was_accepted(frame)
+                self._running[frame.rid].was_accepted(frame)
         elif isinstance(frame, frames.Prepared | frames.StatsReply | frames.CanaryReply):
             self._resolve(frame.rid, frame)
         elif isinstance(frame, frames.Failed):
@@ -426,7 +305,7 @@ class EngineClient:
         runnings, self._running = self._running, {}
         replies, self._replies = self._replies, {}
         for running in runnings.values():
-            running._lose(_lost(reason))
+            running.lose(_lost(reason))
         for waiting in replies.values():
             if not waiting.done():
                 waiting.set_exception(_lost(reason))

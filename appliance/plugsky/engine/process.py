@@ -1,6 +1,7 @@
 """The engine process, ``plugsky engine run``: it gives up the network first, then loads the model and serves it.
 
-The order matters: namespaces must be left while there is one thread, and importing numpy or llama.cpp starts more.
+The order matters: the line to systemd is opened while its address can be found, namespaces must be left while there is
+one thread, and importing numpy or llama.cpp starts more.
 """
 
 import socket
@@ -9,6 +10,7 @@ from typing import Final
 from plugsky.core import env
 from plugsky.core.processes import die_with_parent
 from plugsky.engine import sandbox
+from plugsky.engine.notify import Notifier
 from plugsky.engine.spec import EngineSpec
 
 SPINS: Final = "3000"
@@ -23,10 +25,11 @@ def run(spec: EngineSpec, listener: socket.socket, parent: int | None = None) ->
 
     A model that cannot be loaded ends nothing: the process then answers every peer with the named error.
     """
+    notifier = Notifier.of_this_process()
     confined = sandbox.leave_network()
     if parent is not None and not die_with_parent(parent):
         return 1
     env.set_default(env.GOMP_SPINCOUNT, SPINS)
     from plugsky.engine.service import serve  # not before: it starts threads
 
-    return serve(spec, listener, (sandbox.NETNS,) if confined else ())
+    return serve(spec, listener, (sandbox.NETNS,) if confined else (), notifier)

@@ -7,12 +7,14 @@ template holds up neither. They hand each other finished values only.
 States: loading -> serving -> retiring, or loading -> failed. A load failure is not a crash: the engine stays and
 answers each frame with the named error, so that nobody restarts it in a loop. SIGTERM or ``drain`` retires: nothing
 more is accepted and what runs is finished. After SIGTERM the process then ends, and what still runs after
-:data:`DRAIN_S` is cancelled; after ``drain`` it ends when its peers have closed.
+:data:`DRAIN_S` is cancelled; after ``drain`` it ends when its peers have closed. An engine whose step hangs
+(:mod:`plugsky.engine.watchdog`) says so to its peers and ends at once, with an exit code of its own.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
@@ -29,11 +31,13 @@ from plugsky.core.ids import new_id
 from plugsky.engine import canary, llama, loading
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError
-from plugsky.engine.jobs import JobTable
+from plugsky.engine.jobs import JobTable, Run
 from plugsky.engine.meter import RateMeter
+from plugsky.engine.notify import Notifier
 from plugsky.engine.peer import Peer
 from plugsky.engine.spec import EngineSpec
 from plugsky.engine.stepper import Quit, Report, SetThreads, Start, Stepper, Stop, Update, Work
+from plugsky.engine.watchdog import HUNG_EXIT, TICK_S, Watchdog
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -50,11 +54,11 @@ MAX_THREADS: Final = 512
 State = Literal["loading", "serving", "failed", "retiring"]
 
 
-def serve(spec: EngineSpec, listener: socket.socket, caps: tuple[str, ...]) -> int:
+def serve(spec: EngineSpec, listener: socket.socket, caps: tuple[str, ...], notifier: Notifier) -> int:
     """Load ``spec`` and serve peers on ``listener`` until told to stop. The exit code; 1 when the context broke."""
 
     async def main() -> int:
-        return await Service(spec, caps).run(listener)
+        return await Service(spec, caps, notifier).run(listener)
 
     return asyncio.run(main())
 
@@ -62,9 +66,10 @@ def serve(spec: EngineSpec, listener: socket.socket, caps: tuple[str, ...]) -> i
 class Service:
     """One engine as its peers see it. Made and run inside an event loop."""
 
-    def __init__(self, spec: EngineSpec, caps: tuple[str, ...]) -> None:
+    def __init__(self, spec: EngineSpec, caps: tuple[str, ...], notifier: Notifier) -> None:
         self._spec = spec
         self._caps = caps
+        self._notifier = notifier
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[int] = self._loop.create_future()
         self._owner = threading.Thread(target=self._own, name="owner", daemon=True)
@@ -86,6 +91,7 @@ class Service:
         self._meter = RateMeter()
         self._canary_kl: float | None = None
         self._canary_reads = False
+        self._watchdog = Watchdog(loading.BATCH, time.monotonic())
 
     async def run(self, listener: socket.socket) -> int:
         """Serve until the end. The exit code."""
@@ -93,6 +99,7 @@ class Service:
             self._loop.add_signal_handler(number, self._on_signal)
         server = await self._loop.create_server(self._new_peer, sock=listener, backlog=256)
         self._owner.start()
+        self._look()
         try:
             return await self._over
         finally:
@@ -168,6 +175,7 @@ class Service:
 
     def _loading(self, fraction: float) -> None:
         self._fraction = fraction
+        self._notifier.loading(fraction)
         self._tell_all(frames.Loading(fraction=fraction))
 
     def _load_failed(self, error: EngineError) -> None:
@@ -175,6 +183,7 @@ class Service:
             return
         LOG.error("engine %s: %s; %s", self._spec.model_id, error.what, error.why)
         self._state, self._failure = "failed", error
+        self._notifier.ready(f"refusing: {error.what}")
         for peer in self._greeted():
             self._welcome(peer)
 
@@ -190,6 +199,7 @@ class Service:
             n_ctx=loaded.prompts.n_ctx,
             caps=self._caps,
         )
+        self._notifier.ready("serving")
         self._tell_all(self._hello)
 
     def _canary_was_read(self, peer: Peer, reply: frames.CanaryReply | frames.Failed) -> None:
@@ -205,8 +215,18 @@ class Service:
         self._tell_all(_failed(0, lost))
         self._end(1)
 
+    def _look(self) -> None:
+        """Every tick: whether the owner's thread still comes to the end of its steps."""
+        if self._watchdog.hangs(time.monotonic(), busy=self._jobs.live > 0):
+            LOG.critical("engine %s: a step did not end within %.0f s", self._spec.model_id, self._watchdog.bound_s)
+            self._tell_all(_failed(0, EngineError(ErrorKind.ENGINE_LOST, "a step of the engine did not end")))
+            os._exit(HUNG_EXIT)  # the owner's thread is stuck in C: there is no end in good order
+        self._notifier.alive()
+        self._loop.call_later(TICK_S, self._look)
+
     def _reported(self, report: Report) -> None:
         self._latest = report
+        self._watchdog.heard(report.t_us, report.prompt_tokens + report.completion_tokens)
         self._prompt_tokens += report.prompt_tokens
         self._completion_tokens += report.completion_tokens
         self._meter.add(time.monotonic(), report.completion_tokens)
@@ -215,18 +235,19 @@ class Service:
             run = self._jobs.get(update.ticket)
             if run is None:
                 continue
-            peer, rid = run.peer, run.rid
+            peer = run.peer
+            if peer is not None:
+                self._deliver(peer, run, update, items)
             if update.error is not None:
                 self._jobs.drop(update.ticket)
             elif update.finish is not None:
                 self._jobs.finish(update.ticket, update.finish)
-            if peer is not None:
-                self._deliver(peer, rid, update, items)
         for peer, news in items.items():
             peer.send(frames.Step(n=report.n, t_us=report.t_us, items=tuple(news)))
         self._end_if_done()
 
-    def _deliver(self, peer: Peer, rid: int, update: Update, items: dict[Peer, list[frames.StepItem]]) -> None:
+    def _deliver(self, peer: Peer, run: Run[Peer], update: Update, items: dict[Peer, list[frames.StepItem]]) -> None:
+        rid = run.rid
         if update.accepted:
             peer.send(frames.Accepted(rid=rid))
         elif update.error is not None:
@@ -235,6 +256,7 @@ class Service:
             item = frames.StepItem(
                 rid=rid, ids=update.ids, text=update.text, logprobs=update.logprobs, final=update.finish
             )
+            run.answer.append(item)
             items.setdefault(peer, []).append(item)
 
     # -- what peers say ----------------------------------------------------------------------------------------------
@@ -340,9 +362,10 @@ class Service:
             peer.send(_failed(rid, EngineError(ErrorKind.INTERNAL, "the prompt could not be prepared")))
 
     def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper | Embedder) -> None:
-        run = self._jobs.claim(frame.job, peer, frame.rid)
+        had = len(frame.resume_tokens)
+        run = self._jobs.claim(frame.job, peer, frame.rid, had)
         if run.final is not None:
-            item = frames.StepItem(rid=frame.rid, final=run.final)
+            item = run.rest(frame.rid, had)
             peer.send(frames.Accepted(rid=frame.rid))
             peer.send(frames.Step(n=self._latest.n, t_us=0, items=(item,)))
             return
@@ -384,6 +407,7 @@ class Service:
     def _retire(self) -> None:
         if self._state == "serving":
             self._state = "retiring"
+            self._notifier.stopping()
             self._tell_all(frames.Retiring())
         self._end_if_done()
 

@@ -20,13 +20,14 @@ from typing import Any, Final
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind
 from plugsky.core.listeners import bind_unix
-from plugsky.core.processes import Child, how_it_ended
+from plugsky.core.processes import Child
 from plugsky.engine import lifecycle
 from plugsky.engine.client import EngineClient
 from plugsky.engine.errors import EngineError
 from plugsky.engine.lifecycle import Life
 from plugsky.engine.spec import EngineSpec
 from plugsky.engine.status import EngineStatus
+from plugsky.engine.watchdog import how_an_engine_ended
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class EngineSupervisor:
             self._kill_timer.cancel()
         self._cancel_timer()
         self._child = None
-        how = how_it_ended(status)
+        how = how_an_engine_ended(status)
         if self.life.state not in ("retiring", "absent"):
             LOG.error("engine %s %s", self.spec.model_id, how)
         self._on(lifecycle.Exited(how))
