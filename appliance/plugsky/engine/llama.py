@@ -100,12 +100,8 @@ class Model:
         load_kernels()
         llama_cpp.llama_backend_init()
         _errors.clear()
-
-        def report(fraction: float, _data: object) -> bool:
-            return progress(fraction)
-
         params = llama_cpp.llama_model_default_params()
-        params.progress_callback = llama_cpp.llama_progress_callback(report)
+        params.progress_callback = llama_cpp.llama_progress_callback(lambda fraction, _data: progress(fraction))
         self._handle: Any = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
         if not self._handle:
             raise EngineError(
