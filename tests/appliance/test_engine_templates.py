@@ -33,6 +33,17 @@ RENDERED = {
     "lines are trimmed": ("  {% if true %}\na\n  {% endif %}\nb", "a\nb"),
     "tojson keeps characters": ("{{ messages[0].content | tojson }}", '"Grüße, 世界"'),
     "loop controls": ("{% for n in range(9) %}{% if n == 2 %}{% break %}{% endif %}{{ n }}{% endfor %}", "01"),
+    "blocks that mark an answer": ("{% generation %}a{% endgeneration %}b", "ab"),
+    "namespaces": (
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+        "1",
+    ),
+    "macros": ("{% macro f(x) %}[{{ x }}]{% endmacro %}{{ f(messages | length) }}", "[1]"),
+    "tojson of what a filter gives": ("{{ messages | map(attribute='role') | tojson }}", '["user"]'),
+    "tojson as Hugging Face has it": ("{{ {'b': 1, 'a': 'é'} | tojson(sort_keys=true) }}", '{"a": "é", "b": 1}'),
+    "pairs of a mapping": ("{% for k, v in messages[0] | items %}{{ k }} {% endfor %}", "role content "),
+    "methods of texts": ("{{ 'a<think>b'.split('<think>')[-1].lstrip('b') }}", ""),
+    "a variable that is not there": ("{% if tools is defined and tools %}x{% endif %}", ""),
     "nothing is escaped": ("{{ '<&>' }}", "<&>"),
 }
 
@@ -40,6 +51,15 @@ RENDERED = {
 @pytest.mark.parametrize(("source", "text"), RENDERED.values(), ids=RENDERED.keys())
 def test_a_template_renders(source, text):
     assert rendered(source) == text
+
+
+def test_what_a_request_brings_reaches_the_template():
+    source = "{% for tool in tools %}{{ tool.function.name }}{% endfor %}{{ enable_thinking }}"
+    assert rendered(source, tools=[{"function": {"name": "f"}}], enable_thinking=False) == "fFalse"
+
+
+def test_no_variable_takes_the_place_of_the_messages():
+    assert rendered("{{ messages[0].content }}", messages=HELLO, add_generation_prompt=False) == HELLO[0]["content"]
 
 
 def test_today_can_be_asked_for():
@@ -102,6 +122,53 @@ def test_a_template_that_loops_is_killed_and_the_next_request_is_served(renderer
     with pytest.raises(EngineError) as refusal:
         renderer.render(said("loop"))
     assert refusal.value.kind is ErrorKind.TIMEOUT
+    assert renderer.render(HELLO) == "ok"
+
+
+STUCK = "{% if messages[0].content == 'loop' %}{% set n = messages | length + 8 %}{{ n ** (n ** n) % 7 }}{% endif %}ok"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("renderer", [STUCK], indirect=True)
+def test_a_template_that_never_comes_back_from_one_operation_is_killed_too(renderer):
+    with pytest.raises(EngineError) as refusal:
+        renderer.render(said("loop"))
+    assert refusal.value.kind is ErrorKind.TIMEOUT
+    assert renderer.render(HELLO) == "ok"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("renderer", ["{{ 9 ** (9 ** 9) % 7 }}"], indirect=True)
+def test_a_template_that_cannot_be_compiled_in_its_time_is_said_to_take_too_long(renderer):
+    with pytest.raises(EngineError, match="took longer than 1 seconds") as refusal:
+        renderer.start()
+    assert refusal.value.kind is ErrorKind.TIMEOUT
+
+
+FLOOD = "{% if messages[0].content == 'flood' %}{% for n in range(99999) %}{{ 'x' * 9999 }}{% endfor %}{% endif %}ok"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("renderer", [FLOOD], indirect=True)
+def test_a_template_that_writes_without_end_is_refused_and_the_next_request_is_served(renderer):
+    with pytest.raises(EngineError, match="longer than") as refusal:
+        renderer.render(said("flood"))
+    assert refusal.value.kind is ErrorKind.BAD_REQUEST
+    assert renderer.render(HELLO) == "ok"
+
+
+HOARD = (
+    "{% if messages[0].content == 'boom' %}{% set ns = namespace(all=[]) %}{% for n in range(99999) %}"
+    "{% set ns.all = ns.all + ['x' * 100000] %}{% endfor %}{% endif %}ok"
+)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("renderer", [HOARD], indirect=True)
+def test_a_template_that_hoards_memory_bit_by_bit_harms_only_itself(renderer):
+    with pytest.raises(EngineError) as refusal:
+        renderer.render(said("boom"))
+    assert refusal.value.param == "messages"
     assert renderer.render(HELLO) == "ok"
 
 

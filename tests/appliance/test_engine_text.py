@@ -83,3 +83,12 @@ def test_nothing_is_delivered_after_a_stop_string():
     assert stream.stopped
     assert stream.feed(b"more") == ""
     assert stream.finish() == ""
+
+
+def test_a_control_token_that_is_shown_has_its_text_and_may_hold_a_stop_string():
+    stream = TextStream(stops=("CALLS]g",), shown={7: "[TOOL_CALLS]"})
+    assert stream.feed(b"a", 1) == "a"
+    assert stream.feed(b"", 7) + stream.feed(b"f", 2) == "[TOOL_CALLS]f"
+    assert stream.feed(b"", 8) == ""
+    assert stream.feed(b"", 7) + stream.feed(b"g", 3) == "[TOOL_"
+    assert stream.stopped

@@ -26,7 +26,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _SWITCHES: Final = {
     "enable_thinking": ("enable_thinking",),
     "thinking": ("if thinking", "not thinking", "thinking is defined"),
-    "reasoning": ("if reasoning", "not reasoning"),
+    "reasoning": ("if reasoning %", "if reasoning -%", "not reasoning %"),
 }
 """Variables by which templates turn reasoning on and off, and how to see that one asks for them."""
 

@@ -6,6 +6,7 @@ Used from one thread. A killed or crashed child costs one request its answer; th
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -62,13 +63,11 @@ class Renderer:
             return msgspec.msgpack.decode(_read(child, deadline), type=templates.Rendered)
         except TimeoutError:
             self.close()
-            raise EngineError(
-                ErrorKind.TIMEOUT,
-                f"the model's chat template took longer than {limit_s:g} seconds and was stopped",
-                param="messages",
-            ) from None
+            raise _too_long(limit_s) from None
         except (OSError, EOFError, msgspec.DecodeError) as error:
             self.close()
+            if child.returncode == -signal.SIGXCPU:
+                raise _too_long(self._timeout_s) from None
             raise EngineError(
                 ErrorKind.INTERNAL, "the model's chat template ended its process", param="messages"
             ) from error
@@ -83,6 +82,14 @@ class Renderer:
                 if pipe is not None:
                     with contextlib.suppress(OSError):
                         pipe.close()
+
+
+def _too_long(limit_s: float) -> EngineError:
+    return EngineError(
+        ErrorKind.TIMEOUT,
+        f"the model's chat template took longer than {limit_s:g} seconds and was stopped",
+        param="messages",
+    )
 
 
 def _spawn() -> subprocess.Popen[bytes]:

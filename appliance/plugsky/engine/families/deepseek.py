@@ -4,7 +4,7 @@ The marks are words between ``<`` with a full-width bar and a full-width bar wit
 ``tool▁calls▁begin`` and ``tool▁calls▁end``, for each call ``tool▁call▁begin``, the word ``function``, ``tool▁sep``, the
 name, and the arguments as a fenced block of JSON; V3.1 the name in place of ``function`` and the arguments bare.
 The marks are control tokens, the tags around reasoning are not. Distilled models write the first mark with plain
-spaces or underscores now and then, and their templates know no tools.
+spaces or underscores now and then. Templates that know no tools get a text of ours.
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 from plugsky.engine.families.calls import Found, arguments
 from plugsky.engine.families.constraint import CallShape
 from plugsky.engine.families.events import Output
-from plugsky.engine.families.family import Arranged, Asked, Family
+from plugsky.engine.families.family import Arranged, Asked, Family, as_is
 from plugsky.engine.families.history import described, instructed
 from plugsky.engine.families.reader import Reader, Steps
 from plugsky.engine.families.tagged import THINK, tagged
@@ -64,23 +64,28 @@ def _call(reader: Reader, output: Output) -> Steps[Found]:
     return found
 
 
-def _arranged(asked: Asked, template: str) -> Arranged:
+def _offered(asked: Asked, template: str, example: str) -> Arranged:
+    if "tools" in template or not asked.tools:
+        return as_is(asked, template)
+    text = (
+        f"You can call these functions, each described by a JSON object:\n{described(asked.tools)}\n\n"
+        f"To call a function, answer like this:\n{BEGIN_ALL}{BEGIN}{example}{END}{END_ALL}"
+    )
+    return Arranged(instructed(asked.messages, text, system=True), {})
+
+
+def _bare(asked: Asked, template: str) -> Arranged:
+    return _offered(asked, template, f'a_function_name{SEPARATOR}{{"its argument": "value"}}')
+
+
+def _fenced(asked: Asked, template: str) -> Arranged:
     """These templates write the content of a message with calls as a second message unless it is none."""
     messages = [
         {**message, "content": message["content"] or None} if "tool_calls" in message else message
         for message in asked.messages
     ]
-    if "tools" in template or not asked.tools:
-        return Arranged(messages, {"tools": asked.tools} if asked.tools else {})
-    return Arranged(instructed(messages, _TEXT.format(tools=described(asked.tools)), system=True), {})
-
-
-_TEXT: Final = (
-    "You can call these functions, each described by a JSON object:\n{tools}\n\nTo call a function, answer like this:\n"
-    f"{BEGIN_ALL}{BEGIN}function{SEPARATOR}a_function_name\n{_FENCE}json\n"
-    '{{"its argument": "value"}}\n'
-    f"{_FENCE}{END}{END_ALL}"
-)
+    example = f'function{SEPARATOR}a_function_name\n{_FENCE}json\n{{"its argument": "value"}}\n{_FENCE}'
+    return _offered(Asked(messages, asked.tools), template, example)
 
 
 DEEPSEEK_V31: Final = Family(
@@ -91,6 +96,7 @@ DEEPSEEK_V31: Final = Family(
     triggers=(BEGIN_ALL,),
     reasoning=THINK,
     visible_tokens=(BEGIN_ALL, END_ALL, BEGIN, END, SEPARATOR, "<think>", "</think>"),
+    arrange=_bare,
 )
 
 DEEPSEEK_R1: Final = Family(
@@ -108,5 +114,5 @@ DEEPSEEK_R1: Final = Family(
     triggers=(BEGIN_ALL,),
     reasoning=THINK,
     visible_tokens=(BEGIN_ALL, END_ALL, BEGIN, END, SEPARATOR, "<think>", "</think>"),
-    arrange=_arranged,
+    arrange=_fenced,
 )

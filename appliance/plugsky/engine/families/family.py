@@ -62,11 +62,16 @@ class Family:
 
     def opens_reasoning(self, prompt: str) -> bool:
         """Whether ``prompt`` ends inside a reasoning block, so that the answer begins in it."""
-        return self.reasoning is not None and prompt.rstrip().endswith(self.reasoning.opens)
+        return self._opened(prompt.rstrip())
 
     def closes_reasoning(self, prompt: str) -> bool:
-        """Whether ``prompt`` ends behind a reasoning block: there is nothing left to think."""
-        return self.reasoning is not None and prompt.rstrip().endswith(self.reasoning.closes)
+        """Whether ``prompt`` ends with a reasoning block of nothing: there is to be no thinking."""
+        end = prompt.rstrip()
+        closes = self.reasoning.closes if self.reasoning else ()
+        return any(end.endswith(text) and self._opened(end.removesuffix(text).rstrip()) for text in closes)
+
+    def _opened(self, prompt: str) -> bool:
+        return self.reasoning is not None and any(prompt.endswith(text.rstrip()) for text in self.reasoning.opens)
 
     def reasons(self, template: str) -> bool:
         """Whether models with ``template`` are known to reason."""

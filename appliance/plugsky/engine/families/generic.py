@@ -37,9 +37,11 @@ def _bare(reader: Reader, output: Output, _marker: str) -> Steps[Found]:
 
 def _described(asked: Asked, template: str) -> Arranged:
     messages = spelt_out(asked.messages, "", "")
+    system = _NO_SYSTEM not in template
     if asked.tools:
-        text = _TEXT.format(tools=described(asked.tools))
-        messages = instructed(messages, text, system=_NO_SYSTEM not in template)
+        messages = instructed(messages, _TEXT.format(tools=described(asked.tools)), system=system)
+    if not system and messages[0]["role"] == "system" and len(messages) > 1:  # as Gemma's makers advise
+        messages = instructed(messages[1:], messages[0]["content"], system=False)
     return Arranged(messages, {})
 
 
