@@ -1,6 +1,7 @@
 """Failures of an engine, as its peers meet them."""
 
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.frames import Failed
 from plugsky_bundles.sizes import shortage
 
 
@@ -55,4 +56,12 @@ def context_exceeded(n_prompt: int, n_ctx: int, max_tokens: int | None = None) -
         param="messages" if n_prompt >= n_ctx or not max_tokens else "max_tokens",
         n_prompt=n_prompt,
         n_ctx=n_ctx,
+    )
+
+
+def failed(rid: int, error: EngineError) -> Failed:
+    """The frame that tells ``error`` of request ``rid``; 0 is the engine itself."""
+    what = f"{error.what}: {error.why}" if error.why else error.what
+    return Failed(
+        rid=rid, kind=error.kind.wire, what=what, param=error.param, n_prompt=error.n_prompt, n_ctx=error.n_ctx
     )

@@ -15,14 +15,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, Literal
 
 from plugsky.core import frames
@@ -30,13 +27,14 @@ from plugsky.core.errors import ErrorKind
 from plugsky.core.ids import new_id
 from plugsky.engine import canary, llama, loading
 from plugsky.engine.embedding import Embedder
-from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.errors import DoesNotFitError, EngineError, failed
 from plugsky.engine.jobs import JobTable, Run
-from plugsky.engine.meter import RateMeter
 from plugsky.engine.notify import Notifier
 from plugsky.engine.peer import Peer
+from plugsky.engine.preparations import Preparations
 from plugsky.engine.spec import EngineSpec
 from plugsky.engine.stepper import Quit, Report, SetThreads, Start, Stepper, Stop, Update, Work
+from plugsky.engine.tally import Tally
 from plugsky.engine.watchdog import HUNG_EXIT, TICK_S, Watchdog
 
 LOG: Final = logging.getLogger(__name__)
@@ -47,8 +45,6 @@ ACK_S: Final = 2.0
 """Seconds to wait after the last request for peers to acknowledge its final."""
 FLUSH_S: Final = 1.0
 """Seconds peers get at the very end to read what was written for them."""
-MAX_PREPARES: Final = 256
-"""Prompts that may wait to be prepared."""
 MAX_THREADS: Final = 512
 
 State = Literal["loading", "serving", "failed", "retiring"]
@@ -73,7 +69,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[int] = self._loop.create_future()
         self._owner = threading.Thread(target=self._own, name="owner", daemon=True)
-        self._side = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self._preparations = Preparations(self._loop)
         self._state: State = "loading"
         self._stopping = False
         self._fraction = 0.0
@@ -84,11 +80,7 @@ class Service:
         self._peers: set[Peer] = set()
         self._no_peers = asyncio.Event()
         self._jobs: JobTable[Peer] = JobTable()
-        self._preparing: dict[Future[frames.Prepared], Peer] = {}
-        self._latest = Report()
-        self._prompt_tokens = 0
-        self._completion_tokens = 0
-        self._meter = RateMeter()
+        self._tally = Tally()
         self._canary_kl: float | None = None
         self._canary_reads = False
         self._watchdog = Watchdog(loading.BATCH, time.monotonic())
@@ -115,7 +107,7 @@ class Service:
         self._owner.join()
         if self._loaded is not None and self._loaded.renderer is not None:
             self._loaded.renderer.close()
-        self._side.shutdown(cancel_futures=True)
+        self._preparations.close()
         if self._loaded is not None:
             self._loaded.close()
         if self._peers:
@@ -161,7 +153,7 @@ class Service:
             verdict = read()
         except llama.CacheFullError:
             full = EngineError(ErrorKind.OVERLOADED, "the cache has no cells for the canary now", retry_after=5.0)
-            self._loop.call_soon_threadsafe(self._canary_was_read, peer, _failed(rid, full))
+            self._loop.call_soon_threadsafe(self._canary_was_read, peer, failed(rid, full))
             return
         reply = frames.CanaryReply(rid=rid, kl=verdict.kl, bound=canary.BOUND, tripped=verdict.tripped)
         self._loop.call_soon_threadsafe(self._canary_was_read, peer, reply)
@@ -212,24 +204,21 @@ class Service:
     def _broken(self, reason: str) -> None:
         LOG.error("engine %s: the context is lost: %s", self._spec.model_id, reason)
         lost = EngineError(ErrorKind.ENGINE_LOST, "the engine's context broke", why=reason)
-        self._tell_all(_failed(0, lost))
+        self._tell_all(failed(0, lost))
         self._end(1)
 
     def _look(self) -> None:
         """Every tick: whether the owner's thread still comes to the end of its steps."""
         if self._watchdog.hangs(time.monotonic(), busy=self._jobs.live > 0):
             LOG.critical("engine %s: a step did not end within %.0f s", self._spec.model_id, self._watchdog.bound_s)
-            self._tell_all(_failed(0, EngineError(ErrorKind.ENGINE_LOST, "a step of the engine did not end")))
+            self._tell_all(failed(0, EngineError(ErrorKind.ENGINE_LOST, "a step of the engine did not end")))
             os._exit(HUNG_EXIT)  # the owner's thread is stuck in C: there is no end in good order
         self._notifier.alive()
         self._loop.call_later(TICK_S, self._look)
 
     def _reported(self, report: Report) -> None:
-        self._latest = report
         self._watchdog.heard(report.t_us, report.prompt_tokens + report.completion_tokens)
-        self._prompt_tokens += report.prompt_tokens
-        self._completion_tokens += report.completion_tokens
-        self._meter.add(time.monotonic(), report.completion_tokens)
+        self._tally.add(report)
         items: dict[Peer, list[frames.StepItem]] = {}
         for update in report.updates:
             run = self._jobs.get(update.ticket)
@@ -251,7 +240,7 @@ class Service:
         if update.accepted:
             peer.send(frames.Accepted(rid=rid))
         elif update.error is not None:
-            peer.send(_failed(rid, update.error))
+            peer.send(failed(rid, update.error))
         else:
             item = frames.StepItem(
                 rid=rid, ids=update.ids, text=update.text, logprobs=update.logprobs, final=update.finish
@@ -278,15 +267,13 @@ class Service:
         elif isinstance(self._failure, DoesNotFitError):
             peer.send(frames.Refused(need=self._failure.need, have=self._failure.have))
         else:
-            peer.send(_failed(0, self._failure))
+            peer.send(failed(0, self._failure))
 
     def _lost(self, peer: Peer) -> None:
         self._peers.discard(peer)
         if not self._peers:
             self._no_peers.set()
-        for future, owner in list(self._preparing.items()):
-            if owner is peer:
-                future.cancel()
+        self._preparations.forget(peer)
         for ticket in self._jobs.leave(peer):
             self._order_stop(ticket)
         self._end_if_done()
@@ -300,7 +287,7 @@ class Service:
                 try:
                     self._ask(peer, frame)
                 except EngineError as error:
-                    peer.send(_failed(rid, error))
+                    peer.send(failed(rid, error))
             case frames.Cancel(rid=rid):
                 run = self._jobs.find(peer, rid)
                 if run is not None:
@@ -321,13 +308,13 @@ class Service:
         if self._loaded is None or self._stepper is None or self._state in ("loading", "failed"):
             raise self._failure
         if isinstance(frame, frames.Stats):
-            peer.send(self._stats(frame.rid, self._loaded))
+            peer.send(self._tally.reply(frame.rid, self._loaded.cells, self._canary_kl))
         elif self._state == "retiring":
             raise EngineError(ErrorKind.LOADING, "the engine is being stopped", retry_after=2.0)
         elif isinstance(frame, frames.Canary):
             self._order_canary(peer, frame.rid, self._loaded, self._stepper)
         elif isinstance(frame, frames.Prepare):
-            self._prepare(peer, frame, self._loaded)
+            self._preparations.begin(peer, frame, self._loaded.prompts)
         else:
             self._loaded.prompts.check(frame)
             self._submit(peer, frame, self._stepper)
@@ -341,55 +328,19 @@ class Service:
         self._canary_reads = True
         stepper.order(Work(lambda: self._read_canary(read, peer, rid)))
 
-    def _prepare(self, peer: Peer, frame: frames.Prepare, loaded: loading.Loaded) -> None:
-        if len(self._preparing) >= MAX_PREPARES:
-            raise EngineError(ErrorKind.OVERLOADED, f"{MAX_PREPARES} prompts wait to be prepared", retry_after=1.0)
-        future = self._side.submit(loaded.prompts.prepare, frame)
-        self._preparing[future] = peer
-        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._prepared, done, frame.rid))
-
-    def _prepared(self, done: Future[frames.Prepared], rid: int) -> None:
-        peer = self._preparing.pop(done)
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is None:
-            peer.send(done.result())
-        elif isinstance(error, EngineError):
-            peer.send(_failed(rid, error))
-        else:
-            LOG.error("preparing a prompt ended with %s", type(error).__name__)
-            peer.send(_failed(rid, EngineError(ErrorKind.INTERNAL, "the prompt could not be prepared")))
-
     def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper | Embedder) -> None:
         had = len(frame.resume_tokens)
         run = self._jobs.claim(frame.job, peer, frame.rid, had)
         if run.final is not None:
             item = run.rest(frame.rid, had)
             peer.send(frames.Accepted(rid=frame.rid))
-            peer.send(frames.Step(n=self._latest.n, t_us=0, items=(item,)))
+            peer.send(frames.Step(n=self._tally.latest.n, t_us=0, items=(item,)))
             return
         try:
             stepper.order(Start(run.ticket, frame))
         except EngineError:
             self._jobs.drop(run.ticket)
             raise
-
-    def _stats(self, rid: int, loaded: loading.Loaded) -> frames.StatsReply:
-        latest = self._latest
-        return frames.StatsReply(
-            rid=rid,
-            running=latest.running,
-            waiting=latest.waiting,
-            kv_used=latest.kv_used,
-            kv_cells=loaded.cells,
-            tokens_per_s=self._meter.rate(time.monotonic()),
-            steps=latest.n,
-            completion_tokens=self._completion_tokens,
-            prompt_tokens=self._prompt_tokens,
-            rss_bytes=_rss_bytes(),
-            canary_kl=self._canary_kl,
-        )
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -437,15 +388,3 @@ class Service:
     def _tell_all(self, frame: frames.FromEngine) -> None:
         for peer in self._greeted():
             peer.send(frame)
-
-
-def _failed(rid: int, error: EngineError) -> frames.Failed:
-    what = f"{error.what}: {error.why}" if error.why else error.what
-    return frames.Failed(
-        rid=rid, kind=error.kind.wire, what=what, param=error.param, n_prompt=error.n_prompt, n_ctx=error.n_ctx
-    )
-
-
-def _rss_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
