@@ -8,8 +8,8 @@ Engine, one socket per model. To the engine: ``hello`` (first), ``prepare``, ``s
 ``stats``, ``canary``, ``drain``, ``ack_final``. From it: ``hello`` (first), ``loading``, ``refused``, ``prepared``,
 ``accepted``, ``step``, ``stats_reply``, ``canary_reply``, ``failed``, ``retiring``.
 One ``step`` frame carries the news of all sequences; an item's
-``final`` carries the usage and is kept until ``ack_final`` names its job: a submit of that job then repeats the final
-and runs nothing.
+``final`` carries the usage and is kept until ``ack_final`` names its job: a submit of that job then repeats the answer
+from the end of its ``resume_tokens``, with the final, and runs nothing.
 
 Admin: ``call`` and ``abort`` to the service; ``reply``, ``item``, ``end`` and ``failed`` from it. A unary verb answers
 one ``reply``; a server-streaming verb any number of ``item`` and one ``end``.
