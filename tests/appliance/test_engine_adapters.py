@@ -12,7 +12,7 @@ from plugsky.core.errors import ErrorKind
 from plugsky.engine import llama, loading
 from plugsky.engine.errors import EngineError
 from plugsky.engine.llama_adapters import NONE, AdapterFile, Adapters
-from plugsky.engine.scheduler import Chunk
+from plugsky.engine.plan import Chunk
 
 pytestmark = pytest.mark.integration
 RANK = 2
@@ -59,7 +59,7 @@ def written(folder, name, data):
 
 
 def logits(context):
-    row = context.decode([Chunk(1, 0, 0, (72, 101, 108), last=True)])[0].copy()
+    row = context.decode([Chunk(1, 0, 0, (72, 101, 108), outputs=1)])[0].copy()
     context.clear(0)
     return row
 

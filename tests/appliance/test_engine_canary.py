@@ -30,13 +30,13 @@ class ScriptedReader:
 
     def decode(self, chunks):
         self.computed += sum(len(chunk.tokens) for chunk in chunks)
-        among = len({chunk.place for chunk in chunks}) > 1
-        assert all(FIRST <= chunk.place < FIRST + canary.SEQUENCES for chunk in chunks)
+        among = len({chunk.seq for chunk in chunks}) > 1
+        assert all(FIRST <= chunk.seq < FIRST + canary.SEQUENCES for chunk in chunks)
         if among and self.refuses:
             raise llama.BatchRefusedError
         row = np.zeros(16, dtype=np.float32)
         row[self.wrong if among and self.wrong is not None else 0] = 10.0
-        return [row for chunk in chunks if chunk.last]
+        return [row for chunk in chunks if chunk.outputs]
 
     def clear(self, place):
         self.cleared.append(place)
@@ -83,7 +83,7 @@ class Leaking(llama.Context):
 
     def decode(self, chunks):
         rows = super().decode(chunks)
-        if self.leak and len({chunk.place for chunk in chunks}) > 1:
+        if self.leak and len({chunk.seq for chunk in chunks}) > 1:
             llama_cpp.llama_memory_seq_cp(self._memory, FIRST + 1, FIRST, 0, self.leak)
         return rows
 

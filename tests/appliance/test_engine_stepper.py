@@ -1,18 +1,21 @@
 """The owner of a context: faults of one sequence stay with it. The context here follows a script, to have faults."""
 
+import random
 import threading
 
 import numpy as np
 import pytest
 
+from appliance.cell_context import CellContext
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params, Submit
 from plugsky.engine import llama, stepper
 from plugsky.engine.errors import EngineError
-from plugsky.engine.scheduler import Limits
 from plugsky.engine.stepper import Quit, SetThreads, Start, Stepper, Stop
+from plugsky.engine.tasks import Limits
 
 END = 99
+SEQUENCES = 40
 POISON = 66
 UNCHOOSABLE = 77
 
@@ -39,11 +42,12 @@ class ScriptedSampler:
         self.closed = True
 
 
-class ScriptedContext:
-    """Each next token is the last one plus one. Counts real cells, refuses POISON, breaks on command."""
+class ScriptedContext(CellContext):
+    """Each next token is the last one plus one. Follows real cells, refuses POISON, breaks on command."""
 
     def __init__(self, cells=1000):
-        self.cells, self.places, self.batches, self.samplers = cells, {}, [], []
+        super().__init__(cells, SEQUENCES)
+        self.batches, self.samplers = [], []
         self.threads, self.broken, self.wait = 0, False, None
 
     def decode(self, chunks):
@@ -54,24 +58,19 @@ class ScriptedContext:
             raise llama.ContextBrokenError("llama_decode gave -3")
         if any(POISON in chunk.tokens for chunk in chunks):
             raise llama.BatchRefusedError
-        if sum(self.places.values()) + sum(len(chunk.tokens) for chunk in chunks) > self.cells:
+        if not self.compute(chunks):
             raise llama.CacheFullError
-        for chunk in chunks:
-            self.places[chunk.place] = self.places.get(chunk.place, 0) + len(chunk.tokens)
-        return [np.array([chunk.tokens[-1] + 1], dtype=np.float32) for chunk in chunks if chunk.last]
+        return [np.array([chunk.tokens[-1] + 1], dtype=np.float32) for chunk in chunks if chunk.outputs]
 
     def sampler(self, _stages, _grammar):
         self.samplers.append(ScriptedSampler())
         return self.samplers[-1]
 
     def piece(self, token):
-        return b"" if token == END else bytes([token])
+        return b"" if token == END else bytes([token % 256])
 
     def ends(self, token):
         return token == END
-
-    def clear(self, place):
-        self.places.pop(place, None)
 
     def set_threads(self, n):
         self.threads = n
@@ -88,21 +87,33 @@ class Runs:
 
     def __init__(self, context, **limits):
         self.context, self.reports = context, []
-        self.stepper = Stepper(context, Limits(**{"cells": 1000, "batch": 64, **limits}), self.reports.append)
+        self.stepper = Stepper(
+            context, Limits(**{"cells": 1000, "batch": 64, "sequences": SEQUENCES, **limits}), self.reports.append
+        )
         self.failure = None
 
-    def all(self, *orders):
-        """Carry out orders given before the first step, until every sequence has ended."""
+    def all(self, *orders, also=()):
+        """Carry out orders given before the first step, until every sequence, those of ``also`` too, has ended."""
         for order in orders:
             self.stepper.order(order)
         thread = threading.Thread(target=self._run)
-        wanted = {order.ticket for order in orders if isinstance(order, Start)}
+        wanted = {order.ticket for order in orders if isinstance(order, Start)} | set(also)
         thread.start()
         while thread.is_alive() and self.ended() < wanted:
             thread.join(0.001)
         self.stepper.order(Quit())
         thread.join(10)
         assert not thread.is_alive()
+        if self.failure is None:
+            scheduler = self.stepper._scheduler
+            self.context.apply(scheduler.take_ops())
+            assert scheduler.used == scheduler.kv.map.parked == self.context.used(), (
+                "nothing is left but what is parked"
+            )
+            scheduler.kv.evict_all()
+            self.context.apply(scheduler.take_ops())
+            assert scheduler.used == self.context.used() == 0
+            assert not self.context.saved
         return self
 
     def _run(self):
@@ -145,7 +156,6 @@ def test_several_sequences_are_computed_in_one_batch():
     assert [runs.ids(n) for n in (1, 2, 3)] == [[12, 13, 14, 15], [22, 23, 24, 25], [32, 33, 34, 35]]
     assert runs.finish(1).reason == "length"
     assert runs.finish(1).usage.completion_tokens == 4
-    assert runs.context.places == {}
 
 
 def test_the_end_token_is_counted_and_gives_no_text():
@@ -204,7 +214,6 @@ def test_only_the_request_that_llama_cpp_refuses_fails():
     )
     assert runs.error(3).kind is ErrorKind.INTERNAL
     assert [runs.ids(n) for n in (1, 2, 4, 5)] == [[n * 10 + i for i in (2, 3, 4, 5)] for n in (1, 2, 4, 5)]
-    assert runs.context.places == {}
 
 
 def test_only_the_request_whose_sampler_fails_fails():
@@ -217,7 +226,6 @@ def test_a_cache_fuller_than_counted_sends_one_back_and_all_finish():
     context = ScriptedContext(cells=20)
     runs = Runs(context, cells=1000).all(*(Start(n, submit((n * 10, n * 10 + 1), max_tokens=12)) for n in (1, 2, 3)))
     assert [runs.ids(n) for n in (1, 2, 3)] == [[n * 10 + i for i in range(2, 14)] for n in (1, 2, 3)]
-    assert context.places == {}
 
 
 def test_a_request_that_never_fits_is_refused_alone():
@@ -285,3 +293,85 @@ def test_a_context_that_broke_ends_the_thread():
 def test_compute_time_is_shared_by_tokens():
     runs = Runs(ScriptedContext()).all(Start(1, submit((1,) * 30, 2)), Start(2, submit((1,), 2)))
     assert runs.finish(1).usage.engine_us >= runs.finish(2).usage.engine_us
+
+
+def chat(start, *rest, **options):
+    return submit((*range(100, 100 + start), *rest), **options)
+
+
+def test_a_beginning_that_many_share_is_computed_once_and_told_as_cached():
+    runs = Runs(ScriptedContext(cells=2000), cells=2000).all(*(Start(n, chat(200, n)) for n in range(1, 17)))
+    assert sum(len(batch) and sum(count for _, count in batch) for batch in runs.context.batches) < 200 + 16 * 6
+    assert sorted(runs.finish(n).usage.cached_tokens for n in range(1, 17)) == [0] + [200] * 15
+    assert [runs.ids(n)[0] for n in range(1, 17)] == list(range(2, 18))
+
+
+def test_accepted_tells_what_was_found_in_the_cache():
+    context = ScriptedContext()
+    runs = Runs(context)
+    runs.stepper.order(Start(1, chat(50, 1, max_tokens=1)))
+    waited = []
+
+    def second_after_first():
+        waited.append(1)
+        if len(waited) == 2:
+            runs.stepper.order(Start(3, chat(50, 7)))
+
+    context.wait = second_after_first
+    runs.all(Start(2, submit((1, 2), max_tokens=6)), also=(1, 3))
+    (accepted,) = [update for update in runs.updates(3) if update.accepted]
+    assert accepted.cached == 50
+
+
+def test_other_tenants_are_told_nothing_of_what_is_cached():
+    first = Submit(rid=1, job="j", tenant="t", tokens=tuple(range(100, 150)), params=Params(), max_tokens=1)
+    other = Submit(rid=1, job="j", tenant="u", tokens=tuple(range(100, 150)), params=Params(), max_tokens=1)
+    runs = Runs(ScriptedContext()).all(Start(1, first), Start(2, other))
+    assert (runs.finish(1).usage.cached_tokens, runs.finish(2).usage.cached_tokens) == (0, 0)
+
+
+def test_what_a_refused_request_computed_is_not_kept():
+    context = ScriptedContext()
+    runs = Runs(context, batch=64).all(Start(1, submit((*range(100, 170), POISON, 1))), Start(2, submit((5,))))
+    assert runs.error(1).kind is ErrorKind.INTERNAL
+    assert runs.finish(2).reason == "length"
+
+
+def test_a_thousand_cancels_at_once_end_all_before_the_next_step():
+    context = ScriptedContext()
+    runs = Runs(context, queue=2000, tenant_queue=2000)
+    steps = []
+
+    def cancel_all():
+        steps.append(len(context.batches))
+        if len(steps) == 2:
+            for n in range(1, 1001):
+                runs.stepper.order(Stop(n))
+
+    context.wait = cancel_all
+    runs.all(*(Start(n, submit((n % 50, 1), max_tokens=500)) for n in range(1, 1001)))
+    assert all(runs.finish(n).reason == "cancelled" for n in range(1, 1001))
+    assert len(context.batches) == 2
+
+
+def test_a_full_cache_saves_and_restores_and_doubles_or_loses_no_token():
+    context = ScriptedContext(cells=250)
+    runs = Runs(context, cells=250)
+    runs.all(*(Start(n, submit(tuple(range(100 * n, 100 * n + 40)), max_tokens=60)) for n in range(2, 7)))
+    for n in range(2, 7):
+        assert runs.ids(n) == list(range(100 * n + 40, 100 * n + 100))
+
+
+def test_random_faults_end_no_request_but_the_guilty_ones():
+    rng = random.Random(7)  # noqa: S311 - a schedule, not a secret
+    context = ScriptedContext(cells=400)
+    runs = Runs(context, cells=420)
+    guilty = {n for n in range(1, 60) if n % 9 == 0}
+    orders = []
+    for n in range(1, 60):
+        tokens = [200 + rng.randrange(2) for _ in range(rng.randrange(1, 30))]
+        orders.append(Start(n, submit((*tokens, *([POISON] if n in guilty else [])), max_tokens=rng.randrange(1, 12))))
+        if n % 7 == 0:
+            orders.append(Stop(n))
+    runs.all(*orders)
+    assert {n for n in range(1, 60) if runs.error(n)} == {n for n in guilty if n % 7}

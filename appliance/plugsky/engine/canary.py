@@ -24,7 +24,7 @@ import numpy.typing as npt
 from plugsky.core.errors import ErrorKind
 from plugsky.engine import llama
 from plugsky.engine.errors import EngineError
-from plugsky.engine.scheduler import Chunk
+from plugsky.engine.plan import Chunk
 
 BOUND: Final = 0.02
 BEFORE: Final = 8
@@ -69,18 +69,18 @@ def run(reader: Reader, tokens: Sequence[int], first: int) -> Verdict:
     began = time.monotonic_ns()
     scattered = [tokens[STRIDE * n % len(tokens)] for n in range(BEFORE + 2 * JUDGED)]
     own, other = scattered[: BEFORE + JUDGED], scattered[BEFORE + JUDGED :]
-    judged = [Chunk(-1, first, at, (own[at],), last=True) for at in range(BEFORE, len(own))]
-    beginning = Chunk(-1, first, 0, own[:BEFORE], last=False)
+    judged = [Chunk(-1, first, at, (own[at],), outputs=1) for at in range(BEFORE, len(own))]
+    beginning = Chunk(-1, first, 0, own[:BEFORE], outputs=0)
     giveaway = own[BEFORE:]
     try:
         reader.decode([beginning])
         alone = np.stack([_log_softmax(row) for row in reader.decode(judged)])
         reader.clear(first)
         reader.decode(
-            [Chunk(-1, first + 1, 0, giveaway, last=False), beginning, Chunk(-1, first + 2, 0, other[:1], last=False)]
+            [Chunk(-1, first + 1, 0, giveaway, outputs=0), beginning, Chunk(-1, first + 2, 0, other[:1], outputs=0)]
         )
         rows = reader.decode(
-            [Chunk(-1, first + 1, JUDGED, other, last=False), *judged, Chunk(-1, first + 2, 1, other[1:], last=False)]
+            [Chunk(-1, first + 1, JUDGED, other, outputs=0), *judged, Chunk(-1, first + 2, 1, other[1:], outputs=0)]
         )
         kl = float(np.mean([_divergence(before, _log_softmax(row)) for before, row in zip(alone, rows, strict=True)]))
     except llama.BatchRefusedError:

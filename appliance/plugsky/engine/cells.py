@@ -28,14 +28,17 @@ class NoCellsError(Exception):
 
 
 class CellMap:
-    """``size`` cells, held by sequences 0 to ``sequences`` - 1. Each holds positions 0 to its length - 1."""
+    """``size`` cells, held by sequences 0 to ``sequences`` - 1. Each holds positions 0 to its length - 1.
 
-    def __init__(self, size: int, sequences: int) -> None:
+    ``spare`` more cells of the cache are never counted on, but may be found.
+    """
+
+    def __init__(self, size: int, sequences: int, spare: int = 0) -> None:
         self.size = size
         self.used = 0
         self.live = 0
-        self._holders = np.zeros(size, dtype=np.int16)
-        self._live_holders = np.zeros(size, dtype=np.int16)
+        self._holders = np.zeros(size + spare, dtype=np.int16)
+        self._live_holders = np.zeros(size + spare, dtype=np.int16)
         self._cells: list[Indices] = [np.zeros(0, dtype=np.int32)] * sequences
         self._lengths = [0] * sequences
         self._is_live = [False] * sequences
@@ -56,7 +59,7 @@ class CellMap:
         """One past the highest cell in use. Looks at every cell."""
         if not self.used:
             return 0
-        return self.size - int(np.argmax(self._holders[::-1] > 0))
+        return len(self._holders) - int(np.argmax(self._holders[::-1] > 0))
 
     def length(self, seq: int) -> int:
         """How many positions ``seq`` holds."""

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,9 +28,11 @@ from plugsky.engine.choosing import Chooser
 from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import DoesNotFitError, EngineError
 from plugsky.engine.grammar import GrammarSpec
+from plugsky.engine.kv_cache import Reuse
+from plugsky.engine.llama_cache import SequenceState
 from plugsky.engine.llama_sampling import Candidates, Chain
 from plugsky.engine.markers import spelt_like_control
-from plugsky.engine.scheduler import Chunk
+from plugsky.engine.plan import Chunk, Op
 
 LOG: Final = logging.getLogger(__name__)
 Logits = choosing.Logits
@@ -246,6 +248,7 @@ class Context:
             raise EngineError(ErrorKind.NOT_SUPPORTED, "this model generates no text", why="it is an encoder")
         self._model = model
         self._candidates = Candidates(model.n_vocab)
+        self._state = SequenceState(self._handle, self._memory, scratch=places - 1)
         self._tokens = np.zeros(batch, dtype=np.int32)
         self._positions = np.zeros(batch, dtype=np.int32)
         self._outputs = np.zeros(batch, dtype=np.int8)
@@ -273,21 +276,22 @@ class Context:
         return int(llama_cpp.llama_n_ctx(self._handle))
 
     def decode(self, chunks: Sequence[Chunk]) -> list[Logits]:
-        """Compute all ``chunks`` in one batch; the logits after each chunk that is ``last``, in their order.
+        """Compute all ``chunks`` in one batch; a row of logits for each of their outputs, in order.
 
         The rows are valid until the next decode. Raises :class:`CacheFullError`, :class:`BatchRefusedError` or
         :class:`ContextBrokenError`.
         """
-        filled, outputs = 0, []
+        filled = 0
+        outputs: list[int] = []
         self._outputs[:] = 0
         for chunk in chunks:
             end = filled + len(chunk.tokens)
             self._tokens[filled:end] = chunk.tokens
             self._positions[filled:end] = self._steps[: end - filled] + chunk.start
-            self._addresses[filled:end] = self._place_address[chunk.place]
-            if chunk.last:
-                self._outputs[end - 1] = 1
-                outputs.append(end - 1)
+            self._addresses[filled:end] = self._place_address[chunk.seq]
+            if chunk.outputs:
+                self._outputs[end - chunk.outputs : end] = 1
+                outputs += range(end - chunk.outputs, end)
             filled = end
         self._batch.n_tokens = filled
         code = llama_cpp.llama_decode(self._handle, self._batch)
@@ -314,6 +318,22 @@ class Context:
     def ends(self, token: int) -> bool:
         """See :meth:`Model.ends`."""
         return self._model.ends(token)
+
+    @property
+    def reuse(self) -> Reuse:
+        """What of a sequence another can go on with: any beginning, or the whole where the model cannot go back."""
+        handle = self._model.handle
+        whole = llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+        return "whole" if whole or llama_cpp.llama_model_n_swa(handle) else "prefix"
+
+    def apply(self, ops: Iterable[Op]) -> None:
+        """Carry out changes of the cache, in their order. What is saved lies in this process's memory.
+
+        Raises :class:`ContextBrokenError` when llama.cpp does not do as told: nobody then knows what the cache holds.
+        """
+        for op in ops:
+            if not self._state.apply(op):
+                raise ContextBrokenError(f"the cache could not be changed: {type(op).__name__}")
 
     def clear(self, place: int) -> None:
         """Give back all cells of one place."""

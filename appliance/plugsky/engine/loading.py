@@ -25,17 +25,18 @@ from plugsky.engine.llama_pooling import LONGEST, PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
-from plugsky.engine.scheduler import Limits
 from plugsky.engine.shape import shape
 from plugsky.engine.spec import EngineSpec
 from plugsky.engine.stepper import Report, Stepper
+from plugsky.engine.tasks import Limits
 from plugsky_bundles import gguf, split_model
 from plugsky_bundles.errors import BundleError
 from plugsky_bundles.gguf import GgufInfo
 
 PLACES: Final = 16
 BATCH: Final = 256
-PREFILL: Final = 64
+SEQUENCES: Final = 96
+"""Sequences of a context that requests and what is parked of them may take."""
 TEXTS: Final = 64
 """Texts in one batch of an engine that embeds or reranks."""
 
@@ -90,7 +91,7 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
         context = llama.Context(
             model,
             cells=spec.n_ctx + canary.CELLS,
-            places=PLACES + canary.SEQUENCES,
+            places=SEQUENCES + canary.SEQUENCES + 1,
             batch=BATCH,
             threads=spec.threads,
             free_memory=free_memory(),
@@ -100,7 +101,14 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
             renderer.close()
         model.close()
         raise
-    limits = Limits(cells=context.cells - canary.CELLS, batch=BATCH, places=PLACES, prefill=PREFILL)
+    limits = Limits(
+        cells=context.cells - canary.CELLS,
+        spare=canary.CELLS,
+        batch=BATCH,
+        places=PLACES,
+        sequences=SEQUENCES,
+        reuse=context.reuse,
+    )
     n_ctx = min(limits.cells, model.n_ctx_train)
     known = model.tokens(TEXT.read_text(encoding="utf-8")[:_KNOWN], add_special=True, parse_special=False)
     prompts = Prompts(model, renderer, n_ctx)
@@ -111,7 +119,7 @@ def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
         prompts,
         limits.cells,
         lambda report: Stepper(context, limits, report),
-        lambda: canary.run(context, known, PLACES),
+        lambda: canary.run(context, known, SEQUENCES),
     )
 
 
@@ -135,7 +143,7 @@ def check_fit(spec: EngineSpec, headers: Sequence[GgufInfo], free: int) -> None:
     Raises :class:`DoesNotFitError`, which says what the need is made of.
     """
     if spec.mode == "generate":
-        places = PLACES + canary.SEQUENCES
+        places = SEQUENCES + canary.SEQUENCES + 1
         holding = Holding(spec.n_ctx + canary.CELLS, BATCH, places, places, features=llama.features())
     else:
         longest = min(spec.n_ctx, headers[0].context_length or LONGEST, LONGEST)

@@ -23,9 +23,9 @@ from plugsky.engine.embedding import normalised
 from plugsky.engine.inputs import Inputs
 from plugsky.engine.llama_pooling import PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
+from plugsky.engine.plan import Chunk
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
-from plugsky.engine.scheduler import Chunk
 
 TOKENS: Final = 128
 BATCH: Final = 64
@@ -105,7 +105,7 @@ def nll(context: llama.Context, tokens: Sequence[int], told: Told, batch: int = 
     total = 0.0
     for start in range(0, len(tokens), batch):
         part = tokens[start : start + batch]
-        rows = context.decode([Chunk(0, 0, start + at, (token,), last=True) for at, token in enumerate(part)])
+        rows = context.decode([Chunk(0, 0, start + at, (token,), outputs=1) for at, token in enumerate(part)])
         for row, following in zip(rows, tokens[start + 1 : start + 1 + len(part)], strict=False):
             logits = row.astype(np.float64)
             peak = logits.max()
@@ -124,7 +124,7 @@ def answers(model: llama.Model, context: llama.Context) -> bool:
         rows: list[llama.Logits] = []
         while pending:
             part, pending = pending[:BATCH], pending[BATCH:]
-            rows = context.decode([Chunk(0, 0, done, part, last=True)])
+            rows = context.decode([Chunk(0, 0, done, part, outputs=1)])
             done += len(part)
         token = int(np.argmax(rows[-1]))
         if model.ends(token):

@@ -1,230 +1,389 @@
-"""Which tokens the next step computes. Pure and deterministic: no clock, no model, no randomness.
+"""What the next step computes. Pure and deterministic: no clock, no model, no randomness; times are handed in.
 
-A task is a list of tokens of which the first ``computed`` lie in the KV cache; the rest is pending. A task with one
-pending token decodes, one with more prefills. A step takes one token from every task that decodes, then prompt tokens
-up to a budget. All of it goes into one batch.
+A task is a list of tokens of which the first lie in the KV cache; the rest is pending. A task with one pending token
+decodes, one with more prefills. A step takes a token from tasks that decode, then prompt tokens up to a budget; all of
+it goes into one batch, under one set of adapters.
 
-Guarantees, each held by a test over random schedules:
+Guarantees, each held by a test over random schedules or on a simulated machine:
 
-1. A plan never needs more cells than the cache has free, nor more tokens than a batch holds.
-2. Every task that decodes gets its token in every step.
-3. Places are given in turn to the tenant that holds fewest; the prefill budget is shared by tenant, small needs first.
-   A tenant with many requests delays another's by no more than its own share.
-4. A head of the queue that does not fit yet is waited for, not overtaken, so a long prompt is never starved.
-5. When the cache is full the youngest task gives up its cells and returns to the head of its tenant's queue, to be
-   computed again later. The oldest is never chosen, so there is always progress and never a failure for all.
-6. The queue is bounded: :class:`QueueFullError` says the bound.
-
-The words are those of batching: a :class:`Plan` is one step, a :class:`Chunk` a run of tokens of one task. They have
-nothing to do with the plan of an installation or the chunks of a file on media.
+1. *Bounds.* A plan never needs more cells than the cache has, more tokens than a batch holds, nor more decoding tasks
+   than there are places. The line is bounded, in all and by tenant: :class:`QueueFullError` says the bound.
+2. *Fair shares.* Compute time, as measured, is shared by weight among tenants with work (:mod:`.fairness`). A tenant
+   ahead of its share keeps one token per step, or every other step while it has prompts to compute, so that nobody's
+   stream stands still. A tenant alone has all places. What a step costs whoever is in it is split by tenants, so that
+   where batching is free, many requests cost a tenant little more than one.
+3. *Newcomers.* When all places are taken, a newcomer of a tenant with fewer, or of a higher class, gets one more; the
+   places of a step then go around, and who is left out is paused where it is, its cells kept.
+4. *Order.* Who waits goes by when it is due (:mod:`.waiting`): interactive before standard before batch, short before
+   long, and everyone in time. Half of a step's prompt tokens go by that too, half to the shortest prompt. A request
+   that was first and did not fit is not overtaken. Compute time of a standard request counts twice, of a batch request
+   four times that of an interactive one.
+5. *Latency.* Prompt tokens beside decoding ones fill the step up to the target time and no further (:mod:`.pace`).
+6. *Shared beginnings.* Tokens that a sequence of the same tenant and adapters has are not computed again; a newcomer
+   waits for a beginning that is being computed, and takes over when that request ends (:mod:`.kv_cache`).
+7. *A full cache.* What is parked goes first; then the youngest task of the lowest class gives up its cells, to come
+   back later, from a copy where that pays. The last task is never chosen, so there is always progress. A tenant that
+   holds more than its share of cells gives way to one that wants less than its own.
+8. *Cost.* A step looks at running tasks only, whatever waits.
 """
 
 import heapq
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from plugsky.engine.fairness import Accounts
+from plugsky.engine.kv_cache import KvCache
+from plugsky.engine.pace import Pace
+from plugsky.engine.plan import Chunk, Op, Plan
+from plugsky.engine.prefix import Resident, TokenBuffer
+from plugsky.engine.tasks import COST, LEVELS, WAITS_US, Limits, QueueFullError, Run, Task
+from plugsky.engine.turns import ByTenant, Turns
+from plugsky.engine.waiting import Tenant, WaitingLine
+
 GROWTH: Final = 16
-"""Cells kept free for each placed task when another is admitted, so that a newcomer is not evicted at once."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The bounds of one engine. All count tokens (= cells), but ``places`` and ``queue`` count tasks."""
-
-    cells: int
-    batch: int = 512
-    places: int = 16
-    prefill: int = 128
-    """Prompt tokens per step while another task decodes: it bounds how long a step keeps that one waiting."""
-    queue: int = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive tokens of one task; ``last`` when a token is chosen after them."""
-
-    ticket: int
-    place: int
-    start: int
-    tokens: Sequence[int]
-    last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One step: clear ``cleared`` places, then compute ``chunks`` in one batch."""
-
-    cleared: tuple[int, ...]
-    chunks: tuple[Chunk, ...]
-
-
-class QueueFullError(Exception):
-    """No more tasks may wait. ``bound`` is how many may."""
-
-    def __init__(self, bound: int) -> None:
-        super().__init__(f"{bound} requests are waiting")
-        self.bound = bound
-
-
-@dataclass(slots=True, eq=False)
-class _Task:
-    ticket: int
-    tenant: str
-    tokens: list[int]
-    computed: int = 0
-    place: int = -1
-
-    @property
-    def pending(self) -> int:
-        return len(self.tokens) - self.computed
+"""Cells kept free for each running task when another is admitted, so that a newcomer is not evicted at once."""
+JOIN_MIN: Final = 16
+"""Tokens from which waiting for somebody else's prefill beats computing them as well."""
+CREDIT: Final = 64
+"""Prompt tokens' worth of time that a tenant which was idle has in hand."""
+CLAIM: Final = 256
+"""Prompt tokens' worth of time that a tenant must be behind another to take cells from it."""
 
 
 class Scheduler:
-    """The tasks of one context. Tickets number them in order of arrival."""
+    """The tasks of one context."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._tasks: dict[int, _Task] = {}
-        self._placed: list[_Task] = []
-        self._waiting: dict[str, deque[_Task]] = {}
-        self._free = list(range(limits.places))
-        self._served: dict[str, int] = {}
-        self._turn = 0
-        self._n_waiting = 0
+        self.kv = KvCache(limits.cells, limits.sequences, limits.saved, limits.reuse, limits.spare)
+        self.pace = Pace(limits.target_us, limits.alone_us, limits.batch)
+        self._accounts = Accounts()
+        self._tenants: dict[str, Tenant] = {}
+        self._runs: dict[int, Run] = {}
+        self._running: list[Run] = []
+        self._waiting: WaitingLine[Run] = WaitingLine()
+        self._held: Run | None = None
+        self._stirred = False
+        self._deadlines: list[tuple[int, int]] = []
+        self._hopeless: list[int] = []
+        self._turns = Turns(limits, self.pace, self.kv)
+        self._chosen = 0
+        self._by_level = [0, 0, 0]
 
     @property
     def running(self) -> int:
-        """Tasks that hold a place."""
-        return len(self._placed)
+        """Tasks that have been admitted."""
+        return len(self._running)
+
+    @property
+    def paused(self) -> int:
+        """Admitted tasks that the latest plan had nothing of."""
+        return max(0, len(self._running) - self._chosen)
 
     @property
     def waiting(self) -> int:
-        """Tasks in the queue, those sent back to it included."""
-        return self._n_waiting
+        """Tasks in the line, those sent back to it included."""
+        return len(self._waiting)
 
     @property
     def used(self) -> int:
-        """Cells in use."""
-        return sum(task.computed for task in self._placed)
+        """Cells in use, those of parked sequences included."""
+        return self.kv.map.used
 
-    def add(self, ticket: int, tenant: str, tokens: Sequence[int]) -> None:
-        """Queue a task; ``ticket`` must be higher than any before. Raises :class:`QueueFullError`."""
-        if self._n_waiting >= self.limits.queue:
-            raise QueueFullError(self.limits.queue)
-        task = _Task(ticket, tenant, list(tokens))
-        self._tasks[ticket] = task
-        self._waiting.setdefault(tenant, deque()).append(task)
-        self._n_waiting += 1
+    @property
+    def waiting_by_class(self) -> tuple[int, int, int]:
+        """The same: interactive, standard, batch."""
+        return self._by_level[0], self._by_level[1], self._by_level[2]
+
+    def add(self, task: Task, now_us: int) -> None:
+        """Take on a task. Raises :class:`QueueFullError`."""
+        if len(self._waiting) >= self.limits.queue:
+            raise QueueFullError(self.limits.queue, of_tenant=False)
+        tenant = self._tenants.get(task.tenant)
+        if tenant is None:
+            account = self._accounts.open(task.tenant, CREDIT * self.pace.believed.prefill)
+            tenant = self._tenants[task.tenant] = Tenant(account)
+        elif tenant.waiting >= self.limits.tenant_queue:
+            raise QueueFullError(self.limits.tenant_queue, of_tenant=True)
+        tenant.account.weight = max(1, task.weight)
+        level = LEVELS[task.service_class]
+        need_us = len(task.tokens) * self.pace.believed.prefill
+        run = Run(task, tenant, level, now_us + WAITS_US[level] + int(need_us), task.ticket, TokenBuffer(task.tokens))
+        self._runs[task.ticket] = run
+        if task.deadline_us is not None:
+            heapq.heappush(self._deadlines, (task.deadline_us, task.ticket))
+        self._wait(run)
 
     def append(self, ticket: int, token: int) -> None:
-        """The token chosen for a task after its ``last`` chunk."""
-        self._tasks[ticket].tokens.append(token)
+        """The token chosen for a task after a chunk with an output."""
+        self._runs[ticket].tokens.append(token)
 
-    def remove(self, ticket: int) -> int | None:
-        """Forget a task. The place whose cells must be cleared now, or None when it held none."""
-        task = self._tasks.pop(ticket)
-        if task.place < 0:
-            queue = self._waiting[task.tenant]
-            queue.remove(task)
-            self._dequeued(task.tenant)
-            return None
-        return self._leave(task)
+    def remove(self, ticket: int, *, keep: bool = True) -> None:
+        """Forget a task. Its cells are parked, or given back at once if not ``keep``; see :meth:`take_ops`."""
+        run = self._runs.pop(ticket)
+        if run.is_waiting:
+            self._unwait(run)
+        else:
+            self._stop(run)
+            if run.resident is not None:
+                if keep:
+                    self.kv.park(run.resident)
+                else:
+                    self.kv.drop(run.resident)
+        self.kv.forget(ticket)
+        if self._held is run:
+            self._held = None
+        self._stirred = True
+        if run.tenant.idle:
+            del self._tenants[run.task.tenant]
+            self._accounts.close(run.task.tenant)
 
-    def relieve(self) -> int | None:
-        """Send the youngest task back to its queue; the place to clear, or None when only one is left."""
-        if len(self._placed) < 2:
-            return None
-        return self._evict()
+    def cached(self, ticket: int) -> int | None:
+        """How many of its first tokens a task found in the cache; None before it is known."""
+        return self._runs[ticket].cached
 
-    def plan(self) -> Plan:
-        """The next step; no chunks when there is nothing to do. Follow it with :meth:`commit`."""
-        cleared: list[int] = []
-        while self.used + self._decoding() > self.limits.cells:
-            cleared.append(self._evict())
+    def is_admitted(self, ticket: int) -> bool:
+        """Whether a task is known and not in the line."""
+        run = self._runs.get(ticket)
+        return run is not None and not run.is_waiting
+
+    def expired(self, now_us: int) -> list[int]:
+        """Tasks whose deadline has passed, for the caller to remove. Each is told once."""
+        tickets = []
+        while self._deadlines and self._deadlines[0][0] <= now_us:
+            _, ticket = heapq.heappop(self._deadlines)
+            if ticket in self._runs:
+                tickets.append(ticket)
+        return tickets
+
+    def hopeless(self) -> list[int]:
+        """Tasks that the cache cannot hold even alone, for the caller to remove. Each is told once."""
+        tickets, self._hopeless = self._hopeless, []
+        return [ticket for ticket in tickets if ticket in self._runs]
+
+    def take_ops(self) -> tuple[Op, ...]:
+        """What was decided since the last plan: to be carried out before anything is computed."""
+        return self.kv.take_ops()
+
+    def relieve(self) -> bool:
+        """The cache is fuller than counted: give back what is parked, else the cells of one task. False: no more."""
+        if self.kv.parked_sequences:
+            self.kv.evict_all()
+            return True
+        victim = self._victim(self._running)
+        if victim is None:
+            return False
+        self._suspend(victim)
+        return True
+
+    def plan(self, now_us: int) -> Plan:
+        """The next step; no chunks when there is nothing to compute. Follow it with :meth:`commit`."""
+        self._place_joined()
         self._admit()
-        chunks = [self._chunk(task, 1) for task in self._placed if task.pending == 1]
-        chunks += self._prefill(len(chunks))
-        self._turn += 1
-        return Plan(tuple(cleared), tuple(chunks))
+        chunks = self._select(now_us)
+        while not chunks:
+            holders = [run for run in self._running if run.resident is not None]
+            if not holders:
+                break
+            victim = self._victim(holders)
+            if victim is None:
+                self._hopeless.append(holders[0].ticket)
+                break
+            self._suspend(victim)
+            self._place_joined()
+            chunks = self._select(now_us)
+        if chunks:
+            self.kv.compact()
+        self._chosen = len(chunks)
+        return Plan(self.kv.take_ops(), tuple(chunks), self._turns.adapter)
 
-    def commit(self, chunks: Sequence[Chunk]) -> None:
-        """These chunks were computed: their cells are in use."""
-        for chunk in chunks:
-            self._tasks[chunk.ticket].computed += len(chunk.tokens)
+    def commit(self, chunks: Sequence[Chunk], t_us: int) -> list[int]:
+        """One batch of ``chunks`` was computed in ``t_us``; the µs that each of them is charged.
 
-    def _decoding(self) -> int:
-        return sum(task.pending == 1 for task in self._placed)
+        Raises :class:`~plugsky.engine.cells.NoCellsError` for chunks that no plan gave.
+        """
+        runs = [self._runs[chunk.ticket] for chunk in chunks]
+        parts = [(run.held(), len(chunk.tokens)) for run, chunk in zip(runs, chunks, strict=True)]
+        self.kv.extend(parts)
+        decode = sum(count == 1 for _, count in parts)
+        prefill = sum(count for _, count in parts) - decode
+        prices = self.pace.prices(decode, prefill, t_us)
+        members: dict[Tenant, int] = {}
+        for run in runs:
+            members[run.tenant] = members.get(run.tenant, 0) + 1
+        basic = prices.step / len(members) if members else 0.0
+        charges = []
+        for run, (_, count) in zip(runs, parts, strict=True):
+            us = basic / members[run.tenant] + (prices.decode if count == 1 else prices.prefill * count)
+            run.tenant.account.charge(us * COST[run.level])
+            charges.append(int(us))
+        if t_us > 0:
+            self.pace.learn(decode, prefill, t_us)
+            self._turns.spent_us += t_us
+        if self._running:
+            self._accounts.raise_level(min(run.tenant.account.served for run in self._running))
+        return charges
 
-    def _prefill(self, decoding: int) -> list[Chunk]:
-        """Prompt chunks within the budget, shared by tenant: who needs less than a fair share leaves the rest."""
-        needs: dict[str, list[_Task]] = {}
-        for task in self._placed:
-            if task.pending > 1:
-                needs.setdefault(task.tenant, []).append(task)
-        budget = min(
-            self.limits.prefill if decoding else self.limits.batch,
-            self.limits.batch - decoding,
-            self.limits.cells - self.used - decoding,
-        )
-        tenants = sorted(needs, key=lambda name: (sum(task.pending for task in needs[name]), self._served[name]))
-        chunks: list[Chunk] = []
-        for index, tenant in enumerate(tenants):
-            share = -(-budget // (len(tenants) - index))
-            for task in needs[tenant]:
-                take = min(share, task.pending)
-                if take:
-                    chunks.append(self._chunk(task, take))
-                    share -= take
-                    budget -= take
-        return chunks
+    def pin(self, ticket: int) -> Resident:
+        """A task with ``pin`` was computed: keep its cells until :meth:`unpin` and forget the task."""
+        run = self._runs[ticket]
+        resident = run.held()
+        self.kv.pin(resident)
+        run.resident = None
+        self.remove(ticket)
+        return resident
 
-    def _chunk(self, task: _Task, take: int) -> Chunk:
-        end = task.computed + take
-        return Chunk(task.ticket, task.place, task.computed, task.tokens[task.computed : end], end == len(task.tokens))
+    def unpin(self, resident: Resident) -> None:
+        """Give back a pinned beginning."""
+        self.kv.drop(resident)
+        self._stirred = True
+
+    # -- who comes in ------------------------------------------------------------------------------------------------
+
+    def _wait(self, run: Run) -> None:
+        self._waiting.add(run)
+        self._by_level[run.level] += 1
+        self._stirred = True
+
+    def _unwait(self, run: Run) -> None:
+        self._waiting.leave(run)
+        self._by_level[run.level] -= 1
 
     def _admit(self) -> None:
-        while self._free and self._waiting:
-            held = dict.fromkeys(self._waiting, 0)
-            for placed in self._placed:
-                if placed.tenant in held:
-                    held[placed.tenant] += 1
-            tenant = min(held, key=lambda name: (held[name], self._served.get(name, -1), self._waiting[name][0].ticket))
-            task = self._waiting[tenant][0]
-            promised = sum(len(placed.tokens) + GROWTH for placed in self._placed)
-            if self._placed and promised + len(task.tokens) > self.limits.cells:
+        if not self._stirred:
+            return
+        self._stirred = False
+        while True:
+            run = self._held if self._held is not None else self._waiting.first()
+            if run is None or not self._has_place(run):
                 return
-            self._waiting[tenant].popleft()
-            self._dequeued(tenant)
-            task.place = heapq.heappop(self._free)
-            self._placed.append(task)
-            self._turn += 1
-            self._served[tenant] = self._turn
+            if not self._fits(run) and not self._claim(run):
+                self._held = run
+                if not self._running:
+                    self._hopeless.append(run.ticket)
+                return
+            self._held = None
+            self._unwait(run)
+            run.tenant.running += 1
+            self._running.append(run)
+            self._place(run)
 
-    def _evict(self) -> int:
-        task = max(self._placed, key=lambda placed: placed.ticket)
-        place = self._leave(task)
-        task.computed = 0
-        self._waiting.setdefault(task.tenant, deque()).appendleft(task)
-        self._n_waiting += 1
-        self._served.setdefault(task.tenant, self._turn)
-        return place
+    def _has_place(self, run: Run) -> bool:
+        joined = sum(other.owner is not None for other in self._running)
+        if self.kv.sequences_left <= joined:
+            return False
+        if len(self._running) < self.limits.places:
+            return True
+        if run.tenant.running + 1 < max(other.tenant.running for other in self._running):
+            return True
+        return len(self._running) < 2 * self.limits.places and any(o.level > run.level for o in self._running)
 
-    def _leave(self, task: _Task) -> int:
-        place, task.place = task.place, -1
-        self._placed.remove(task)
-        heapq.heappush(self._free, place)
-        self._forget_idle(task.tenant)
-        return place
+    def _fits(self, run: Run) -> bool:
+        match = self.kv.match(self._roots(run), run.tokens, self._most(run))
+        need = run.length - max(match.ready, match.promised) + self.kv.cost(match)
+        if not self._running:
+            return need <= self.kv.available
+        promised = sum(other.left() + GROWTH for other in self._running)
+        return promised + need + GROWTH <= self.kv.available
 
-    def _dequeued(self, tenant: str) -> None:
-        self._n_waiting -= 1
-        if not self._waiting[tenant]:
-            del self._waiting[tenant]
-            self._forget_idle(tenant)
+    def _claim(self, run: Run) -> bool:
+        """Make room for a tenant that wants less than its share of cells, from one that holds more than its own."""
+        while True:
+            held = {run.tenant: run.length + GROWTH}
+            for other in self._running:
+                held[other.tenant] = held.get(other.tenant, 0) + other.length + GROWTH
+            share = self.limits.cells // len(held)
+            greatest = max(held, key=lambda tenant: held[tenant])
+            behind = greatest.account.served - run.tenant.account.served
+            if held[run.tenant] > share or held[greatest] <= share or behind < CLAIM * self.pace.believed.prefill:
+                return False
+            victim = self._victim([other for other in self._running if other.tenant is greatest], spare=0)
+            if victim is None:
+                return False
+            self._suspend(victim)
+            self._place_joined()
+            if self._fits(run):
+                return True
 
-    def _forget_idle(self, tenant: str) -> None:
-        """Keep no memory of tenants without tasks, so that it does not grow with their number."""
-        if tenant not in self._waiting and all(task.tenant != tenant for task in self._placed):
-            self._served.pop(tenant, None)
+    def _most(self, run: Run) -> int:
+        """How many tokens may be taken from others: one is always computed, and those to score or put back are too."""
+        tail = self.kv.tail(run.ticket)
+        bounds = [run.length - 1, run.task.score_from, tail and tail[0]]
+        return min(bound for bound in bounds if bound is not None)
+
+    def _roots(self, run: Run) -> tuple[tuple[str, ...], ...]:
+        public = ("public", run.task.adapter)
+        return (public,) if run.task.pin else (("tenant", run.task.tenant, run.task.adapter), public)
+
+    def _place(self, run: Run) -> None:
+        """Give an admitted task its sequence, or have it wait for one that computes its beginning."""
+        roots = self._roots(run)
+        match = self.kv.match(roots, run.tokens, self._most(run))
+        if match.owner is not None and match.promised - match.ready >= JOIN_MIN:
+            run.owner, run.promised = match.owner, match.promised
+            for other in self._running:
+                if other.resident is match.owner:
+                    other.due = min(other.due, run.due)
+            return
+        run.owner = None
+        run.resident = self.kv.enter(roots[0], run.tokens, match)
+        if run.cached is None:
+            run.cached = run.resident.computed
+
+    def _place_joined(self) -> None:
+        for run in self._running:
+            owner = run.owner
+            if owner is not None and (not owner.running or owner.computed >= run.promised):
+                self._place(run)
+
+    def _suspend(self, run: Run) -> None:
+        """Send a task back to the line; what it has computed is saved or lost."""
+        if run.resident is not None:
+            self.kv.forget(run.ticket)
+            self.kv.suspend(run.ticket, run.resident)
+        run.resident = run.owner = None
+        self._stop(run)
+        self._wait(run)
+
+    def _stop(self, run: Run) -> None:
+        self._running.remove(run)
+        run.tenant.running -= 1
+        self._waiting.refresh(run.tenant)
+
+    def _victim(self, runs: Iterable[Run], spare: int = 1) -> Run | None:
+        """The youngest task of the lowest class, unless no more than ``spare`` are left."""
+        runs = list(runs)
+        return max(runs, key=lambda run: (run.level, run.ticket)) if len(runs) > spare else None
+
+    # -- what is computed --------------------------------------------------------------------------------------------
+
+    def _select(self, now_us: int) -> list[Chunk]:
+        self._turns.next_adapter(self._running)
+        ready: ByTenant = {}
+        filling: ByTenant = {}
+        for run in self._running:
+            resident = run.resident
+            if resident is None or run.task.adapter != self._turns.adapter:
+                continue
+            tail = self.kv.tail(run.ticket)
+            if tail is not None and tail[0] == resident.computed and self.kv.make_room(tail[1] - tail[0]):
+                self.kv.resume(run.ticket, resident)
+                tail = None
+            if tail is None and run.left() == 1 and run.task.score_from is None:
+                ready.setdefault(run.tenant, []).append(run)
+            elif tail is None or tail[0] > resident.computed:
+                filling.setdefault(run.tenant, []).append(run)
+        chosen = self._turns.decoding(ready, filling)
+        while len(chosen) > self.kv.available:
+            victim = self._victim(self._running)
+            if victim is None:
+                return []
+            self._suspend(victim)
+            self._place_joined()
+            chosen = [run for run in chosen if not run.is_waiting]
+            filling = {t: left for t, runs in filling.items() if (left := [r for r in runs if not r.is_waiting])}
+        for run in chosen:
+            run.latest_us = now_us
+        chunks = self._turns.chunks(chosen, filling)
+        self.kv.make_room(sum(len(chunk.tokens) for chunk in chunks))
+        return chunks

@@ -238,7 +238,7 @@ class Service:
     def _deliver(self, peer: Peer, run: Run[Peer], update: Update, items: dict[Peer, list[frames.StepItem]]) -> None:
         rid = run.rid
         if update.accepted:
-            peer.send(frames.Accepted(rid=rid))
+            peer.send(frames.Accepted(rid=rid, cached=update.cached))
         elif update.error is not None:
             peer.send(failed(rid, update.error))
         else:

@@ -3,6 +3,9 @@
 It lives on one thread and does no socket IO. Orders come through a queue, reports leave through a callback, so that a
 slow peer can never hold up a step. Whatever goes wrong with one sequence ends that sequence alone; only a context that
 broke half way through a decode ends the engine.
+
+A batch that llama.cpp refuses is halved until the guilty chunk is alone and fails; what it computed before is not kept.
+A cache fuller than counted gives back what is parked, then sends tasks back to the line, until the batch fits.
 """
 
 import queue
@@ -17,7 +20,9 @@ from plugsky.engine import llama, sampling
 from plugsky.engine.errors import EngineError
 from plugsky.engine.grammar import GrammarSpec
 from plugsky.engine.logprobs import logprobs
-from plugsky.engine.scheduler import Chunk, Limits, QueueFullError, Scheduler
+from plugsky.engine.plan import Chunk, Op
+from plugsky.engine.scheduler import Scheduler
+from plugsky.engine.tasks import Limits, QueueFullError, Task
 from plugsky.engine.text import TextStream
 
 MAX_ORDERS: Final = 4096
@@ -48,7 +53,7 @@ class Backend(Protocol):
 
     def ends(self, token: int) -> bool: ...
 
-    def clear(self, place: int) -> None: ...
+    def apply(self, ops: Sequence[Op]) -> None: ...
 
     def set_threads(self, n: int) -> None: ...
 
@@ -94,10 +99,14 @@ _Choice = tuple[int, int, tuple[TokenLogprob, ...]]
 
 @dataclass(slots=True)
 class Update:
-    """News of one ticket. Exactly one of ``accepted``, ``ids`` with ``text``, ``finish`` and ``error`` may be alone."""
+    """News of one ticket. Exactly one of ``accepted``, ``ids`` with ``text``, ``finish`` and ``error`` may be alone.
+
+    ``cached`` goes with ``accepted``: prompt tokens found in the cache, 0 while that is not known; usage knows it.
+    """
 
     ticket: int
     accepted: bool = False
+    cached: int = 0
     ids: tuple[int, ...] = ()
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -120,6 +129,12 @@ class Report:
     running: int = 0
     waiting: int = 0
     kv_used: int = 0
+    """Cells that requests and pinned beginnings hold."""
+    kv_parked: int = 0
+    """Cells that nobody holds but what is kept of ended requests."""
+    paused: int = 0
+    waiting_by_class: tuple[int, int, int] = (0, 0, 0)
+    """Interactive, standard, batch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -127,12 +142,17 @@ class _Sequence:
     submit: Submit
     sampler: SequenceSampler
     text: TextStream
-    deadline_us: int | None
     chosen: int = 0
     engine_us: int = 0
 
-    def usage(self) -> Usage:
-        return Usage(prompt_tokens=len(self.submit.tokens), completion_tokens=self.chosen, engine_us=self.engine_us)
+    def usage(self, cached: int) -> Usage:
+        prompt = len(self.submit.tokens)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=self.chosen,
+            cached_tokens=min(cached, prompt),
+            engine_us=self.engine_us,
+        )
 
 
 class Stepper:
@@ -144,6 +164,7 @@ class Stepper:
         self._tell = report
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._sequences: dict[int, _Sequence] = {}
+        self._new: list[int] = []
         self._steps = 0
         self._report = Report()
 
@@ -157,11 +178,13 @@ class Stepper:
         """Work until :class:`Quit`. Raises :class:`llama.ContextBrokenError` when the context is lost."""
         try:
             while self._take_orders():
-                self._end_expired()
-                self._flush()
+                for ticket in self._scheduler.expired(_now_us()):
+                    self._finish(Update(ticket), "deadline")
                 if self._sequences:
                     self._step()
-                    self._flush()
+                else:
+                    self._apply()
+                self._flush()
         finally:
             for sequence in self._sequences.values():
                 sequence.sampler.close()
@@ -170,7 +193,9 @@ class Stepper:
         report, scheduler = self._report, self._scheduler
         if report.updates or report.t_us:
             report.n = self._steps
-            report.running, report.waiting, report.kv_used = scheduler.running, scheduler.waiting, scheduler.used
+            report.running, report.waiting, report.paused = scheduler.running, scheduler.waiting, scheduler.paused
+            report.waiting_by_class = scheduler.waiting_by_class
+            report.kv_used, report.kv_parked = scheduler.kv.map.live, scheduler.kv.map.parked
             self._tell(report)
             self._report = Report()
 
@@ -197,11 +222,17 @@ class Stepper:
                     return False
 
     def _start(self, ticket: int, submit: Submit) -> None:
+        deadline = None if submit.deadline_us is None else _now_us() + submit.deadline_us
+        tokens = (*submit.tokens, *submit.resume_tokens)
+        task = Task(ticket, submit.tenant, tokens, submit.service_class, submit.weight, deadline_us=deadline)
         try:
-            self._scheduler.add(ticket, submit.tenant, (*submit.tokens, *submit.resume_tokens))
+            self._scheduler.add(task, _now_us())
         except QueueFullError as error:
+            whose = "of this tenant " if error.of_tenant else ""
             refusal = EngineError(
-                ErrorKind.OVERLOADED, f"{error.bound} requests are waiting for this model already", retry_after=5.0
+                ErrorKind.OVERLOADED,
+                f"{error.bound} requests {whose}are waiting for this model already",
+                retry_after=5.0,
             )
             self._report.updates.append(Update(ticket, error=refusal))
             return
@@ -211,13 +242,12 @@ class Stepper:
             self._scheduler.remove(ticket)
             self._report.updates.append(Update(ticket, error=error))
             return
-        deadline = None if submit.deadline_us is None else time.monotonic_ns() // 1000 + submit.deadline_us
         text = TextStream(submit.params.stop, submit.params.show_special)
-        sequence = _Sequence(submit, sampler, text, deadline, len(submit.resume_tokens))
+        sequence = _Sequence(submit, sampler, text, len(submit.resume_tokens))
         for token in submit.resume_tokens:
             sequence.text.feed(self._backend.piece(token), token)
         self._sequences[ticket] = sequence
-        self._report.updates.append(Update(ticket, accepted=True))
+        self._new.append(ticket)
 
     def _sampler(self, submit: Submit) -> SequenceSampler:
         params = submit.params
@@ -231,63 +261,73 @@ class Stepper:
             raise
         return sampler
 
-    def _end_expired(self) -> None:
-        now = time.monotonic_ns() // 1000
-        expired = [
-            ticket
-            for ticket, sequence in self._sequences.items()
-            if sequence.deadline_us is not None and now >= sequence.deadline_us
-        ]
-        for ticket in expired:
-            self._finish(Update(ticket), "deadline")
-
     def _step(self) -> None:
-        plan = self._scheduler.plan()
-        for place in plan.cleared:
-            self._backend.clear(place)
+        plan = self._scheduler.plan(_now_us())
+        for ticket in self._scheduler.hopeless():
+            self._fail(ticket, EngineError(ErrorKind.OVERLOADED, "the cache cannot hold this request"))
+        if self._new:
+            self._accept()
+            self._flush()
+        self._backend.apply(plan.ops)
+        self._apply()
         began = time.monotonic_ns()
-        done, choices = self._compute(plan.chunks)
-        t_us = (time.monotonic_ns() - began) // 1000
-        self._charge(done, t_us)
+        choices = self._compute([chunk for chunk in plan.chunks if chunk.ticket in self._sequences])
         for choice in choices:
             self._chose(*choice)
         self._steps += 1
-        self._report.t_us = t_us
+        self._report.t_us = max(1, (time.monotonic_ns() - began) // 1000)
         self._report.completion_tokens = len(choices)
-        self._report.prompt_tokens = sum(len(chunk.tokens) for chunk in done) - len(choices)
+        self._report.prompt_tokens -= len(choices)
 
-    def _compute(self, chunks: Sequence[Chunk]) -> tuple[list[Chunk], list[_Choice]]:
-        """What could be computed of ``chunks``, in one batch unless one of them is at fault, and the tokens chosen.
+    def _accept(self) -> None:
+        """Tell what has come in since the last step, with what the plan found of it in the cache."""
+        for ticket in self._new:
+            sequence = self._sequences.get(ticket)
+            if sequence is not None:
+                cached = min(self._scheduler.cached(ticket) or 0, len(sequence.submit.tokens))
+                self._report.updates.append(Update(ticket, accepted=True, cached=cached))
+        self._new.clear()
 
-        A batch that llama.cpp refuses is halved until the guilty chunk is alone and fails. When the cache is fuller
-        than counted the youngest sequence goes back to the queue.
-        """
+    def _apply(self) -> None:
+        ops = self._scheduler.take_ops()
+        if ops:
+            self._backend.apply(ops)
+
+    def _compute(self, chunks: Sequence[Chunk]) -> list[_Choice]:
+        """Compute ``chunks``, in one batch unless one of them is at fault; the tokens chosen."""
         work: list[Sequence[Chunk]] = [chunks] if chunks else []
-        done: list[Chunk] = []
         choices: list[_Choice] = []
         while work:
             batch = work.pop()
+            began = time.monotonic_ns()
             try:
                 rows = self._backend.decode(batch)
             except llama.BatchRefusedError:
                 if len(batch) == 1:
                     refused = EngineError(ErrorKind.INTERNAL, "llama.cpp refused this request's tokens")
-                    self._fail(batch[0].ticket, refused)
+                    self._fail(batch[0].ticket, refused, keep=False)
+                    self._apply()
                 else:
                     work += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]
             except llama.CacheFullError:
-                place = self._scheduler.relieve()
-                if place is None:
-                    self._fail(batch[0].ticket, EngineError(ErrorKind.OVERLOADED, "the cache cannot hold this request"))
-                else:
-                    self._backend.clear(place)
-                    kept = [[chunk for chunk in part if chunk.place != place] for part in (*work, batch)]
-                    work = [part for part in kept if part]
+                work = self._relieved([*work, batch])
             else:
-                self._scheduler.commit(batch)
-                done += batch
-                choices += self._pick([chunk for chunk in batch if chunk.last], rows)
-        return done, choices
+                self._commit(batch, (time.monotonic_ns() - began) // 1000)
+                choices += self._pick([chunk for chunk in batch if chunk.outputs], rows)
+        return choices
+
+    def _relieved(self, work: list[Sequence[Chunk]]) -> list[Sequence[Chunk]]:
+        """What is left of ``work`` once the cache has more room."""
+        if not self._scheduler.relieve():
+            self._fail(work[-1][0].ticket, EngineError(ErrorKind.OVERLOADED, "the cache cannot hold this request"))
+        self._apply()
+        kept = [[chunk for chunk in part if self._scheduler.is_admitted(chunk.ticket)] for part in work]
+        return [part for part in kept if part]
+
+    def _commit(self, batch: Sequence[Chunk], t_us: int) -> None:
+        for chunk, us in zip(batch, self._scheduler.commit(batch, t_us), strict=True):
+            self._sequences[chunk.ticket].engine_us += us
+            self._report.prompt_tokens += len(chunk.tokens)
 
     def _pick(self, chunks: Sequence[Chunk], rows: Sequence[llama.Logits]) -> list[_Choice]:
         choices: list[_Choice] = []
@@ -301,13 +341,6 @@ class Stepper:
             except EngineError as error:
                 self._fail(chunk.ticket, error)
         return choices
-
-    def _charge(self, chunks: Sequence[Chunk], t_us: int) -> None:
-        total = sum(len(chunk.tokens) for chunk in chunks)
-        for chunk in chunks:
-            sequence = self._sequences.get(chunk.ticket)
-            if sequence is not None:
-                sequence.engine_us += t_us * len(chunk.tokens) // total
 
     def _chose(self, ticket: int, token: int, known: tuple[TokenLogprob, ...]) -> None:
         sequence = self._sequences[ticket]
@@ -326,19 +359,25 @@ class Stepper:
 
     def _finish(self, last: Update, reason: FinishReason) -> None:
         """End a sequence with its ``last`` news."""
-        sequence = self._forget(last.ticket)
+        if last.ticket in self._new:
+            self._accept()
+        cached = self._scheduler.cached(last.ticket) or 0
+        sequence = self._forget(last.ticket, keep=True)
         last.text += sequence.text.finish()
-        last.finish = Finish(reason=reason, usage=sequence.usage())
+        last.finish = Finish(reason=reason, usage=sequence.usage(cached))
         self._report.updates.append(last)
 
-    def _fail(self, ticket: int, error: EngineError) -> None:
-        self._forget(ticket)
+    def _fail(self, ticket: int, error: EngineError, *, keep: bool = True) -> None:
+        self._forget(ticket, keep=keep)
         self._report.updates.append(Update(ticket, error=error))
 
-    def _forget(self, ticket: int) -> _Sequence:
+    def _forget(self, ticket: int, *, keep: bool) -> _Sequence:
+        """A sequence is over; what it has in the cache is parked if it may be of use to others."""
         sequence = self._sequences.pop(ticket)
         sequence.sampler.close()
-        place = self._scheduler.remove(ticket)
-        if place is not None:
-            self._backend.clear(place)
+        self._scheduler.remove(ticket, keep=keep)
         return sequence
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
