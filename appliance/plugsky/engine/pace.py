@@ -5,8 +5,9 @@ what any step costs. The three are fitted by least squares of the relative error
 is held where it was believed to be as far as the steps do not say (those of one kind cannot tell ``a`` from the rest).
 A change of clock or cores is followed within some tens of steps.
 
-The budget holds the target: ``a + b * decode + c * budget <= target``, between a floor that keeps prompts moving and
-the batch. When steps with prompts take longer than twice the target the floor too is halved, down to one token.
+The budget holds the target: ``a + b * decode + c * budget <= target``. Where decoding alone comes near the target or
+beyond, prompts still get :data:`SHARE` of the time that it takes, and one token at least, so that they move however
+slow the machine is, and a step takes at most ``1 + SHARE`` times as long as it would without them.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 FADE: Final = 0.95
 FIRST: Final = (2_000.0, 4_000.0, 2_000.0)
 """µs believed of a machine nothing is known of: a small model on two cores."""
-FLOOR: Final = 16
+SHARE: Final = 0.5
 _BELIEF: Final = 0.05
 _VAGUE: Final = np.array(FIRST) / 20.0
 _OUTLIER: Final = 8.0
@@ -39,7 +40,6 @@ class Pace:
         self._target_us = target_us
         self._alone_us = alone_us
         self._batch = batch
-        self._floor = FLOOR
         self._squares = np.zeros((3, 3))
         self._sums = np.zeros(3)
         self.believed = Prices(*FIRST)
@@ -56,17 +56,12 @@ class Pace:
         pull = _BELIEF / np.maximum(values, _VAGUE) ** 2
         fit = np.linalg.solve(self._squares + np.diag(pull), self._sums + pull * values)
         self.believed = Prices(*(max(1.0, float(value)) for value in fit))
-        if prefill and decode:
-            if t_us > 2 * self._target_us:
-                self._floor = max(1, self._floor // 2)
-            elif t_us < self._target_us:
-                self._floor = min(FLOOR, self._floor + 1)
 
     def budget(self, decode: int) -> int:
         """Prompt tokens for a step in which ``decode`` tasks decode."""
         target = self._target_us if decode else self._alone_us
-        left = target - self.believed.step - self.believed.decode * decode
-        return min(max(self._floor, int(left / self.believed.prefill)), self._batch - decode)
+        without = self.believed.step + self.believed.decode * decode
+        return min(max(1, int(max(target - without, SHARE * without) / self.believed.prefill)), self._batch - decode)
 
     def prices(self, decode: int, prefill: int, t_us: int) -> Prices:
         """What is believed, scaled so that the parts of this step come to ``t_us``."""

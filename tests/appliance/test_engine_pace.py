@@ -1,0 +1,44 @@
+"""How many prompt tokens a step may take: the target held where it can be, prompts moving where it cannot."""
+
+import pytest
+
+from plugsky.engine.pace import SHARE, Pace
+
+TARGET, ALONE, BATCH = 100_000, 400_000, 256
+
+
+def learnt(step: int, decode: int, prefill: int) -> Pace:
+    """The pace of a machine with these prices, after steps of every kind."""
+    pace = Pace(TARGET, ALONE, BATCH)
+    for number in range(200):
+        tokens = (number % 17, number * 7 % 40 + 1)
+        pace.learn(*tokens, step + decode * tokens[0] + prefill * tokens[1])
+    return pace
+
+
+@pytest.mark.parametrize("running", [1, 4, 16])
+def test_a_step_with_prompts_keeps_within_the_target_where_decoding_leaves_room(running):
+    budget = learnt(2_000, 3_000, 1_000).budget(running)
+    assert 0.8 * TARGET <= 2_000 + 3_000 * running + 1_000 * budget <= 1.1 * TARGET
+
+
+@pytest.mark.parametrize("prefill", [2_000, 10_000, 50_000])
+def test_prompts_keep_moving_beside_decoding_that_alone_takes_longer_than_the_target(prefill):
+    alone = 5_000 + 15_000 * 16
+    budget = learnt(5_000, 15_000, prefill).budget(16)
+    assert 0.8 * SHARE * alone <= prefill * budget <= 1.2 * SHARE * alone
+
+
+def test_steps_that_stalled_do_not_stop_prompts_for_good():
+    pace = learnt(2_000, 3_000, 1_000)
+    before = pace.budget(16)
+    for _ in range(20):
+        pace.learn(16, 8, 10 * TARGET)
+    for _ in range(100):
+        pace.learn(16, 30, 2_000 + 3_000 * 16 + 1_000 * 30)
+    assert pace.budget(16) >= before // 2
+
+
+def test_there_is_always_a_token_for_prompts_and_never_more_than_the_batch_holds():
+    assert learnt(1_000, 1_000, 900_000).budget(1) == 1
+    assert learnt(1, 1, 1).budget(16) == BATCH - 16
