@@ -13,7 +13,8 @@ the same release, and that `install.sh` is the one whose SHA-256 stands on the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from plugsky_bundles.drafting import Draft, read_draft, sweep
 from plugsky_bundles.errors import ExistsError, FingerprintDiffers, MetadataMissing
 from plugsky_bundles.format import MAX_ROOT, MAX_TARGETS_METADATA, METADATA
 from plugsky_bundles.key_cards import Holder
+from plugsky_bundles.locks import locked
 from plugsky_bundles.media import Bundle, open_bundle
 from plugsky_bundles.metadata import key_names, read_metadata, serialise, sign_with
 from plugsky_bundles.plain_files import read_plain
@@ -115,18 +117,19 @@ def sign(
 
     Raises what `TrustDir.open_keys` and `read_draft` raise, and ExistsError for a sealed bundle that lacks one of ours.
     """
-    now = now or datetime.now(UTC)
-    trust = open_trust(trust_dir)
-    sweep(bundle_dir)
-    bundle = open_bundle(bundle_dir)
-    found = read_draft(bundle, trust.root)
-    show(to_sign(found))
-    signers = trust.open_keys("targets", passphrase, key_names)
+    with _alone(bundle_dir):
+        now = now or datetime.now(UTC)
+        trust = open_trust(trust_dir)
+        sweep(bundle_dir)
+        bundle = open_bundle(bundle_dir)
+        found = read_draft(bundle, trust.root)
+        show(to_sign(found))
+        signers = trust.open_keys("targets", passphrase, key_names)
 
-    def note(added: Collection[str], first: bool) -> None:
-        trust.log(passphrase, _records(found, trust.key_names(added), first, now))
+        def note(added: Collection[str], first: bool) -> None:
+            trust.log(passphrase, _records(found, trust.key_names(added), first, now))
 
-    return _sign(bundle, found, trust.root_bytes, signers, note)
+        return _sign(bundle, found, trust.root_bytes, signers, note)
 
 
 def sign_as_holder(
@@ -142,19 +145,20 @@ def sign_as_holder(
     `pin`: the fingerprint of the root, from the paper; another one is refused. Without it the caller shows
     `root_fingerprint`, for the signer to compare: who made the draft chose that root.
     """
-    sweep(bundle_dir)
-    bundle = open_bundle(bundle_dir)
-    root, data = root_of(bundle)
-    if pin is not None and fingerprint(data) != pin:
-        raise FingerprintDiffers(
-            f"{bundle_dir} was built under another root than the paper names",
-            f"its root is {fingerprint(data)}",
-            "Do not sign it; ask who built it",
-        )
-    found = read_draft(bundle, root)
-    show(to_sign(found))
-    signers = holder.signers(root.roles["targets"].keyids, names)
-    return _sign(bundle, found, data, signers, lambda *_: None)
+    with _alone(bundle_dir):
+        sweep(bundle_dir)
+        bundle = open_bundle(bundle_dir)
+        root, data = root_of(bundle)
+        if pin is not None and fingerprint(data) != pin:
+            raise FingerprintDiffers(
+                f"{bundle_dir} was built under another root than the paper names",
+                f"its root is {fingerprint(data)}",
+                "Do not sign it; ask who built it",
+            )
+        found = read_draft(bundle, root)
+        show(to_sign(found))
+        signers = holder.signers(root.roles["targets"].keyids, names)
+        return _sign(bundle, found, data, signers, lambda *_: None)
 
 
 def merge(
@@ -166,21 +170,32 @@ def merge(
     custody log, the root is that one's. Raises OtherContent, SignatureUnknown, SignatureInvalid, NotFound, and
     ExistsError for a sealed bundle to which a copy would add one.
     """
-    sweep(bundle_dir)
-    bundle = open_bundle(bundle_dir)
-    root, data = root_of(bundle) if trust is None else (trust.root, trust.root_bytes)
-    found = read_draft(bundle, root)
-    first = not any(metadata.signatures for metadata in found.fresh.values())
-    added: set[str] = set()
-    for role, metadata in found.fresh.items():
-        name = found.file(role)
-        carried = {f"{copy / name}": _role_file(copy / name) for copy in copies}
-        added.update(join(metadata, carried, [root], "targets", f"{bundle_dir / name}"))
-    if added:
-        if trust is not None and trust.holds("snapshot") and not bundle.sealed:
-            trust.log(passphrase(), _records(found, trust.key_names(added), first, now))
-        _write(bundle, found, found.fresh)
-    return _signed(found, root, data, added)
+    with _alone(bundle_dir):
+        sweep(bundle_dir)
+        bundle = open_bundle(bundle_dir)
+        root, data = root_of(bundle) if trust is None else (trust.root, trust.root_bytes)
+        found = read_draft(bundle, root)
+        first = not any(metadata.signatures for metadata in found.fresh.values())
+        added: set[str] = set()
+        for role, metadata in found.fresh.items():
+            name = found.file(role)
+            carried = {f"{copy / name}": _role_file(copy / name) for copy in copies}
+            added.update(join(metadata, carried, [root], "targets", f"{bundle_dir / name}"))
+        if added:
+            if trust is not None and trust.holds("snapshot") and not bundle.sealed:
+                trust.log(passphrase(), _records(found, trust.key_names(added), first, now))
+            _write(bundle, found, found.fresh)
+        return _signed(found, root, data, added)
+
+
+@contextmanager
+def _alone(bundle_dir: Path) -> Iterator[None]:
+    """One signer at a time: of two who read the same signatures, the second to write would lose the first's."""
+    if not bundle_dir.is_dir():  # opening it says what is wrong
+        yield
+        return
+    with locked(bundle_dir, f"The bundle {bundle_dir} is in use", "somebody else signs or merges it"):
+        yield
 
 
 def root_of(bundle: Bundle) -> tuple[Root, bytes]:

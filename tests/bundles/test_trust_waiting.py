@@ -14,6 +14,7 @@ from plugsky_bundles.errors import (
     AmbiguousKeys,
     BadKey,
     BadThreshold,
+    Busy,
     ExistsError,
     FingerprintDiffers,
     KeyUnusable,
@@ -30,6 +31,7 @@ from plugsky_bundles.errors import (
     UntrustedRoot,
 )
 from plugsky_bundles.key_cards import Holder, KeyCard, check_fingerprint, make_key, read_card
+from plugsky_bundles.locks import locked
 from plugsky_bundles.media import open_bundle
 from plugsky_bundles.strict_json import encode
 from plugsky_bundles.trustdir import open_trust
@@ -386,3 +388,17 @@ def test_a_draft_without_a_root_says_so(people, tmp_path):
     (draft / "metadata/1.root.json").unlink()
     with pytest.raises(MetadataMissing):
         signing.sign_as_holder(draft, people.holder("amal"))
+
+
+@pytest.mark.parametrize("act", ["sign", "sign_as_holder", "merge"])
+def test_nobody_signs_a_draft_while_somebody_else_does(people, act):
+    """The second to write would lose the signature of the first."""
+    people.finish("amal", "boris")
+    draft = people.draft()
+    acts = {
+        "sign": lambda: signing.sign(draft, people.trust, PASSPHRASE),
+        "sign_as_holder": lambda: signing.sign_as_holder(draft, people.holder("chen")),
+        "merge": lambda: signing.merge(draft, [draft], None, lambda: PASSPHRASE, NOW),
+    }
+    with locked(draft, "a", "b"), pytest.raises(Busy, match="somebody else signs or merges it"):
+        acts[act]()
