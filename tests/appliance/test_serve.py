@@ -148,7 +148,7 @@ def test_a_killed_process_comes_back_and_the_trail_stays_whole(paths, client, vi
 def test_a_marked_prompt_and_a_key_are_in_no_file_of_the_site(paths, client):
     marker = "xylophonic-quagga-prompt"
     client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": marker}], max_tokens=4)
-    secrets = (marker.encode(), client.api_key.encode(), client.api_key.split("_")[2].encode())
+    secrets = (marker.encode(), client.api_key.encode(), client.api_key.split("_", 2)[2].encode())
     for path in paths.root.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.stat().st_size < 50_000_000:
             content = path.read_bytes()
