@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 
 from plugsky.core import frames
@@ -190,6 +191,46 @@ async def test_a_refused_request_raises_with_its_numbers_and_harms_no_other(path
         assert [item.text async for item in right] == ["b"]
         right.acknowledge()
         assert await acknowledged == frames.AckFinal(jobs=("2",))
+        await client.close()
+
+
+async def test_every_field_of_a_prepare_can_be_asked_for(path):
+    asked = frames.Prepare(
+        rid=1,
+        tenant="t",
+        adapter="a",
+        messages=(frames.Message("user", "x"),),
+        text="x",
+        tokens=(1,),
+        max_tokens=5,
+        grammar="root ::= [a]",
+        json_schema="{}",
+        tools=(frames.Tool("look"),),
+        tool_choice="required",
+        tool_name="look",
+        parallel_tool_calls=False,
+        thinking=True,
+        reasoning_effort="low",
+        pair=("q", "d"),
+    )
+    unlike = frames.Prepare(rid=0, tenant="")
+    fields = msgspec.structs.asdict(asked)
+    assert all(value != getattr(unlike, name) for name, value in fields.items()), "each is told from its default"
+    heard = asyncio.get_running_loop().create_future()
+
+    async def script(read, write, close):
+        await read()
+        write(HELLO)
+        heard.set_result(await read())
+        write(frames.Prepared(rid=1, tokens=(1,), room=1))
+        await read()
+
+    async with engine(path, script):
+        client = EngineClient(path)
+        await client.connect(5)
+        del fields["rid"]
+        await client.prepare(**fields)
+        assert await heard == asked
         await client.close()
 
 

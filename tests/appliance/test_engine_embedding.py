@@ -20,7 +20,7 @@ from plugsky.engine.batcher import Bounds
 from plugsky.engine.client import EngineClient
 from plugsky.engine.embedding import Embedder, normalised
 from plugsky.engine.errors import EngineError
-from plugsky.engine.stepper import Quit, SetThreads, Start, Stop
+from plugsky.engine.orders import Quit, SetThreads, Start, Stop
 
 __all__ = ["embed_model"]
 POISON, ZERO, NAN = 66, 67, 68

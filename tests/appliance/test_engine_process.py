@@ -110,6 +110,7 @@ async def test_several_sequences_take_one_step_together(client):
     assert after.completion_tokens - before.completion_tokens == made
     assert after.steps - before.steps < made / 2
     assert after.kv_used == 0
+    assert 0 < after.parked <= after.highest <= after.kv_cells
 
 
 async def test_the_same_seed_gives_the_same_answer_and_another_seed_another(client):

@@ -10,7 +10,8 @@ from plugsky.engine import llama
 from plugsky.engine.kv_cache import KvCache, Match
 from plugsky.engine.plan import Chunk
 from plugsky.engine.prefix import TokenBuffer
-from plugsky.engine.stepper import Quit, Start, Stepper
+from plugsky.engine.orders import Quit, Start
+from plugsky.engine.stepper import Stepper
 from plugsky.engine.tasks import Limits
 
 pytestmark = pytest.mark.integration

@@ -9,9 +9,10 @@ import pytest
 from appliance.cell_context import CellContext
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params, Submit
-from plugsky.engine import llama, stepper
+from plugsky.engine import llama, orders
 from plugsky.engine.errors import EngineError
-from plugsky.engine.stepper import Quit, SetThreads, Start, Stepper, Stop
+from plugsky.engine.orders import Quit, SetThreads, Start, Stop
+from plugsky.engine.stepper import Stepper
 from plugsky.engine.tasks import Limits
 
 END = 99
@@ -249,6 +250,14 @@ def test_a_cancelled_request_keeps_what_it_made():
     assert runs.finish(1).usage.completion_tokens == len(runs.ids(1)) == 3
 
 
+def test_a_report_tells_how_the_cache_and_the_line_stand():
+    runs = Runs(ScriptedContext(), places=1)
+    runs.all(*(Start(n, submit((n,), service_class="batch" if n == 3 else "standard")) for n in (1, 2, 3)))
+    first, last = next(report for report in runs.reports if report.t_us), runs.reports[-1]
+    assert (first.running, first.waiting, first.waiting_by_class) == (1, 2, (0, 1, 1))
+    assert (last.kv_used, last.kv_parked, last.kv_highest) == (0, 12, runs.context.highest())
+
+
 def test_a_deadline_ends_a_request():
     runs = Runs(ScriptedContext()).all(Start(1, submit((1,), max_tokens=900, deadline_us=1)))
     assert runs.finish(1).reason == "deadline"
@@ -269,7 +278,7 @@ def test_a_full_queue_refuses_with_its_bound():
 
 
 def test_too_many_orders_within_one_step_are_refused(monkeypatch):
-    monkeypatch.setattr(stepper, "MAX_ORDERS", 3)
+    monkeypatch.setattr(orders, "MAX_ORDERS", 3)
     made = Stepper(ScriptedContext(), Limits(cells=10), lambda _report: None)
     for n in range(3):
         made.order(Start(n, submit((1,))))

@@ -13,7 +13,7 @@ from plugsky.engine import loading
 from plugsky.engine.errors import EngineError
 from plugsky.engine.families.catalogue import named
 from plugsky.engine.families.parser import AnswerParser
-from plugsky.engine.stepper import Quit, Start
+from plugsky.engine.orders import Quit, Start
 
 pytestmark = pytest.mark.integration
 

@@ -24,9 +24,11 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
-from plugsky.core.request import Effort, Tool, ToolChoice
+from plugsky.core.request import Effort as Effort
 from plugsky.core.request import Message as Message
 from plugsky.core.request import Params as Params
+from plugsky.core.request import Tool as Tool
+from plugsky.core.request import ToolChoice as ToolChoice
 
 PROTOCOL: Final = 1
 """Major version of the frames; peers of another major refuse each other."""
@@ -232,7 +234,11 @@ class Step(_Frame, frozen=True, tag="step"):
 
 
 class StatsReply(_Frame, frozen=True, tag="stats_reply"):
-    """How the engine stands now."""
+    """How the engine stands now. Cells are counted once, whoever shares them.
+
+    ``kv_used`` cells are held by requests, ``parked`` ones by what is kept of ended requests; a step reads the
+    cache up to ``highest``. Of the ``running`` requests ``paused`` ones had no part in the latest step.
+    """
 
     rid: int
     running: int
@@ -246,6 +252,11 @@ class StatsReply(_Frame, frozen=True, tag="stats_reply"):
     rss_bytes: int
     canary_kl: float | None = None
     """The last canary's mean KL divergence in nats; None of an engine without a cache."""
+    parked: int = 0
+    highest: int = 0
+    paused: int = 0
+    waiting_by_class: tuple[int, int, int] = (0, 0, 0)
+    """Interactive, standard, batch."""
 
 
 class Failed(_Frame, frozen=True, tag="failed"):

@@ -91,10 +91,17 @@ class EngineClient:
         pair: tuple[str, str] | None = None,
         grammar: str = "",
         json_schema: str = "",
+        tools: tuple[frames.Tool, ...] = (),
+        tool_choice: frames.ToolChoice = "auto",
+        tool_name: str = "",
+        parallel_tool_calls: bool = True,
+        thinking: bool | None = None,
+        reasoning_effort: frames.Effort = "",
     ) -> frames.Prepared:
         """Render, tokenise and check one prompt; exactly one of ``messages``, ``text``, ``tokens``, ``pair``.
 
-        Raises :class:`EngineError`; for ``context_exceeded`` with both numbers.
+        The rest is as :class:`~plugsky.core.frames.Prepare` says. Raises :class:`EngineError`; for ``context_exceeded``
+        with both numbers.
         """
         return await self._ask(
             lambda rid: frames.Prepare(
@@ -108,6 +115,12 @@ class EngineClient:
                 pair=pair,
                 grammar=grammar,
                 json_schema=json_schema,
+                tools=tools,
+                tool_choice=tool_choice,
+                tool_name=tool_name,
+                parallel_tool_calls=parallel_tool_calls,
+                thinking=thinking,
+                reasoning_effort=reasoning_effort,
             ),
             frames.Prepared,
         )

@@ -8,7 +8,6 @@ for: whoever is there when one ends makes up the next.
 """
 
 import math
-import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from plugsky.core.frames import Finish, FinishReason, Submit, Usage
 from plugsky.engine import llama
 from plugsky.engine.batcher import Batcher, Bounds, QueueFullError, Text
 from plugsky.engine.errors import EngineError
-from plugsky.engine.stepper import MAX_ORDERS, Order, Quit, Report, SetThreads, Start, Stop, Update, Work
+from plugsky.engine.orders import Order, OrderQueue, Quit, Report, SetThreads, Start, Stop, Update, Work
 
 Vector = npt.NDArray[np.float32]
 
@@ -54,17 +53,13 @@ class Embedder:
         self._batcher = Batcher(bounds)
         self._tell = report
         self._scores = scores
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._orders = OrderQueue()
         self._jobs: dict[int, _Job] = {}
         self._steps = 0
 
     def order(self, order: Order) -> None:
         """Leave an order; it is carried out before the next batch. Raises ``overloaded`` when too many wait."""
-        if isinstance(order, Start) and self._orders.qsize() >= MAX_ORDERS:
-            raise EngineError(
-                ErrorKind.OVERLOADED, f"{MAX_ORDERS} requests wait for this batch to end", retry_after=1.0
-            )
-        self._orders.put(order)
+        self._orders.leave(order)
 
     def run(self) -> None:
         """Work until :class:`Quit`. Raises :class:`llama.ContextBrokenError` when the context is lost."""
@@ -91,13 +86,7 @@ class Embedder:
             updates.clear()
 
     def _take_orders(self, updates: list[Update]) -> bool:
-        block = not self._jobs
-        while True:
-            try:
-                order = self._orders.get(block=block)
-            except queue.Empty:
-                return True
-            block = False
+        for order in self._orders.take(wait=not self._jobs):
             match order:
                 case Start(ticket, submit):
                     self._start(ticket, submit, updates)
@@ -110,6 +99,7 @@ class Embedder:
                     run()
                 case Quit():
                     return False
+        return True
 
     def _start(self, ticket: int, submit: Submit, updates: list[Update]) -> None:
         now = _now_us()

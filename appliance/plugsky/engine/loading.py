@@ -23,11 +23,12 @@ from plugsky.engine.estimate import Holding, estimate
 from plugsky.engine.inputs import Inputs
 from plugsky.engine.llama_pooling import LONGEST, PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
+from plugsky.engine.orders import Report
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
 from plugsky.engine.shape import shape
 from plugsky.engine.spec import EngineSpec
-from plugsky.engine.stepper import Report, Stepper
+from plugsky.engine.stepper import Stepper
 from plugsky.engine.tasks import Limits
 from plugsky_bundles import gguf, split_model
 from plugsky_bundles.errors import BundleError

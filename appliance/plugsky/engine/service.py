@@ -30,10 +30,11 @@ from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError, failed
 from plugsky.engine.jobs import JobTable, Run
 from plugsky.engine.notify import Notifier
+from plugsky.engine.orders import Quit, Report, SetThreads, Start, Stop, Update, Work
 from plugsky.engine.peer import Peer
 from plugsky.engine.preparations import Preparations
 from plugsky.engine.spec import EngineSpec
-from plugsky.engine.stepper import Quit, Report, SetThreads, Start, Stepper, Stop, Update, Work
+from plugsky.engine.stepper import Stepper
 from plugsky.engine.tally import Tally
 from plugsky.engine.watchdog import HUNG_EXIT, TICK_S, Watchdog
 

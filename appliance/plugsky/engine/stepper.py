@@ -8,11 +8,10 @@ A batch that llama.cpp refuses is halved until the guilty chunk is alone and fai
 A cache fuller than counted gives back what is parked, then sends tasks back to the line, until the batch fits.
 """
 
-import queue
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Finish, FinishReason, Submit, TokenLogprob, Usage
@@ -20,13 +19,11 @@ from plugsky.engine import llama, sampling
 from plugsky.engine.errors import EngineError
 from plugsky.engine.grammar import GrammarSpec
 from plugsky.engine.logprobs import logprobs
+from plugsky.engine.orders import Order, OrderQueue, Quit, Report, SetThreads, Start, Stop, Update, Work
 from plugsky.engine.plan import Chunk, Op
 from plugsky.engine.scheduler import Scheduler
 from plugsky.engine.tasks import Limits, QueueFullError, Task
 from plugsky.engine.text import TextStream
-
-MAX_ORDERS: Final = 4096
-"""Orders that may wait for the end of a step; further submits are refused as overloaded."""
 
 
 class SequenceSampler(Protocol):
@@ -58,83 +55,8 @@ class Backend(Protocol):
     def set_threads(self, n: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Run a submit under this ticket; tickets rise."""
-
-    ticket: int
-    submit: Submit
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Cancel a ticket; one that has ended is ignored."""
-
-    ticket: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetThreads:
-    """Use this many cores from the next step on."""
-
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Quit:
-    """End the thread now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Do this on the owner's thread between two steps. What it raises ends the thread."""
-
-    run: Callable[[], None]
-
-
-Order = Start | Stop | SetThreads | Work | Quit
 _Choice = tuple[int, int, tuple[TokenLogprob, ...]]
 """A ticket, its token, and what was asked to be known of it."""
-
-
-@dataclass(slots=True)
-class Update:
-    """News of one ticket. Exactly one of ``accepted``, ``ids`` with ``text``, ``finish`` and ``error`` may be alone.
-
-    ``cached`` goes with ``accepted``: prompt tokens found in the cache, 0 while that is not known; usage knows it.
-    """
-
-    ticket: int
-    accepted: bool = False
-    cached: int = 0
-    ids: tuple[int, ...] = ()
-    text: str = ""
-    logprobs: tuple[TokenLogprob, ...] = ()
-    finish: Finish | None = None
-    error: EngineError | None = None
-
-
-@dataclass(slots=True)
-class Report:
-    """What one turn of the loop did, and how things stand after it.
-
-    ``n`` counts steps; ``t_us`` is the compute time of this one (0: none was run).
-    """
-
-    updates: list[Update] = field(default_factory=list)
-    n: int = 0
-    t_us: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    running: int = 0
-    waiting: int = 0
-    kv_used: int = 0
-    """Cells that requests and pinned beginnings hold."""
-    kv_parked: int = 0
-    """Cells that nobody holds but what is kept of ended requests."""
-    paused: int = 0
-    waiting_by_class: tuple[int, int, int] = (0, 0, 0)
-    """Interactive, standard, batch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +84,7 @@ class Stepper:
         self._backend = backend
         self._scheduler = Scheduler(limits)
         self._tell = report
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._orders = OrderQueue()
         self._sequences: dict[int, _Sequence] = {}
         self._new: list[int] = []
         self._steps = 0
@@ -170,9 +92,7 @@ class Stepper:
 
     def order(self, order: Order) -> None:
         """Leave an order; it is carried out before the next step. Raises ``overloaded`` when too many wait."""
-        if isinstance(order, Start) and self._orders.qsize() >= MAX_ORDERS:
-            raise EngineError(ErrorKind.OVERLOADED, f"{MAX_ORDERS} requests wait for this step to end", retry_after=1.0)
-        self._orders.put(order)
+        self._orders.leave(order)
 
     def run(self) -> None:
         """Work until :class:`Quit`. Raises :class:`llama.ContextBrokenError` when the context is lost."""
@@ -195,19 +115,14 @@ class Stepper:
             report.n = self._steps
             report.running, report.waiting, report.paused = scheduler.running, scheduler.waiting, scheduler.paused
             report.waiting_by_class = scheduler.waiting_by_class
-            report.kv_used, report.kv_parked = scheduler.kv.map.live, scheduler.kv.map.parked
+            cells = scheduler.kv.map
+            report.kv_used, report.kv_parked, report.kv_highest = cells.live, cells.parked, cells.highest
             self._tell(report)
             self._report = Report()
 
     def _take_orders(self) -> bool:
         """Carry out what was ordered; wait for an order when there is nothing to do. False at the end."""
-        block = not self._sequences
-        while True:
-            try:
-                order = self._orders.get(block=block)
-            except queue.Empty:
-                return True
-            block = False
+        for order in self._orders.take(wait=not self._sequences):
             match order:
                 case Start(ticket, submit):
                     self._start(ticket, submit)
@@ -220,6 +135,7 @@ class Stepper:
                     run()
                 case Quit():
                     return False
+        return True
 
     def _start(self, ticket: int, submit: Submit) -> None:
         deadline = None if submit.deadline_us is None else _now_us() + submit.deadline_us

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plugsky.core.frames import StatsReply
 from plugsky.engine.meter import RateMeter
-from plugsky.engine.stepper import Report
+from plugsky.engine.orders import Report
 
 
 class Tally:
@@ -40,6 +40,10 @@ class Tally:
             prompt_tokens=self._prompt_tokens,
             rss_bytes=_rss_bytes(),
             canary_kl=canary_kl,
+            parked=self.latest.kv_parked,
+            highest=self.latest.kv_highest,
+            paused=self.latest.paused,
+            waiting_by_class=self.latest.waiting_by_class,
         )
 
 

@@ -81,8 +81,7 @@ async def _rate(
 
 
 async def _parked(engine: subject.Engine) -> float:
-    stats = await engine.client.stats()
-    return float(getattr(stats, "parked", 0))
+    return float((await engine.client.stats()).parked)
 
 
 def tell(rounds: Sequence[Figures]) -> str:
