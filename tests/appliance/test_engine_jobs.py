@@ -3,7 +3,7 @@
 import pytest
 
 from plugsky.core.errors import ErrorKind
-from plugsky.core.frames import Finish, StepItem, Usage
+from plugsky.core.frames import Finish, StepItem, TokenLogprob, Usage
 from plugsky.engine import jobs
 from plugsky.engine.errors import EngineError
 from plugsky.engine.jobs import JobTable
@@ -105,6 +105,17 @@ REST = {
 def test_an_ended_job_is_repeated_from_where_the_claimant_is(table, resumed, had, ids, text):
     ended(table, "job", StepItem(1, (7,), "a"), StepItem(1, (8,), "b"), StepItem(1, (9,), "c"), resumed=resumed)
     assert table.claim("job", "second", 5, had).rest(5, had) == StepItem(5, ids, text, final=DONE)
+
+
+def test_who_lacks_log_probabilities_of_the_prompt_has_the_job_run_anew(table):
+    run = table.claim("job", "first", 1)
+    run.told(StepItem(1, prompt_logprobs=(TokenLogprob(-1.0), TokenLogprob(-2.0))))
+    run.told(StepItem(1, (7,), "a"))
+    table.finish(run.ticket, DONE)
+    assert run.answer == [StepItem(1, (7,), "a")]
+    assert table.claim("job", "second", 5, 0, 2) is run
+    anew = table.claim("job", "second", 5, 0, 1)
+    assert (anew.final, anew.scored, table.unacknowledged) == (None, 1, 0)
 
 
 def test_the_oldest_answers_go_when_too_many_tokens_are_kept(table, monkeypatch):

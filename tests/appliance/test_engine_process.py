@@ -189,7 +189,7 @@ WRONG_PROMPTS = {
     "a token after the last": {"tokens": (1, 49152)},
     "a negative token": {"tokens": (-1,)},
     "a token of 64 bits": {"tokens": (1 << 62,)},
-    "no room asked for": {"text": "a", "max_tokens": 0},
+    "less than no room": {"text": "a", "max_tokens": -1},
 }
 
 
@@ -216,6 +216,8 @@ WRONG_SUBMITS = {
     "an endless job id": {"job": "x" * 1000},
     "a tenant without a name": {"tenant": ""},
     "a deadline in the past": {"deadline_us": 0},
+    "more scored than there is": {"params": Params(prompt_logprobs=0), "scored": 2},
+    "an answer to a prompt that is not scored yet": {"params": Params(prompt_logprobs=0), "resume_tokens": (1,)},
 }
 
 
@@ -242,6 +244,26 @@ async def test_a_job_sent_again_after_its_end_is_answered_from_where_the_peer_is
     rest, _, final = await answer(other, (1, 2), 3, job=job, resume_tokens=tuple(whole[:2]))
     assert (rest, final) == (whole[2:], items[-1].final)
     assert (await other.stats()).steps == steps
+
+
+async def test_a_prompt_is_scored_without_an_answer_and_again_for_who_lacks_some_of_it(client, other):
+    prepared = await client.prepare(tenant="acme", text="The capital of France is Paris. " * 10, max_tokens=0)
+    tokens, job, params = prepared.tokens, ids.new_id(), Params(prompt_logprobs=2)
+    generation = client.submit(job=job, tenant="acme", tokens=tokens, params=params, max_tokens=0)
+    items = [item async for item in generation]
+    known = [one for item in items for one in item.prompt_logprobs]
+    final = items[-1].final
+    assert len(known) == len(tokens) - 1
+    assert all(len(one.top) == 2 and one.logprob <= one.top[0][2] for one in known)
+    assert known[-1].logprob > known[5].logprob, "what was read before is less surprising"
+    assert (final.reason, final.usage.prompt_tokens, final.usage.completion_tokens) == ("length", len(tokens), 0)
+    await client.close()
+    scoring = {"job": job, "tenant": "acme", "tokens": tokens, "params": params, "max_tokens": 0}
+    (repeated,) = [item async for item in other.submit(**scoring, scored=len(known))]
+    assert (repeated.prompt_logprobs, repeated.final) == ((), final)
+    anew = [item async for item in other.submit(**scoring, scored=len(known) - 3)]
+    assert sum(len(item.prompt_logprobs) for item in anew) == 3
+    assert anew[-1].final.usage.prompt_tokens == len(tokens)
 
 
 async def test_a_job_that_runs_cannot_be_started_twice(client, other):

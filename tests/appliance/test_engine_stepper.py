@@ -184,6 +184,78 @@ def test_log_probabilities_come_with_their_token_when_asked_for(monkeypatch):
     assert not any(update.logprobs for update in runs.updates(2))
 
 
+def told_of_prompt(runs, ticket):
+    """What was told of a prompt: for each token but the first, how probable; then how many tokens of an answer."""
+    told = [known.logprob for update in runs.updates(ticket) for known in update.prompt_logprobs]
+    return told, len(runs.ids(ticket))
+
+
+@pytest.fixture
+def scoring(monkeypatch):
+    """The next token after n is n + 1, with certainty."""
+
+    def decode(self, chunks):
+        plain(self, chunks)
+        rows = []
+        for chunk in chunks:
+            assert chunk.outputs <= 8
+            for token in list(chunk.tokens)[len(chunk.tokens) - chunk.outputs :]:
+                rows.append(np.zeros(100, dtype=np.float32))
+                rows[-1][token + 1] = 1000.0
+        return rows
+
+    plain = ScriptedContext.decode
+    monkeypatch.setattr(ScriptedContext, "decode", decode)
+    monkeypatch.setattr(ScriptedSampler, "pick", lambda self, logits: int(np.argmax(logits)))
+
+
+PROMPT = (*range(10, 30), 40, *range(41, 50))
+"""One of its tokens, that at 20, is not to be expected."""
+SURPRISED = [0.0] * 19 + [-1000.0] + [0.0] * 9
+
+
+@pytest.mark.usefixtures("scoring")
+@pytest.mark.parametrize("answer", [0, 3])
+def test_a_prompt_is_scored_token_by_token_before_its_answer(answer):
+    asked = submit(PROMPT, answer, params=Params(prompt_logprobs=1))
+    runs = Runs(ScriptedContext(), outputs=8).all(Start(1, asked), Start(2, submit((10, 11, 12), 3)))
+    assert told_of_prompt(runs, 1) == (SURPRISED, answer)
+    assert [bool(update.ids) for update in runs.updates(1) if update.ids or update.prompt_logprobs] == sorted(
+        bool(update.ids) for update in runs.updates(1) if update.ids or update.prompt_logprobs
+    )
+    usage = runs.finish(1).usage
+    assert (runs.finish(1).reason, usage.prompt_tokens, usage.completion_tokens) == ("length", 30, answer)
+    assert told_of_prompt(runs, 2) == ([], 3)
+    surprising = [known for update in runs.updates(1) for known in update.prompt_logprobs][19]
+    assert surprising.top == ((30, bytes([30]), 0.0),)
+
+
+@pytest.mark.usefixtures("scoring")
+def test_a_scored_prompt_takes_nothing_from_the_cache_but_leaves_it_to_others():
+    context = ScriptedContext()
+    runs = Runs(context, outputs=8)
+    again = iter([Start(2, submit(PROMPT, 0, params=Params(prompt_logprobs=0))), Start(3, submit((*PROMPT, 50), 1))])
+    context.wait = lambda: runs.ended() >= {1} and [runs.stepper.order(order) for order in again]
+    runs.all(Start(1, submit(PROMPT, 0, params=Params(prompt_logprobs=0))), Start(4, submit((1,), 40)), also=(2, 3))
+    assert told_of_prompt(runs, 2) == (SURPRISED, 0)
+    assert (runs.finish(2).usage.cached_tokens, runs.finish(3).usage.cached_tokens) == (0, 30)
+
+
+@pytest.mark.usefixtures("scoring")
+@pytest.mark.parametrize("scored", [0, 7, 28, 29])
+def test_a_scored_prompt_goes_on_from_where_its_peer_is(scored):
+    asked = submit(PROMPT, 2, params=Params(prompt_logprobs=0), scored=scored)
+    assert told_of_prompt(Runs(ScriptedContext(), outputs=8).all(Start(1, asked)), 1) == (SURPRISED[scored:], 2)
+
+
+@pytest.mark.usefixtures("scoring")
+def test_a_prompt_that_loses_its_cells_while_it_is_scored_is_told_of_once():
+    context = ScriptedContext(cells=64)
+    asked = [submit(tuple(range(n, n + 40)), 2, params=Params(prompt_logprobs=0)) for n in (5, 10, 15)]
+    runs = Runs(context, cells=200, outputs=8).all(*(Start(n, one) for n, one in enumerate(asked, 1)))
+    assert [told_of_prompt(runs, n) for n in (1, 2, 3)] == [([0.0] * 39, 2)] * 3
+
+
 def test_resumed_tokens_that_the_grammar_refuses_end_the_request_alone(monkeypatch):
     def accept(self, token):
         if token == 13:

@@ -34,14 +34,16 @@ class Schedules(RuleBasedStateMachine):
         sequences=st.integers(3, 9),
         places=st.integers(1, 5),
         saved=st.sampled_from([0, 12, 1000]),
+        outputs=st.sampled_from([1, 3, 64]),
     )
-    def begin(self, reuse, cells, sequences, places, saved):
+    def begin(self, reuse, cells, sequences, places, saved, outputs):
         self.limits = Limits(
             cells=cells,
             batch=16,
             places=places,
             sequences=sequences,
             saved=saved,
+            outputs=outputs,
             reuse=reuse,
             queue=12,
             tenant_queue=8,
@@ -53,6 +55,7 @@ class Schedules(RuleBasedStateMachine):
         self.tasks = {}
         self.tokens = {}
         self.want = {}
+        self.scored = {}
         self.pins = []
         self.refusals = True
 
@@ -72,7 +75,7 @@ class Schedules(RuleBasedStateMachine):
         task = Task(
             self.next, tenant, tokens, service_class, adapter=adapter, weight=1 + (tenant == "c"), score_from=score_from
         )
-        self.add(task, len(tokens) + (0 if score_from is not None else answer))
+        self.add(task, len(tokens) + (0 if score_from is not None and answer % 2 else answer))
 
     @rule(tokens=st.lists(st.integers(1, 3), min_size=2, max_size=8), adapter=st.sampled_from(["", "x"]))
     def pin(self, tokens, adapter):
@@ -98,6 +101,8 @@ class Schedules(RuleBasedStateMachine):
         self.tasks[task.ticket] = task
         self.tokens[task.ticket] = list(task.tokens)
         self.want[task.ticket] = want
+        if task.score_from is not None:
+            self.scored[task.ticket] = task.score_from
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), keep=st.booleans())
@@ -131,18 +136,23 @@ class Schedules(RuleBasedStateMachine):
         assert total <= self.limits.batch
         assert len({chunk.ticket for chunk in chunks}) == len(chunks)
         assert chunks or hopeless or not self.tasks, "there is always progress"
-        decoding = 0
+        decoding = rows = 0
         for chunk in chunks:
             task, tokens = self.tasks[chunk.ticket], self.tokens[chunk.ticket]
             assert task.adapter == plan.adapter
             end = chunk.start + len(chunk.tokens)
             assert list(chunk.tokens) == tokens[chunk.start : end]
             assert self.context.tokens(chunk.seq) == tokens[: chunk.start], "what is shared is right to the token"
-            decoding += len(chunk.tokens) == 1 and end == len(tokens) and task.score_from is None
-            if task.score_from is None:
+            scored = self.scored.get(chunk.ticket, len(task.tokens))
+            if scored == len(task.tokens):
+                decoding += len(chunk.tokens) == 1 and end == len(tokens)
                 assert chunk.outputs == (end == len(tokens) and not task.pin)
             else:
-                assert chunk.outputs == max(0, end - max(chunk.start, task.score_from))
+                assert chunk.outputs == max(0, end - max(chunk.start, scored))
+                assert chunk.start <= scored, "no row is left out"
+                self.scored[chunk.ticket] = max(scored, end)
+                rows += chunk.outputs
+        assert rows <= self.limits.outputs
         assert decoding <= self.limits.places + 1
         assert self.context.compute(chunks), "a plan fits into the cache"
         self.scheduler.commit(chunks, 1000 * slow + 500 * total)
@@ -170,6 +180,7 @@ class Schedules(RuleBasedStateMachine):
 
     def forget(self, ticket):
         del self.tasks[ticket], self.tokens[ticket], self.want[ticket]
+        self.scored.pop(ticket, None)
 
     @invariant()
     def no_cell_is_leaked(self):

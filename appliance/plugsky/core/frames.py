@@ -72,20 +72,25 @@ class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The log-probability of one produced token and of its likeliest rivals, as ``(id, piece, logprob)``."""
+    """The log-probability of one token and of the likeliest in its place, as ``(id, piece, logprob)``."""
 
     logprob: float
     top: tuple[tuple[int, bytes, float], ...] = ()
 
 
 class StepItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """News of one request in one step: token ids, the text they complete (whole characters), perhaps its end."""
+    """News of one request in one step: token ids, the text they complete (whole characters), perhaps its end.
+
+    ``prompt_logprobs`` are those of the prompt's next tokens, from its second on: the first has none. All of them come
+    before the first of ``ids``.
+    """
 
     rid: int
     ids: tuple[int, ...] = ()
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     final: Finish | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 # -- to the engine ---------------------------------------------------------------------------------------------------
@@ -126,7 +131,12 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
 
 
 class Submit(_Frame, frozen=True, tag="submit"):
-    """Run a prepared request. ``resume_tokens`` were already delivered and are prefilled, not chosen again."""
+    """Run a prepared request. ``resume_tokens`` were already delivered and are prefilled, not chosen again.
+
+    With ``params.prompt_logprobs`` the prompt is computed from its first token on, whatever the cache holds, except for
+    those of which the peer had the log-probabilities already: the first ``scored`` of them. ``max_tokens`` may then be
+    0: the request ends after its prompt, with reason ``length``.
+    """
 
     rid: int
     job: str
@@ -139,6 +149,7 @@ class Submit(_Frame, frozen=True, tag="submit"):
     resume_tokens: tuple[int, ...] = ()
     deadline_us: int | None = None
     """Microseconds from receipt until the request is ended with reason ``deadline``."""
+    scored: int = 0
 
 
 class Cancel(_Frame, frozen=True, tag="cancel"):

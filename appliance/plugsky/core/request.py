@@ -45,6 +45,8 @@ class Params(msgspec.Struct, frozen=True, omit_defaults=True):
     Penalties look back over the last ``repeat_last_n`` tokens of the answer, DRY over ``dry_penalty_last_n`` (-1: all).
     ``grammar`` is GBNF, as ``prepared`` gave it; with ``grammar_triggers`` it holds from the first of these texts on.
     ``show_special`` holds control tokens that appear in the answer's text, each as its own, as ``prepared`` gave them.
+    ``top_logprobs`` asks for the log-probability of each token of the answer and of so many rivals, ``prompt_logprobs``
+    for those of the prompt's tokens: 0 to 20.
     """
 
     temperature: float = 1.0
@@ -68,3 +70,4 @@ class Params(msgspec.Struct, frozen=True, omit_defaults=True):
     grammar: str = ""
     grammar_triggers: tuple[str, ...] = ()
     show_special: dict[int, str] = {}
+    prompt_logprobs: int | None = None

@@ -137,8 +137,12 @@ class EngineClient:
         weight: int = 1,
         resume_tokens: tuple[int, ...] = (),
         deadline_us: int | None = None,
+        scored: int = 0,
     ) -> Running:
-        """Run prepared ``tokens``. ``max_tokens`` counts ``resume_tokens`` too; ``deadline_us`` runs from receipt."""
+        """Run prepared ``tokens``. ``max_tokens`` counts ``resume_tokens`` too; ``deadline_us`` runs from receipt.
+
+        ``scored`` counts the log-probabilities of the prompt that the caller has already.
+        """
         running = Running(
             frames.Submit(
                 rid=0,
@@ -151,6 +155,7 @@ class EngineClient:
                 weight=weight,
                 resume_tokens=resume_tokens,
                 deadline_us=deadline_us,
+                scored=scored,
             )
         )
         self.carry(running)

@@ -52,8 +52,9 @@ class Inputs:
                 raise bad_request(f"{name} has 1 to {MAX_NAME} characters", name)
         if frame.max_tokens:
             raise bad_request("max_tokens must be 0: this model makes no tokens", "max_tokens")
-        if frame.resume_tokens:
-            raise bad_request("resume_tokens must be empty: this model makes no tokens", "resume_tokens")
+        if frame.resume_tokens or frame.scored:
+            param = "resume_tokens" if frame.resume_tokens else "scored"
+            raise bad_request(f"{param} must not be given: this model makes no tokens", param)
         if frame.params != Params():
             raise EngineError(ErrorKind.UNSUPPORTED_FIELD, "this model chooses no tokens", param="params")
         if frame.weight < 1:

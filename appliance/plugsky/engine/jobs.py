@@ -2,9 +2,10 @@
 
 A *run* is one execution of a job, numbered by a ticket. While a run is live its job cannot be claimed by another
 connection. A run that ended keeps its answer and its ``final`` until acknowledged; claiming the job again then repeats
-both, from the token the claimant has come to, and runs nothing. A run whose connection ended is an orphan: it is
-cancelled, and claiming its job again runs it anew; nothing of it is kept. At most :data:`MAX_FINALS` finals and
-:data:`MAX_TOKENS` tokens of their answers are kept; the oldest go first.
+both, from the token the claimant has come to, and runs nothing. Log-probabilities of a prompt are not kept: a claimant
+that lacks some has the job run anew. A run whose connection ended is an orphan: it is cancelled, and claiming its job
+again runs it anew; nothing of it is kept. At most :data:`MAX_FINALS` finals and :data:`MAX_TOKENS` tokens of their
+answers are kept; the oldest go first.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ PeerT = TypeVar("PeerT")
 class Run(Generic[PeerT]):
     """One execution of a job. ``peer`` is None when nobody is to be told of it: it ended, or its connection did.
 
-    ``resumed`` counts the tokens of its answer that it was given, ``answer`` holds those it made.
+    ``resumed`` counts the tokens of its answer that it was given, ``answer`` holds those it made; ``scored`` counts the
+    log-probabilities of its prompt that are known, which are not kept.
     """
 
     ticket: int
@@ -32,6 +34,7 @@ class Run(Generic[PeerT]):
     peer: PeerT | None
     rid: int
     resumed: int = 0
+    scored: int = 0
     answer: list[StepItem] = field(default_factory=list)
     final: Finish | None = None
 
@@ -39,6 +42,12 @@ class Run(Generic[PeerT]):
     def made(self) -> int:
         """How many tokens it made."""
         return sum(len(item.ids) for item in self.answer)
+
+    def told(self, item: StepItem) -> None:
+        """Its peer was told ``item``."""
+        self.scored += len(item.prompt_logprobs)
+        if not item.prompt_logprobs:
+            self.answer.append(item)
 
     def rest(self, rid: int, had: int) -> StepItem:
         """What a claimant that had so many tokens of the answer lacks, and the final, as news of ``rid``."""
@@ -76,7 +85,7 @@ class JobTable(Generic[PeerT]):
         """Finals kept."""
         return len(self._ended)
 
-    def claim(self, job: str, peer: PeerT, rid: int, resumed: int = 0) -> Run[PeerT]:
+    def claim(self, job: str, peer: PeerT, rid: int, resumed: int = 0, scored: int = 0) -> Run[PeerT]:
         """The run that answers this submit: a new one, or an ended one whose answer is to be repeated.
 
         Raises ``conflict`` when the job is running for someone, or ``rid`` is in use on this connection.
@@ -85,10 +94,12 @@ class JobTable(Generic[PeerT]):
             raise EngineError(ErrorKind.CONFLICT, f"request {rid} of this connection is still running", param="rid")
         known = self._by_job.get(job)
         if known is not None and known.final is not None:
-            return known
-        if known is not None and known.peer is not None:
+            if scored >= known.scored:
+                return known
+            self.acknowledge(job)
+        elif known is not None and known.peer is not None:
             raise EngineError(ErrorKind.CONFLICT, "this job is running already", param="job")
-        run = Run(self._next_ticket, job, peer, rid, resumed)
+        run = Run(self._next_ticket, job, peer, rid, resumed, scored)
         self._next_ticket += 1
         self._by_job[job] = run
         self._by_ticket[run.ticket] = run

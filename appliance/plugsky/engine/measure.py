@@ -105,7 +105,7 @@ def nll(context: llama.Context, tokens: Sequence[int], told: Told, batch: int = 
     total = 0.0
     for start in range(0, len(tokens), batch):
         part = tokens[start : start + batch]
-        rows = context.decode([Chunk(0, 0, start + at, (token,), outputs=1) for at, token in enumerate(part)])
+        rows = context.decode([Chunk(0, 0, start, part, outputs=len(part))])
         for row, following in zip(rows, tokens[start + 1 : start + 1 + len(part)], strict=False):
             logits = row.astype(np.float64)
             peak = logits.max()

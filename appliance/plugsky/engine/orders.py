@@ -57,7 +57,9 @@ Order = Start | Stop | SetThreads | Work | Quit
 
 @dataclass(slots=True)
 class Update:
-    """News of one ticket. Exactly one of ``accepted``, ``ids`` with ``text``, ``finish`` and ``error`` may be alone.
+    """News of one ticket: it is accepted, ``prompt_logprobs``, ``ids`` with their ``text``, a finish, or an error.
+
+    Only a ``finish`` may come with something else: with the last ``ids`` and ``text``.
 
     ``cached`` goes with ``accepted``: prompt tokens found in the cache, 0 while that is not known; usage knows it.
     """
@@ -70,6 +72,7 @@ class Update:
     logprobs: tuple[TokenLogprob, ...] = ()
     finish: Finish | None = None
     error: EngineError | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(slots=True)

@@ -62,8 +62,8 @@ class Prompts:
             raise bad_request("give exactly one of messages, text and tokens")
         if frame.adapter:
             raise EngineError(ErrorKind.NOT_SUPPORTED, "this engine has no adapters", param="adapter")
-        if frame.max_tokens is not None and frame.max_tokens < 1:
-            raise bad_request("max_tokens must be at least 1", "max_tokens")
+        if frame.max_tokens is not None and frame.max_tokens < 0:
+            raise bad_request("max_tokens must be at least 0", "max_tokens")
         chat = self._chat(frame)
         tokens = self._tokens(frame, chat)
         self._check_tokens(tokens)
@@ -88,11 +88,15 @@ class Prompts:
             if not 0 < len(value) <= MAX_NAME:
                 raise bad_request(f"{name} has 1 to {MAX_NAME} characters", name)
         self._check_tokens(frame.tokens)
-        if frame.max_tokens < 1:
-            raise bad_request("max_tokens must be at least 1", "max_tokens")
+        scores = frame.params.prompt_logprobs is not None
+        if frame.max_tokens < (0 if scores else 1):
+            raise bad_request("max_tokens must be at least 1, or 0 with prompt_logprobs", "max_tokens")
+        to_score = len(frame.tokens) - 1 if scores else 0
+        if not 0 <= frame.scored <= to_score or (frame.resume_tokens and frame.scored < to_score):
+            raise bad_request(f"scored must be {to_score} with resume_tokens, and at most that without", "scored")
         if len(frame.tokens) + frame.max_tokens > self.n_ctx:
             raise context_exceeded(len(frame.tokens), self.n_ctx, frame.max_tokens)
-        if len(frame.resume_tokens) >= frame.max_tokens:
+        if frame.resume_tokens and len(frame.resume_tokens) >= frame.max_tokens:
             raise bad_request("resume_tokens already hold max_tokens", "resume_tokens")
         self._check_range(frame.resume_tokens, "resume_tokens")
         if frame.deadline_us is not None and frame.deadline_us < 1:

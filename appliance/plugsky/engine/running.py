@@ -42,6 +42,7 @@ class Running:
         self._keeper = keeper
         self._send: Callable[[frames.ToEngine], None] | None = None
         self._received: list[int] = []
+        self._scored = submit.scored
         self._expires = None if submit.deadline_us is None else loop.time() + submit.deadline_us / 1e6
         self._items: asyncio.Queue[frames.StepItem | PlugskyError] = asyncio.Queue()
         self._accepted: asyncio.Future[frames.Accepted] = loop.create_future()
@@ -102,7 +103,9 @@ class Running:
         if deadline_us is not None and self._expires is not None:
             deadline_us = min(deadline_us, max(1, int((self._expires - asyncio.get_running_loop().time()) * 1e6)))
         resume = (*self.submit.resume_tokens, *self._received)
-        return msgspec.structs.replace(self.submit, rid=rid, resume_tokens=resume, deadline_us=deadline_us)
+        return msgspec.structs.replace(
+            self.submit, rid=rid, resume_tokens=resume, deadline_us=deadline_us, scored=self._scored
+        )
 
     def was_accepted(self, frame: frames.Accepted) -> None:
         """The engine has queued it."""
@@ -113,6 +116,7 @@ class Running:
         """News of it."""
         self._over = item.final is not None
         self._received += item.ids
+        self._scored += len(item.prompt_logprobs)
         self._items.put_nowait(item)
         if self._keeper is None:
             return

@@ -124,8 +124,10 @@ def check(params: Params, n_vocab: int) -> None:
         raise bad_request(f"logit_bias names a token outside 0 to {n_vocab - 1}", "logit_bias")
     if not all(abs(bias) <= MAX_BIAS for bias in params.logit_bias.values()):
         raise bad_request(f"logit_bias must be numbers between -{MAX_BIAS:g} and {MAX_BIAS:g}", "logit_bias")
-    if params.top_logprobs is not None and not 0 <= params.top_logprobs <= MAX_TOP_LOGPROBS:
-        raise bad_request(f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}", "top_logprobs")
+    for name in ("top_logprobs", "prompt_logprobs"):
+        value = getattr(params, name)
+        if value is not None and not 0 <= value <= MAX_TOP_LOGPROBS:
+            raise bad_request(f"{name} must be between 0 and {MAX_TOP_LOGPROBS}", name)
     _check_grammar(params)
 
 

@@ -109,6 +109,7 @@ class Scheduler:
         level = LEVELS[task.service_class]
         need_us = len(task.tokens) * self.pace.believed.prefill
         run = Run(task, tenant, level, now_us + WAITS_US[level] + int(need_us), task.ticket, TokenBuffer(task.tokens))
+        run.score_from = task.score_from
         self._runs[task.ticket] = run
         if task.deadline_us is not None:
             heapq.heappush(self._deadlines, (task.deadline_us, task.ticket))
@@ -217,12 +218,18 @@ class Scheduler:
             us = basic / members[run.tenant] + (prices.decode if count == 1 else prices.prefill * count)
             run.tenant.account.charge(us * COST[run.level])
             charges.append(int(us))
+            run.advance()
         if t_us > 0:
             self.pace.learn(decode, prefill, t_us)
             self._turns.spent_us += t_us
         if self._running:
             self._accounts.raise_level(min(run.tenant.account.served for run in self._running))
         return charges
+
+    def charge(self, ticket: int, t_us: int) -> None:
+        """A task took ``t_us`` more, beside what its batches took."""
+        run = self._runs[ticket]
+        run.tenant.account.charge(t_us * COST[run.level])
 
     def pin(self, ticket: int) -> Resident:
         """A task with ``pin`` was computed: keep its cells until :meth:`unpin` and forget the task."""
@@ -308,7 +315,7 @@ class Scheduler:
     def _most(self, run: Run) -> int:
         """How many tokens may be taken from others: one is always computed, and those to score or put back are too."""
         tail = self.kv.tail(run.ticket)
-        bounds = [run.length - 1, run.task.score_from, tail and tail[0]]
+        bounds = [run.length - 1, run.score_from, tail and tail[0]]
         return min(bound for bound in bounds if bound is not None)
 
     def _roots(self, run: Run) -> tuple[tuple[str, ...], ...]:
@@ -369,7 +376,7 @@ class Scheduler:
             if tail is not None and tail[0] == resident.computed and self.kv.make_room(tail[1] - tail[0]):
                 self.kv.resume(run.ticket, resident)
                 tail = None
-            if tail is None and run.left() == 1 and run.task.score_from is None:
+            if tail is None and run.left() == 1 and run.score_from is None:
                 ready.setdefault(run.tenant, []).append(run)
             elif tail is None or tail[0] > resident.computed:
                 filling.setdefault(run.tenant, []).append(run)

@@ -244,9 +244,14 @@ class Service:
             peer.send(failed(rid, update.error))
         else:
             item = frames.StepItem(
-                rid=rid, ids=update.ids, text=update.text, logprobs=update.logprobs, final=update.finish
+                rid=rid,
+                ids=update.ids,
+                text=update.text,
+                logprobs=update.logprobs,
+                final=update.finish,
+                prompt_logprobs=update.prompt_logprobs,
             )
-            run.answer.append(item)
+            run.told(item)
             items.setdefault(peer, []).append(item)
 
     # -- what peers say ----------------------------------------------------------------------------------------------
@@ -331,7 +336,7 @@ class Service:
 
     def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper | Embedder) -> None:
         had = len(frame.resume_tokens)
-        run = self._jobs.claim(frame.job, peer, frame.rid, had)
+        run = self._jobs.claim(frame.job, peer, frame.rid, had, frame.scored)
         if run.final is not None:
             item = run.rest(frame.rid, had)
             peer.send(frames.Accepted(rid=frame.rid))

@@ -4,13 +4,17 @@ It lives on one thread and does no socket IO. Orders come through a queue, repor
 slow peer can never hold up a step. Whatever goes wrong with one sequence ends that sequence alone; only a context that
 broke half way through a decode ends the engine.
 
+A request for its prompt's log-probabilities takes no logits from the cache, which keeps none: all of its prompt is
+computed, in chunks that ask for a bounded number of rows (:attr:`.tasks.Limits.outputs`).
+
 A batch that llama.cpp refuses is halved until the guilty chunk is alone and fails; what it computed before is not kept.
 A cache fuller than counted gives back what is parked, then sends tasks back to the line, until the batch fits.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from plugsky.core.errors import ErrorKind
@@ -55,8 +59,8 @@ class Backend(Protocol):
     def set_threads(self, n: int) -> None: ...
 
 
-_Choice = tuple[int, int, tuple[TokenLogprob, ...]]
-"""A ticket, its token, and what was asked to be known of it."""
+_Choice = tuple[int, int | None, tuple[TokenLogprob, ...]]
+"""A ticket, its next token, and what was asked to be known of it; None when only the prompt was wanted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +144,15 @@ class Stepper:
     def _start(self, ticket: int, submit: Submit) -> None:
         deadline = None if submit.deadline_us is None else _now_us() + submit.deadline_us
         tokens = (*submit.tokens, *submit.resume_tokens)
-        task = Task(ticket, submit.tenant, tokens, submit.service_class, submit.weight, deadline_us=deadline)
+        task = Task(
+            ticket,
+            submit.tenant,
+            tokens,
+            submit.service_class,
+            submit.weight,
+            deadline_us=deadline,
+            score_from=_score_from(submit),
+        )
         try:
             self._scheduler.add(task, _now_us())
         except QueueFullError as error:
@@ -192,8 +204,6 @@ class Stepper:
             self._chose(*choice)
         self._steps += 1
         self._report.t_us = max(1, (time.monotonic_ns() - began) // 1000)
-        self._report.completion_tokens = len(choices)
-        self._report.prompt_tokens -= len(choices)
 
     def _accept(self) -> None:
         """Tell what has come in since the last step, with what the plan found of it in the cache."""
@@ -229,7 +239,7 @@ class Stepper:
                 work = self._relieved([*work, batch])
             else:
                 self._commit(batch, (time.monotonic_ns() - began) // 1000)
-                choices += self._pick([chunk for chunk in batch if chunk.outputs], rows)
+                choices += self._read(batch, rows)
         return choices
 
     def _relieved(self, work: list[Sequence[Chunk]]) -> list[Sequence[Chunk]]:
@@ -245,20 +255,51 @@ class Stepper:
             self._sequences[chunk.ticket].engine_us += us
             self._report.prompt_tokens += len(chunk.tokens)
 
-    def _pick(self, chunks: Sequence[Chunk], rows: Sequence[llama.Logits]) -> list[_Choice]:
+    def _read(self, chunks: Sequence[Chunk], rows: Iterable[llama.Logits]) -> list[_Choice]:
+        """What ``rows`` say: of the prompt's tokens where that was asked for, and of those to come."""
         choices: list[_Choice] = []
-        for chunk, row in zip(chunks, rows, strict=True):
-            sequence = self._sequences[chunk.ticket]
-            top = sequence.submit.params.top_logprobs
+        left = iter(rows)
+        for chunk in chunks:
+            own = list(islice(left, chunk.outputs))
             try:
-                token = sequence.sampler.pick(row)
-                known = () if top is None else (logprobs(row, token, top, self._backend.piece),)
-                choices.append((chunk.ticket, token, known))
+                if self._score(chunk, own) < len(own):
+                    choices.append(self._pick(chunk.ticket, own[-1]))
             except EngineError as error:
                 self._fail(chunk.ticket, error)
         return choices
 
-    def _chose(self, ticket: int, token: int, known: tuple[TokenLogprob, ...]) -> None:
+    def _score(self, chunk: Chunk, rows: Sequence[llama.Logits]) -> int:
+        """Tell the log-probabilities of the prompt's tokens that follow on ``rows``; how many those are."""
+        sequence = self._sequences[chunk.ticket]
+        top = sequence.submit.params.prompt_logprobs
+        first = chunk.start + len(chunk.tokens) - len(rows) + 1
+        following = sequence.submit.tokens[first : first + len(rows)]
+        if top is None or not following:
+            return 0
+        began = time.monotonic_ns()
+        known = tuple(
+            logprobs(row, token, top, self._backend.piece) for row, token in zip(rows, following, strict=False)
+        )
+        self._report.updates.append(Update(chunk.ticket, prompt_logprobs=known))
+        us = (time.monotonic_ns() - began) // 1000
+        sequence.engine_us += us
+        self._scheduler.charge(chunk.ticket, us)
+        return len(known)
+
+    def _pick(self, ticket: int, row: llama.Logits) -> _Choice:
+        sequence = self._sequences[ticket]
+        if not sequence.submit.max_tokens:
+            return ticket, None, ()
+        token = sequence.sampler.pick(row)
+        top = sequence.submit.params.top_logprobs
+        return ticket, token, () if top is None else (logprobs(row, token, top, self._backend.piece),)
+
+    def _chose(self, ticket: int, token: int | None, known: tuple[TokenLogprob, ...]) -> None:
+        if token is None:
+            self._finish(Update(ticket), "length")
+            return
+        self._report.completion_tokens += 1
+        self._report.prompt_tokens -= 1
         sequence = self._sequences[ticket]
         sequence.sampler.accept(token)
         sequence.chosen += 1
@@ -293,6 +334,12 @@ class Stepper:
         sequence.sampler.close()
         self._scheduler.remove(ticket, keep=keep)
         return sequence
+
+
+def _score_from(submit: Submit) -> int | None:
+    """The first position whose logits are wanted: they foretell the first token of the prompt not scored yet."""
+    scores = submit.params.prompt_logprobs is not None and submit.scored < len(submit.tokens) - 1
+    return submit.scored if scores else None
 
 
 def _now_us() -> int:

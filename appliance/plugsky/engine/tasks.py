@@ -54,7 +54,7 @@ class Task:
     adapter: str = ""
     deadline_us: int | None = None
     score_from: int | None = None
-    """Position of the first token whose logits are wanted, where a text is scored."""
+    """Position from which on all logits are wanted, where a text is scored; ``tokens`` are then that text."""
     pin: bool = False
     """Compute the tokens and keep them for all tenants; ``tenant`` only pays."""
 
@@ -84,6 +84,8 @@ class Run:
     cached: int | None = None
     latest_us: int = 0
     is_waiting: bool = False
+    score_from: int | None = None
+    """Where scoring has come to; None when there is nothing (more) to score."""
 
     @property
     def length(self) -> int:
@@ -101,6 +103,12 @@ class Run:
         if self.resident is None:
             raise LookupError(f"task {self.ticket} holds no sequence")
         return self.resident
+
+    def advance(self) -> None:
+        """More of it was computed: those of its logits that were wanted have been given out."""
+        if self.score_from is not None:
+            at = self.held().computed
+            self.score_from = max(self.score_from, at) if at < self.length else None
 
     def turn(self) -> int:
         """When it is to have a token, where places go around."""

@@ -136,9 +136,9 @@ class Turns:
         tail = self._kv.tail(run.ticket)
         if tail is not None:
             end = tail[0]
-        if run.task.score_from is None:
+        if run.score_from is None:
             return end - start, 0
-        scored = max(start, run.task.score_from)
+        scored = max(start, run.score_from)
         end = min(end, scored + outputs)
         return end - start, max(0, end - scored)
 
@@ -147,7 +147,7 @@ class Turns:
         start = resident.computed
         end = start + take
         outputs = int(end == tokens.length and not run.task.pin)
-        if run.task.score_from is not None:
-            outputs = max(0, end - max(start, run.task.score_from))
+        if run.score_from is not None:
+            outputs = max(0, end - max(start, run.score_from))
         pending = (tokens.last(),) if take == 1 and outputs else tokens.view(start, end)
         return Chunk(run.ticket, resident.seq, start, pending, outputs)
