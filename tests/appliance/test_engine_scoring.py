@@ -1,4 +1,4 @@
-"""The likelihood of a given text: what may be asked, how it goes on after a loss, and that neighbours do not change it."""
+"""The likelihood of a given text: what may be asked, how it goes on after a loss, that no neighbour changes it."""
 
 import threading
 

@@ -8,9 +8,9 @@ import pytest
 from plugsky.core.frames import Params, Submit
 from plugsky.engine import llama
 from plugsky.engine.kv_cache import KvCache, Match
+from plugsky.engine.orders import Quit, Start
 from plugsky.engine.plan import Chunk
 from plugsky.engine.prefix import TokenBuffer
-from plugsky.engine.orders import Quit, Start
 from plugsky.engine.stepper import Stepper
 from plugsky.engine.tasks import Limits
 

@@ -149,5 +149,5 @@ class Turns:
         outputs = int(end == tokens.length and not run.task.pin)
         if run.score_from is not None:
             outputs = max(0, end - max(start, run.score_from))
-        pending = (tokens.last(),) if take == 1 and outputs else tokens.view(start, end)
+        pending = (tokens.last(),) if take == 1 and end == tokens.length else tokens.view(start, end)
         return Chunk(run.ticket, resident.seq, start, pending, outputs)
