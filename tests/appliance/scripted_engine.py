@@ -50,6 +50,7 @@ class ScriptedEngine:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, path=path)
         self._writers = set()
+        self._retired = set()
         self._tasks = set()
         self._running = {}
 
@@ -83,6 +84,8 @@ class ScriptedEngine:
             else:
                 instance = f"i{self.instance}"
                 self._say(writer, frames.EngineHello(frames.PROTOCOL, instance, "b1", script.digest, script.n_ctx))
+        elif isinstance(frame, frames.Prepare | frames.Submit) and writer in self._retired:
+            self._say(writer, frames.Failed(frame.rid, "loading", "the engine is being stopped"))
         elif isinstance(frame, frames.Prepare):
             self.prepares.append(frame)
             self._say(writer, self._prepared(frame))
@@ -150,6 +153,8 @@ class ScriptedEngine:
             writer.close()
 
     def retire(self):
+        """Tell all peers; what they ask on these connections from now on is refused."""
+        self._retired |= self._writers
         for writer in list(self._writers):
             self._say(writer, frames.Retiring())
 

@@ -97,7 +97,8 @@ async def test_an_engine_that_loads_for_too_long_says_how_far_it_is(path):
 
 async def test_a_retiring_engine_is_to_be_tried_again(path):
     error = await refuse(path, frames.Retiring())
-    assert error.kind is ErrorKind.LOADING
+    assert error.kind is ErrorKind.ENGINE_LOST
+    assert error.retry_after
 
 
 async def test_an_engine_of_another_protocol_is_refused(path):

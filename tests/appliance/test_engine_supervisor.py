@@ -243,6 +243,7 @@ def test_the_command_of_an_engine_names_everything_it_needs(tmp_path):
         "--mode",
         "--ctx",
         "--threads",
+        "--idle-exit",
         "--exit-with-parent",
     }
 

@@ -134,6 +134,13 @@ class Crashes(RuleBasedStateMachine):
         self.with_engine = set(self.sent)
         self.suspects.disconnected()
 
+    @precondition(lambda self: not self.connected and self.sent)
+    @rule(data=st.data())
+    def turn_away(self, data):
+        number = data.draw(st.sampled_from(sorted(self.sent)))
+        self.sent.discard(number)
+        self.suspects.turned_away(number)
+
     @precondition(lambda self: not self.connected)
     @rule(crashed=st.booleans())
     def reconnect(self, crashed):

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from plugsky.core.processes import pause_s
 from plugsky.engine.lifecycle import (
     Admit,
+    Await,
     BackoffOver,
     Calm,
     Exited,
     GiveUp,
+    Idle,
     ImpossibleEventError,
     Life,
     Loaded,
@@ -66,6 +68,27 @@ STEPS = {
     "its end is no crash": (Life("retiring", 7), Exited("ended"), "absent", ()),
     "retiring in a pause ends it at once": (Life("crashed", crashes=1), Retire(), "absent", ()),
     "retiring while loading ends the process": (Life("loading", 7), Retire(), "retiring", (Terminate(),)),
+    "an engine that retires by itself is retiring": (Life("ready", 7), Idle(), "retiring", ()),
+    "its end is awaited by nobody but who connects": (
+        Life("retiring", 7, idle=True),
+        Exited("x"),
+        "absent",
+        (Await(),),
+    ),
+    "who connects has it started again": (Life("absent", idle=True), Admit(), "admitted", (Spawn(),)),
+    "one that retires by itself can still be ended": (
+        Life("retiring", 7, idle=True),
+        Retire(),
+        "retiring",
+        (Terminate(),),
+    ),
+    "one that is absent because it was idle is not started again after it was retired": (
+        Life("absent", idle=True),
+        Retire(),
+        "absent",
+        (),
+    ),
+    "an engine that retires because it was asked to is not idle": (Life("retiring", 7), Idle(), "retiring", ()),
     "news of a process on its way out is ignored": (Life("retiring", 7), Loaded(), "retiring", ()),
 }
 
@@ -81,6 +104,7 @@ SETTLED = {
     "it serves after a crash": (Life("suspect", 7, crashes=1, problem="it was killed"), True),
     "it refused its model": (Life("absent", 7, problem="it is no GGUF"), True),
     "it is given up": (Life("crashed", crashes=3, load_crashes=3, problem="it was killed"), True),
+    "it was idle": (Life("absent", idle=True), True),
     "it is loading": (Life("loading", 7), False),
     "it pauses after its first crash": (Life("crashed", crashes=1, load_crashes=1, problem="it was killed"), False),
     "it is loading again": (Life("loading", 7, crashes=1, load_crashes=1, problem="it was killed"), False),
@@ -112,7 +136,9 @@ def test_an_event_that_cannot_happen_is_the_edges_fault():
 
 
 @settings(max_examples=300)
-@given(st.lists(st.sampled_from(["admit", "retire", "load", "refuse", "exit", "timer", "no room"]), max_size=40))
+@given(
+    st.lists(st.sampled_from(["admit", "retire", "load", "refuse", "idle", "exit", "timer", "no room"]), max_size=40)
+)
 def test_an_edge_that_tells_the_truth_never_has_two_processes_and_never_meets_an_impossible_event(happenings):
     life, running, timer, pids, room = Life(), 0, None, 0, True
 
@@ -147,9 +173,12 @@ def test_an_edge_that_tells_the_truth_never_has_two_processes_and_never_meets_an
             tell(Loaded())
         elif happening == "refuse" and running and life.state == "loading":
             tell(LoadFailed("no"))
+        elif happening == "idle" and running and life.state in ("loading", "ready", "suspect", "retiring"):
+            tell(Idle())
         elif happening == "exit" and running:
-            running, timer = 0, None
+            running, timer, idle = 0, None, life.idle
             tell(Exited("was killed"))
+            assert not idle or (life.state, life.crashes) == ("absent", 0)
         elif happening == "timer" and timer is not None:
             fired, timer = timer, None
             tell(fired)

@@ -244,6 +244,20 @@ def test_a_model_file_that_was_damaged_on_disk_is_named_and_nothing_stays(tmp_pa
     assert not site.admin_socket.exists()
 
 
+def test_an_engine_that_nobody_asks_gives_its_memory_back_until_somebody_does(tmp_path, chat_model):
+    site = install_site(tmp_path, chat_model)
+    key = ask(site, "key", "create", "--tenant", "lab")["secret"]
+    with served(site, "--idle-exit", 1) as (_, base_url), OpenAI(base_url=base_url, api_key=key) as client:
+        first = pids(site)["engine"]
+        assert say_hello(client).choices
+        until(lambda: ask(site, "model", "list")["models"][0]["state"] == "absent", "an engine that ended")
+        assert not Path(f"/proc/{first}").exists()
+        assert say_hello(client).choices, "the request that wakes it is answered"
+        until(lambda: ask(site, "model", "list")["models"][0]["state"] == "absent", "that it ended again")
+        findings = {finding["check"]: finding for finding in ask(site, "doctor")["findings"]}
+        assert findings[f"engine {MODEL}"]["state"] == "ok", findings
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.OK)])
 def test_it_ends_in_good_order_when_asked(tmp_path, chat_model, number, code):
     site = install_site(tmp_path, chat_model)

@@ -62,6 +62,7 @@ def running_findings(home: Home | None, paths: SitePaths) -> Iterator[Finding]:
     yield Finding("running", "ok", f"for {home.uptime_s:.0f} s")
     for model in home.models:
         good = model.state in ("ready", "loading", "suspect")  # suspect: it serves, and crashed a short while ago
+        good |= model.state in ("retiring", "absent") and not model.problem  # nobody asked it for anything
         detail = f"{model.state}{f': {model.problem}' if model.problem else ''}"
         yield Finding(
             f"engine {model.id}",

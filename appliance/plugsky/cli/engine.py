@@ -27,6 +27,9 @@ def run(
     mode: Annotated[Mode, typer.Option("--mode", help="generate, embed or rerank.")] = "generate",
     ctx: Annotated[int, typer.Option("--ctx", min=256, help="KV cells that all its sequences share.")] = 4096,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Its share of the host's cores.")] = 1,
+    idle_exit: Annotated[
+        int, typer.Option("--idle-exit", min=0, help="End after so many seconds without a request; 0: never.")
+    ] = 0,
     exit_with_parent: ParentOption = None,
 ) -> None:
     """Serve one model on the Unix socket handed over as descriptor 3, without any network.
@@ -35,4 +38,4 @@ def run(
     """
     log_to_stderr()
     spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads)
-    raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent))
+    raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent, idle_exit or None))

@@ -33,6 +33,14 @@ def serve(
     context: Annotated[
         int | None, typer.Option("--context", help="KV cells per engine. [env: PLUGSKY_CONTEXT]")
     ] = None,
+    idle_exit: Annotated[
+        int | None,
+        typer.Option(
+            "--idle-exit",
+            help="Seconds without a request after which an engine gives its memory back, until the next request; "
+            "0: never. [env: PLUGSKY_IDLE_EXIT]",
+        ),
+    ] = None,
     exit_with_parent: ParentOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -45,7 +53,14 @@ def serve(
     if exit_with_parent is not None and not die_with_parent(exit_with_parent):
         raise typer.Exit(ExitCode.FAILED)
     os.umask(0o077)
-    flags = {"root": root, "host": host, "port": port, "threads": threads, "context": context}
+    flags = {
+        "root": root,
+        "host": host,
+        "port": port,
+        "threads": threads,
+        "context": context,
+        "idle_exit": idle_exit,
+    }
     paths, chosen = existing_site(root).to_be_started(), settings.load(flags).values
 
     def ready(base_url: str, models: tuple[str, ...]) -> None:

@@ -163,7 +163,10 @@ class Site:
     def _supervisor(self, spec: EngineSpec) -> EngineSupervisor:
         self._paths.logs.mkdir(mode=0o750, exist_ok=True)
         return EngineSupervisor(
-            spec, self._paths.engine_socket(spec.model_id), log=self._paths.logs / f"engine-{spec.model_id}.log"
+            spec,
+            self._paths.engine_socket(spec.model_id),
+            idle_s=self._settings.idle_exit,
+            log=self._paths.logs / f"engine-{spec.model_id}.log",
         )
 
     def _gateway_command(self) -> tuple[str, ...]:

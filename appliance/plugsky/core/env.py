@@ -48,6 +48,9 @@ THREADS: Final = Variable(
     "PLUGSKY_THREADS", "Cores an engine may use, as --threads. Default: the host's physical cores."
 )
 CONTEXT: Final = Variable("PLUGSKY_CONTEXT", "KV cells of an engine, as --context. Default: 4096.")
+IDLE_EXIT: Final = Variable(
+    "PLUGSKY_IDLE_EXIT", "Seconds without a request after which an engine ends, as --idle-exit. Default: 0, never."
+)
 CONFIG: Final = Variable("PLUGSKY_CONFIG", "The user's settings file. Default: $XDG_CONFIG_HOME/plugsky/plugsky.toml.")
 TRACEBACK: Final = Variable("PLUGSKY_TRACEBACK", "Set to anything: unforeseen errors show where they happened.")
 HTTPS_PROXY: Final = Variable("HTTPS_PROXY", "The proxy for a build's downloads.")

@@ -34,6 +34,8 @@ class Settings:
     port: int
     threads: int
     context: int
+    idle_exit: int
+    """Seconds without a request after which an engine gives its memory back; 0: never."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ _VARIABLES: Final = {
     "port": env.PORT,
     "threads": env.THREADS,
     "context": env.CONTEXT,
+    "idle_exit": env.IDLE_EXIT,
 }
 
 
@@ -79,7 +82,7 @@ def load(
             origins[name] = variable.name
     for name, value in (flags or {}).items():
         if value is not None:
-            values[name] = _typed(name, value, f"--{name}")
+            values[name] = _typed(name, value, f"--{name.replace('_', '-')}")
             origins[name] = "flag"
     return Sourced(Settings(**values), origins)
 
@@ -104,6 +107,7 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         "port": 8080,
         "threads": physical_cores(),
         "context": 4096,
+        "idle_exit": 0,
     }
 
 
@@ -138,7 +142,7 @@ def _read_file(path: Path, *, named: bool) -> dict[str, Any]:
 
 
 _TYPES: Final = {field.name: get_type_hints(Settings)[field.name] for field in fields(Settings)}
-_RANGES: Final = {"port": (0, 65535), "threads": (1, 1024), "context": (256, 1 << 24)}
+_RANGES: Final = {"port": (0, 65535), "threads": (1, 1024), "context": (256, 1 << 24), "idle_exit": (0, 1 << 31)}
 
 
 def _typed(name: str, value: object, origin: str) -> object:

@@ -183,6 +183,10 @@ class EngineClient:
         """Ask the engine to finish what runs and to accept nothing more."""
         self._send(frames.Drain())
 
+    def turns_away(self, error: EngineError) -> bool:
+        """Whether ``error`` is no verdict on a request: the engine retires, and the next one may take it."""
+        return self.retiring and error.kind is ErrorKind.LOADING
+
     async def close(self) -> None:
         """End the connection; requests in flight fail with ``engine_lost`` and the engine cancels them."""
         task, self._reader_task = self._reader_task, None
@@ -237,7 +241,7 @@ class EngineClient:
         elif isinstance(frame, frames.Failed):
             raise _error(frame)
         elif isinstance(frame, frames.Retiring):
-            raise EngineError(ErrorKind.LOADING, "the engine is retiring", retry_after=1.0)
+            raise _lost("it retires, and the next one will listen in its place")
 
     async def _read(self, reader: asyncio.StreamReader, buffer: frames.FrameBuffer[frames.FromEngine]) -> None:
         reason = "it closed the connection"
@@ -266,10 +270,13 @@ class EngineClient:
             self._resolve(frame.rid, frame)
         elif isinstance(frame, frames.Failed):
             error = _error(frame)
-            if frame.rid in self._running:
-                self._running.pop(frame.rid).fail(error)
-            else:
+            running = self._running.pop(frame.rid, None)
+            if running is None:
                 self._resolve(frame.rid, error)
+            elif self.turns_away(error):
+                running.turn_away(error)
+            else:
+                running.fail(error)
         elif isinstance(frame, frames.Retiring):
             self.retiring = True
             if self.on_change is not None:

@@ -2,7 +2,7 @@
 
 ::
 
-    absent --admit--> admitted --spawned--> loading --loaded--> ready --retire--> retiring --exited--> absent
+    absent --admit--> admitted --spawned--> loading --loaded--> ready --retire, idle--> retiring --exited--> absent
                          ^                     |                  |
                          |                 load_failed         exited
                          |                     v                  v
@@ -17,6 +17,9 @@ restarted until someone admits the model again. A *crash* is restarted after a p
 for :data:`CALM_S` is the crash forgiven. An engine that crashes :data:`MAX_LOAD_CRASHES` times in a row without ever
 being loaded is given up: its model would only kill the next process too. A process that could not even be started
 counts as a crash while loading.
+
+An engine that says that it retires though nobody asked it to is *idle*: its end is no crash. It is absent then, and
+admitted again when somebody connects.
 
 The supervisor of ``plugsky serve`` and systemd's units are two thin edges of this one machine.
 """
@@ -81,11 +84,16 @@ class Calm:
 
 
 @dataclass(frozen=True)
+class Idle:
+    """The process said that it retires, by itself."""
+
+
+@dataclass(frozen=True)
 class Retire:
     """The engine is to finish what runs and end."""
 
 
-Event = Admit | Spawned | SpawnFailed | Loaded | LoadFailed | Exited | BackoffOver | Calm | Retire
+Event = Admit | Spawned | SpawnFailed | Loaded | LoadFailed | Exited | BackoffOver | Calm | Idle | Retire
 
 
 @dataclass(frozen=True)
@@ -113,11 +121,16 @@ class Watch:
 
 
 @dataclass(frozen=True)
+class Await:
+    """Send :class:`Admit` when somebody connects."""
+
+
+@dataclass(frozen=True)
 class GiveUp:
     """Answer peers in the engine's place: it will not be started again."""
 
 
-Effect = Spawn | Terminate | Wait | Watch | GiveUp
+Effect = Spawn | Terminate | Wait | Watch | Await | GiveUp
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class Life:
     """How one engine stands.
 
     ``crashes`` counts those not yet forgiven, ``load_crashes`` those since it was last loaded; ``problem`` is in words
-    for people.
+    for people; ``idle``: it is retiring, or absent, because nobody asked it for anything.
     """
 
     state: State = "absent"
@@ -134,6 +147,7 @@ class Life:
     crashes: int = 0
     load_crashes: int = 0
     problem: str = ""
+    idle: bool = False
 
     @property
     def serves(self) -> bool:
@@ -148,7 +162,7 @@ class Life:
     @property
     def settled(self) -> bool:
         """Whether nothing more is coming by itself: it serves, has refused its model, or is given up."""
-        return self.serves or self.given_up or (self.state == "absent" and bool(self.problem))
+        return self.serves or self.given_up or (self.state == "absent" and (self.idle or bool(self.problem)))
 
 
 class ImpossibleEventError(ValueError):
@@ -182,16 +196,23 @@ def step(life: Life, event: Event) -> tuple[Life, tuple[Effect, ...]]:
             return replace(life, state="absent"), (Terminate(),) if life.pid else ()
         case (("loading" | "ready" | "suspect"), Retire()):
             return replace(life, state="retiring"), (Terminate(),)
+        case (("loading" | "ready" | "suspect"), Idle()):
+            return replace(life, state="retiring", idle=True), ()
+        case "retiring", Retire() if life.idle:
+            return replace(life, idle=False), (Terminate(),)
         case "absent", Retire():
-            return life, (Terminate(),) if life.pid else ()
+            return replace(life, idle=False), (Terminate(),) if life.pid else ()
         case "retiring", Exited():
-            return Life(restarts=life.restarts), ()
+            return Life(restarts=life.restarts, idle=life.idle), (Await(),) if life.idle else ()
         case "admitted", Exited():
             return replace(life, pid=0), (Spawn(),)
         case "absent", Exited():
             return replace(life, pid=0), ()
         # Facts that come late: they were true of a process that is on its way out.
-        case (("retiring" | "absent" | "crashed" | "admitted"), (Loaded() | LoadFailed() | Calm() | BackoffOver())):
+        case (
+            ("retiring" | "absent" | "crashed" | "admitted"),
+            (Loaded() | LoadFailed() | Calm() | BackoffOver() | Idle()),
+        ):
             return life, ()
         case (("retiring" | "ready" | "suspect" | "loading" | "admitted"), (Admit() | Retire())):
             return life, ()

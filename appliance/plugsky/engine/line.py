@@ -8,8 +8,10 @@ Guarantees, in order:
    is refused until its quarantine (:mod:`plugsky.engine.quarantine`) ends.
 3. Preparing a prompt is a request like any other here: it can kill the engine too.
 4. What waits is bounded: beyond :data:`MAX_WAITING` a request is refused as ``overloaded``.
-5. An engine that retires keeps its answers to their end; then the connection is closed, so that it may end.
-6. When no engine comes back, every request fails with the reason.
+5. An engine that retires keeps its answers to their end; then the connection is closed, so that it may end. What it did
+   not take, and what comes after, waits for the next engine.
+6. Only a request connects: of an engine that ended while nobody wanted anything, the next is not called.
+7. When no engine comes back, every request fails with the reason.
 """
 
 import asyncio
@@ -55,6 +57,7 @@ class EngineLine:
         self._digests: dict[int, bytes] = {}
         self._next = 1
         self._over = False
+        self._coming: asyncio.Future[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         client.on_change = self._changed
@@ -66,23 +69,23 @@ class EngineLine:
 
     @property
     def connected(self) -> bool:
-        """Whether an engine is there now."""
-        return self._client.connected
+        """Whether an engine is there now that takes requests."""
+        return self._client.connected and not self._client.retiring
 
     @property
     def over(self) -> bool:
-        """Whether this line takes no more requests: its engine is gone for good, or is ending."""
-        return self._over or self._client.retiring
+        """Whether this line takes no more requests: it was closed, or no engine came back."""
+        return self._over
 
-    @property
-    def idle(self) -> bool:
-        """Whether it holds no request."""
-        return not self._requests
-
-    async def recovered(self) -> None:
-        """Wait while the next engine is waited for; returns when there is one, or when there will be none."""
-        if self._recovering is not None:
-            await asyncio.shield(self._recovering)
+    async def back(self) -> None:
+        """Wait for an engine that takes requests. Raises :class:`PlugskyError`, why none comes."""
+        if self._over:
+            raise _lost("no engine is connected")
+        if not self.connected:
+            if self._coming is None:
+                self._coming = self._loop.create_future()
+            self._recover_if_wanted()
+            await asyncio.shield(self._coming)
 
     async def prepare(self, *, tenant: str, **prompt: Any) -> frames.Prepared:
         """As :meth:`EngineClient.prepare`, for as many engines as it takes."""
@@ -90,14 +93,18 @@ class EngineLine:
         asking = self._requests[number] = _Asking(self._loop.create_future())
         try:
             self._carry_out(self._suspects.begin(number))
+            self._recover_if_wanted()
             while True:
                 await asking.turn
                 client = self._client
                 try:
                     return await client.prepare(tenant=tenant, **prompt)
-                except EngineError:
-                    if client.connected or self._over:
+                except EngineError as error:
+                    if self._over or (client.connected and not client.turns_away(error)):
                         raise
+                    if client.connected:
+                        asking.turn = self._loop.create_future()
+                        self._turned_away(number)
         finally:
             self._forget(number)
 
@@ -108,6 +115,7 @@ class EngineLine:
         self._requests[number] = running
         self._numbers[running] = number
         self._carry_out(self._suspects.begin(number))
+        self._recover_if_wanted()
         return running
 
     async def close(self) -> None:
@@ -118,7 +126,7 @@ class EngineLine:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._recovering
         await self._client.close()
-        self._fail_all(_lost("the connection was closed"))
+        self._end(_lost("the connection was closed"))
         if self._closing is not None:
             await self._closing
 
@@ -128,6 +136,10 @@ class EngineLine:
         """A request brought tokens."""
         self._carry_out(self._suspects.progressed(self._numbers[running], tokens))
 
+    def turned_away(self, running: Running) -> None:
+        """A request was sent when the engine had retired."""
+        self._turned_away(self._numbers[running])
+
     def ended(self, running: Running) -> None:
         """A request is over."""
         self._forget(self._numbers.pop(running))
@@ -135,38 +147,46 @@ class EngineLine:
     # -- what the connection tells -----------------------------------------------------------------------------------
 
     def _changed(self) -> None:
+        self._suspects.disconnected()
         if self._client.connected:
             self._close_if_retired()
-        elif self._over:
-            return
-        elif self._requests:
-            self._suspects.disconnected()
+        elif not self._over:
             for number in self._suspects.sent:
                 request = self._requests[number]
                 if isinstance(request, _Asking):
                     request.turn = self._loop.create_future()
+            self._recover_if_wanted()
+
+    def _recover_if_wanted(self) -> None:
+        wanted = bool(self._requests) or self._coming is not None
+        if wanted and not self._client.connected and self._recovering is None:
             self._recovering = self._loop.create_task(self._recover(self._client))
-        else:
-            self._over = True
 
     async def _recover(self, former: EngineClient) -> None:
         try:
             client = await self._reconnect()
         except PlugskyError as error:
-            self._over = True
-            self._fail_all(error)
+            self._end(error)
             return
         finally:
             self._recovering = None
         crashed = client.hello.instance != self._hello.instance and not former.retiring
         self._client, self._hello = client, client.hello
         client.on_change = self._changed
+        self._closing = None
         self._carry_out(self._suspects.reconnected(crashed=crashed))
+        if self._coming is not None:
+            self._coming.set_result(None)
+            self._coming = None
+
+    def _turned_away(self, number: int) -> None:
+        self._suspects.turned_away(number)
+        self._close_if_retired()
 
     def _close_if_retired(self) -> None:
-        if self._client.retiring and not self._requests and self._closing is None:
-            self._over = True
-            self._closing = self._loop.create_task(self._client.close())
+        client = self._client
+        if client.connected and client.retiring and not self._suspects.sent and self._closing is None:
+            self._closing = self._loop.create_task(client.close())
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -211,9 +231,14 @@ class EngineLine:
         elif not request.turn.done():
             request.turn.set_exception(error)
 
-    def _fail_all(self, error: PlugskyError) -> None:
+    def _end(self, error: PlugskyError) -> None:
+        self._over = True
         for number in list(self._requests):
             self._fail(number, error)
+        if self._coming is not None:
+            self._coming.set_exception(error)
+            self._coming.exception()  # marks it as seen: whoever waited may have left
+            self._coming = None
 
     def _forget(self, number: int) -> None:
         del self._requests[number], self._digests[number]

@@ -32,6 +32,11 @@ class Preparations:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
         self._peers: dict[Future[frames.Prepared], Peer] = {}
 
+    @property
+    def pending(self) -> bool:
+        """Whether a prompt is being prepared, or waits."""
+        return bool(self._peers)
+
     def begin(self, peer: Peer, frame: frames.Prepare, prompts: Preparer) -> None:
         """Have ``frame`` prepared; the peer is answered in time. Raises ``overloaded`` when too many wait."""
         if len(self._peers) >= MAX_PREPARES:

@@ -4,6 +4,7 @@ The order matters: the line to systemd is opened while its address can be found,
 one thread, and importing numpy or llama.cpp starts more.
 """
 
+import asyncio
 import socket
 from typing import Final
 
@@ -18,10 +19,11 @@ SPINS: Final = "3000"
 but a gateway shares ours; not spinning at all is slow everywhere. docs/benchmarks.md has the figures."""
 
 
-def run(spec: EngineSpec, listener: socket.socket, parent: int | None = None) -> int:
+def run(spec: EngineSpec, listener: socket.socket, parent: int | None = None, idle_s: float | None = None) -> int:
     """Serve ``spec`` on ``listener``, a listening Unix socket, until told to stop. The process's exit code.
 
-    With ``parent``, the pid of the process that started this one, it ends when that one does.
+    With ``parent``, the pid of the process that started this one, it ends when that one does; with ``idle_s``
+    also after so many seconds without a request.
 
     A model that cannot be loaded ends nothing: the process then answers every peer with the named error.
     """
@@ -30,6 +32,9 @@ def run(spec: EngineSpec, listener: socket.socket, parent: int | None = None) ->
     if parent is not None and not die_with_parent(parent):
         return 1
     env.set_default(env.GOMP_SPINCOUNT, SPINS)
-    from plugsky.engine.service import serve  # not before: it starts threads
+    from plugsky.engine.service import Service  # not before: it starts threads
 
-    return serve(spec, listener, (sandbox.NETNS,) if confined else (), notifier)
+    async def serve() -> int:
+        return await Service(spec, (sandbox.NETNS,) if confined else (), notifier, idle_s).run(listener)
+
+    return asyncio.run(serve())

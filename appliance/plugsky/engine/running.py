@@ -22,6 +22,10 @@ class Keeper(Protocol):
         """The request brought so many tokens, and has not ended."""
         ...
 
+    def turned_away(self, running: "Running") -> None:
+        """The engine retires and did not take the request."""
+        ...
+
     def ended(self, running: "Running") -> None:
         """The request has its final, or has failed."""
         ...
@@ -133,6 +137,12 @@ class Running:
         self._send = None
         if self._cancelled:
             self._end_cancelled()
+
+    def turn_away(self, error: EngineError) -> None:
+        """The engine retires and did not take it: it fails with ``error``, unless a keeper has it carried on."""
+        self.lose(error)
+        if self._keeper is not None and not self._over:
+            self._keeper.turned_away(self)
 
     def _end_cancelled(self) -> None:
         """What the engine would say of the end, when none has the request: what came here was used."""

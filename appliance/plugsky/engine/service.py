@@ -6,8 +6,10 @@ template holds up neither. They hand each other finished values only.
 
 States: loading -> serving -> retiring, or loading -> failed. A load failure is not a crash: the engine stays and
 answers each frame with the named error, so that nobody restarts it in a loop. SIGTERM or ``drain`` retires: nothing
-more is accepted and what runs is finished. After SIGTERM the process then ends, and what still runs after
-:data:`DRAIN_S` is cancelled; after ``drain`` it ends when its peers have closed. An engine whose step hangs
+more is accepted, not even a connection, and what runs is finished. After SIGTERM the process then ends, and what still
+runs after :data:`DRAIN_S` is cancelled; after ``drain`` it ends when its peers have closed. An engine that has been
+idle for too long (:mod:`plugsky.engine.idle`) retires by itself, and waits for its peers no longer than that. Whoever
+connects meanwhile waits in the socket, which outlives the process, for the next one. An engine whose step hangs
 (:mod:`plugsky.engine.watchdog`) says so to its peers and ends at once, with an exit code of its own.
 """
 
@@ -28,6 +30,7 @@ from plugsky.core.ids import new_id
 from plugsky.engine import canary, llama, loading
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError, failed
+from plugsky.engine.idle import IdleClock
 from plugsky.engine.jobs import JobTable, Run
 from plugsky.engine.notify import Notifier
 from plugsky.engine.orders import Quit, Report, SetThreads, Start, Stop, Update, Work
@@ -41,7 +44,7 @@ from plugsky.engine.watchdog import HUNG_EXIT, TICK_S, Watchdog
 LOG: Final = logging.getLogger(__name__)
 
 DRAIN_S: Final = 25.0
-"""Seconds that running requests may take to finish after SIGTERM; then they are cancelled."""
+"""Seconds that running requests may take to finish after SIGTERM, and peers to leave an idle engine."""
 ACK_S: Final = 2.0
 """Seconds to wait after the last request for peers to acknowledge its final."""
 FLUSH_S: Final = 1.0
@@ -51,19 +54,10 @@ MAX_THREADS: Final = 512
 State = Literal["loading", "serving", "failed", "retiring"]
 
 
-def serve(spec: EngineSpec, listener: socket.socket, caps: tuple[str, ...], notifier: Notifier) -> int:
-    """Load ``spec`` and serve peers on ``listener`` until told to stop. The exit code; 1 when the context broke."""
-
-    async def main() -> int:
-        return await Service(spec, caps, notifier).run(listener)
-
-    return asyncio.run(main())
-
-
 class Service:
-    """One engine as its peers see it. Made and run inside an event loop."""
+    """One engine as its peers see it, which may be idle for ``idle_s`` seconds. Made and run inside an event loop."""
 
-    def __init__(self, spec: EngineSpec, caps: tuple[str, ...], notifier: Notifier) -> None:
+    def __init__(self, spec: EngineSpec, caps: tuple[str, ...], notifier: Notifier, idle_s: float | None) -> None:
         self._spec = spec
         self._caps = caps
         self._notifier = notifier
@@ -85,18 +79,20 @@ class Service:
         self._canary_kl: float | None = None
         self._canary_reads = False
         self._watchdog = Watchdog(loading.BATCH, time.monotonic())
+        self._idle = IdleClock(idle_s, time.monotonic())
+        self._server: asyncio.Server | None = None
 
     async def run(self, listener: socket.socket) -> int:
-        """Serve until the end. The exit code."""
+        """Load the model and serve peers on ``listener`` until the end. The exit code; 1 when the context broke."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_signal)
-        server = await self._loop.create_server(self._new_peer, sock=listener, backlog=256)
+        self._server = await self._loop.create_server(self._new_peer, sock=listener, backlog=256)
         self._owner.start()
         self._look()
         try:
             return await self._over
         finally:
-            server.close()
+            self._server.close()
             await self._close()
 
     async def _close(self) -> None:
@@ -215,6 +211,10 @@ class Service:
             self._tell_all(failed(0, EngineError(ErrorKind.ENGINE_LOST, "a step of the engine did not end")))
             os._exit(HUNG_EXIT)  # the owner's thread is stuck in C: there is no end in good order
         self._notifier.alive()
+        busy = self._state != "serving" or self._jobs.live > 0 or self._preparations.pending
+        if self._idle.has_run_out(time.monotonic(), busy=busy):
+            self._loop.call_later(DRAIN_S, self._end, 0)
+            self._retire()
         self._loop.call_later(TICK_S, self._look)
 
     def _reported(self, report: Report) -> None:
@@ -315,9 +315,11 @@ class Service:
             raise self._failure
         if isinstance(frame, frames.Stats):
             peer.send(self._tally.reply(frame.rid, self._loaded.cells, self._canary_kl))
-        elif self._state == "retiring":
+            return
+        if self._state == "retiring":
             raise EngineError(ErrorKind.LOADING, "the engine is being stopped", retry_after=2.0)
-        elif isinstance(frame, frames.Canary):
+        self._idle.asked(time.monotonic())
+        if isinstance(frame, frames.Canary):
             self._order_canary(peer, frame.rid, self._loaded, self._stepper)
         elif isinstance(frame, frames.Prepare):
             self._preparations.begin(peer, frame, self._loaded.prompts)
@@ -365,6 +367,8 @@ class Service:
         if self._state == "serving":
             self._state = "retiring"
             self._notifier.stopping()
+            if self._server is not None:
+                self._server.close()
             self._tell_all(frames.Retiring())
         self._end_if_done()
 

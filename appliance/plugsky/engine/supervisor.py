@@ -2,8 +2,8 @@
 
 An :class:`EngineSupervisor` owns the listening socket for as long as it runs, so a peer that connects while the engine
 is loading or between two of its lives waits instead of failing. It starts the process, watches it end, follows its
-loading over a connection of its own, and carries out what :mod:`plugsky.engine.lifecycle` decides. It never reads a
-model.
+loading over a connection of its own, and carries out what :mod:`plugsky.engine.lifecycle` decides: of an engine that
+ended because it was idle, it starts the next when somebody connects. It never reads a model.
 """
 
 import asyncio
@@ -42,13 +42,22 @@ class EngineSupervisor:
     """One engine, kept alive. All methods belong to one event loop."""
 
     def __init__(
-        self, spec: EngineSpec, socket_path: Path, *, command: Sequence[str] | None = None, log: Path | None = None
+        self,
+        spec: EngineSpec,
+        socket_path: Path,
+        *,
+        idle_s: int = 0,
+        command: Sequence[str] | None = None,
+        log: Path | None = None,
     ) -> None:
-        """``command`` replaces ``plugsky engine run`` and its options; ``log`` takes what the engine says."""
+        """The engine ends after ``idle_s`` seconds without a request, never if that is 0.
+
+        ``command`` replaces ``plugsky engine run`` and its options; ``log`` takes what the engine says.
+        """
         self.spec = spec
         self.socket_path = socket_path
         self.life = Life()
-        self._command = tuple(command) if command is not None else engine_command(spec)
+        self._command = tuple(command) if command is not None else engine_command(spec, idle_s)
         self._log = log
         self._threads = spec.threads
         self._listener: socket.socket | None = None
@@ -57,6 +66,7 @@ class EngineSupervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._kill_timer: asyncio.TimerHandle | None = None
         self._monitor = EngineClient(socket_path)
+        self._monitor.on_change = self._heard
         self._stand_in: asyncio.Server | None = None
         self._changed = asyncio.Event()
 
@@ -83,6 +93,7 @@ class EngineSupervisor:
             task.cancel()
         self._dismiss_stand_in()
         if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
             self.socket_path.unlink(missing_ok=True)
@@ -145,6 +156,9 @@ class EngineSupervisor:
             case lifecycle.Watch(seconds):
                 self._cancel_timer()
                 self._timer = loop.call_later(seconds, self._on, lifecycle.Calm())
+            case lifecycle.Await():
+                if self._listener is not None:
+                    loop.add_reader(self._listener, self.admit)
             case lifecycle.GiveUp():
                 LOG.error("engine %s is given up: %s", self.spec.model_id, self.life.problem)
                 self._begin(self._stand_in_for_engine())
@@ -154,6 +168,7 @@ class EngineSupervisor:
             raise RuntimeError("an engine is spawned after its socket is bound")
         self._cancel_timer()
         self._dismiss_stand_in()
+        asyncio.get_running_loop().remove_reader(self._listener)
         try:
             self._child = Child.spawn(self._command, self._listener, self._log)
         except OSError as error:
@@ -176,6 +191,11 @@ class EngineSupervisor:
         if self.life.state not in ("retiring", "absent"):
             LOG.error("engine %s %s", self.spec.model_id, how)
         self._on(lifecycle.Exited(how))
+
+    def _heard(self) -> None:
+        if self._monitor.connected and self._monitor.retiring:
+            self._on(lifecycle.Idle())
+            self._begin(self._monitor.close())  # it ends when its peers have left
 
     async def _follow_loading(self) -> None:
         while True:
@@ -222,8 +242,11 @@ class EngineSupervisor:
         await self._changed.wait()
 
 
-def engine_command(spec: EngineSpec) -> tuple[str, ...]:
-    """The command line of the engine process for ``spec``; it ends with the process that this is called in."""
+def engine_command(spec: EngineSpec, idle_s: int = 0) -> tuple[str, ...]:
+    """The command line of the engine process for ``spec``; it ends with the process that this is called in.
+
+    Also after ``idle_s`` seconds without a request, unless that is 0.
+    """
     options = {
         "--model-id": spec.model_id,
         "--model-file": str(spec.file),
@@ -231,6 +254,7 @@ def engine_command(spec: EngineSpec) -> tuple[str, ...]:
         "--mode": spec.mode,
         "--ctx": str(spec.n_ctx),
         "--threads": str(spec.threads),
+        "--idle-exit": str(idle_s),
         "--exit-with-parent": str(os.getpid()),
     }
     return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in options.items() for word in pair))

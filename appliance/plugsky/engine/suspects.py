@@ -102,8 +102,16 @@ class Suspects:
             self._tried = None
         return self._orders()
 
+    def turned_away(self, request: int) -> None:
+        """The engine retires and did not take a request that was sent to it: it is held for the next."""
+        self._sent.discard(request)
+        if request == self._tried:
+            self._tried, self._suspects = None, [request, *self._suspects]
+        else:
+            self._held = sorted([*self._held, request])
+
     def disconnected(self) -> None:
-        """The connection has ended; what was sent waits for :meth:`reconnected`, which knows why."""
+        """Nothing more can be sent; what was sent may still end, or waits for :meth:`reconnected`, which knows why."""
         self._connected = False
 
     def reconnected(self, *, crashed: bool) -> Orders:

@@ -1,10 +1,9 @@
 """The gateway's connections to the engines: one per model, made by the first request that wants it.
 
 Requests that find their model loading wait together for one connection, up to ``load_wait``; only beyond that, or when
-too many wait already, is one turned away. What is in flight when an engine is lost is carried on by the next one
-(:mod:`plugsky.engine.line`), and one that is retiring is replaced at the next request. A socket where nobody listens is
-an engine that its supervisor is about to start (again), so it is waited for too; a load that failed, or does not fit,
-is said at once.
+too many wait already, is one turned away. What is in flight when an engine is lost is carried on by the next one, and
+so is what comes after one has retired (:mod:`plugsky.engine.line`). A socket where nobody listens is an engine that its
+supervisor is about to start (again), so it is waited for too; a load that failed, or does not fit, is said at once.
 """
 
 import asyncio
@@ -36,13 +35,12 @@ class EnginePool:
         self._lines: dict[str, EngineLine] = {}
         self._contexts: dict[str, int] = {}
         self._quarantines: dict[str, Quarantine] = {}
-        self._replaced: set[EngineLine] = set()
         self._connecting: dict[str, asyncio.Task[EngineLine]] = {}
 
     async def engine(self, model: ServedModel) -> Engine:
         """The connected engine of ``model``. Raises ``loading`` or ``overloaded``, or why it cannot be had."""
         line = self._lines.get(model.id)
-        if line is not None and line.connected and not line.over:
+        if line is not None and line.connected:
             return line
         if self._waiting >= self._max_waiting:
             raise PlugskyError(
@@ -72,7 +70,7 @@ class EnginePool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for line in [*self._lines.values(), *self._replaced]:
+        for line in self._lines.values():
             await line.close()
 
     def _connected(self, model: str, task: "asyncio.Task[EngineLine]") -> None:
@@ -82,11 +80,9 @@ class EnginePool:
 
     async def _line(self, model: ServedModel) -> EngineLine:
         former = self._lines.get(model.id)
-        if former is not None:
-            await former.recovered()
-            if former.connected and not former.over:
-                return former
-        self._retire(model.id)
+        if former is not None and not former.over:
+            await former.back()
+            return former
         client = await self._connect(model)
         quarantine = self._quarantines.setdefault(model.id, Quarantine(secrets.token_bytes(_KEY_BYTES)))
         line = self._lines[model.id] = EngineLine(client, lambda: self._connect(model), quarantine)
@@ -123,10 +119,3 @@ class EnginePool:
             )
         self._contexts[model.id] = hello.n_ctx
         return client
-
-    def _retire(self, model: str) -> None:
-        """Keep a connection that is being replaced until its last answers are through."""
-        self._replaced = {line for line in self._replaced if not line.idle}
-        former = self._lines.pop(model, None)
-        if former is not None and not former.idle:
-            self._replaced.add(former)
