@@ -47,9 +47,10 @@ class CellContext:
                     assert len(tail) == end - start, "all of it is there"
                     self.saved[ticket] = tail
                     self.seq_rm(seq, start, end)
-                case Restore(ticket, seq, start, end):
-                    tail = [cell for cell in self.saved.pop(ticket) if start <= cell[0] < end]
-                    assert len(tail) == end - start, "all of it was saved"
+                case Restore(ticket, seq, start, end, keep):
+                    tail = self.saved[ticket] if keep else self.saved.pop(ticket)
+                    assert tail[0][0] == start, "it begins where what was saved begins"
+                    assert len(tail) >= end - start, "all of it was saved"
                     assert self.place([(self.scratch, *cell) for cell in tail]), "there is room to put it back"
                     self.seq_cp(self.scratch, seq, start, end)
                     self.seq_rm(self.scratch, 0, FAR)

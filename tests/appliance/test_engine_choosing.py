@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plugsky.core.errors import ErrorKind
 from plugsky.engine import choosing, sampling
-from plugsky.engine.choosing import Chooser, draw, uniform
+from plugsky.engine.choosing import uniform
 from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError
 from plugsky.engine.grammar import GrammarSpec
@@ -26,6 +26,14 @@ def row(**probabilities):
     for word, probability in probabilities.items():
         logits[WORDS.index(word.encode())] = math.log(probability)
     return logits
+
+
+def draw(logits, temperature, at):
+    return choosing.draw(logits, temperature, at, np.empty_like(logits))
+
+
+def chooser_of(stages, constraint=None):
+    return choosing.Chooser(stages, np.empty(1000, dtype=np.float32), None, constraint)
 
 
 def under(text, *triggers):
@@ -76,11 +84,11 @@ def test_logits_that_are_no_numbers_end_the_request(logits):
 
 def test_a_resumed_answer_is_drawn_as_it_would_have_been():
     logits = np.random.default_rng(5).normal(0, 2, 1000).astype(np.float32)
-    whole, made = Chooser((sampling.Draw(7),)), []
+    whole, made = chooser_of((sampling.Draw(7),)), []
     for _ in range(20):
         made.append(whole.pick(logits))
         whole.accept(made[-1])
-    resumed = Chooser((sampling.Draw(7),))
+    resumed = chooser_of((sampling.Draw(7),))
     for token in made[:12]:
         resumed.accept(token)
     assert resumed.pick(logits) == made[12]
@@ -90,26 +98,26 @@ def test_a_resumed_answer_is_drawn_as_it_would_have_been():
 def test_a_bias_makes_a_token_come_and_changes_no_neighbours_row():
     logits = row(a=0.9, b=0.1)
     before = logits.copy()
-    assert Chooser((sampling.LogitBias(((1, 50.0),)), sampling.Greedy())).pick(logits) == 1
+    assert chooser_of((sampling.LogitBias(((1, 50.0),)), sampling.Greedy())).pick(logits) == 1
     assert (logits == before).all()
 
 
 def test_greedy_under_a_grammar_takes_the_likeliest_admitted():
-    chooser = Chooser((sampling.Greedy(),), None, under('root ::= "b" | "{"'))
+    chooser = chooser_of((sampling.Greedy(),), under('root ::= "b" | "{"'))
     assert WORDS[chooser.pick(row(a=0.6, b=0.1, ab=0.3))] == b"b"
 
 
 def test_under_a_grammar_tokens_come_as_often_as_among_the_admitted():
     times = Counter()
     for seed in range(2000):
-        chooser = Chooser((sampling.Draw(seed),), None, under('root ::= "b" | "{" | "}"'))
+        chooser = chooser_of((sampling.Draw(seed),), under('root ::= "b" | "{" | "}"'))
         times[WORDS[chooser.pick(row(a=0.5, b=0.2, ab=0.1, **{"{": 0.1, "}": 0.1}))]] += 1
     assert [times.pop(word) / 2000 for word in (b"b", b"{", b"}")] == pytest.approx([0.5, 0.25, 0.25], abs=0.03)
     assert not times
 
 
 def test_one_string_only_is_spelt_out_and_then_ends():
-    chooser, made = Chooser((sampling.Draw(3),), None, under('root ::= "ab{é}"')), b""
+    chooser, made = chooser_of((sampling.Draw(3),), under('root ::= "ab{é}"')), b""
     flat = np.zeros(len(WORDS), dtype=np.float32)
     while not chooser.done:
         token = chooser.pick(flat)
@@ -122,7 +130,7 @@ def test_one_string_only_is_spelt_out_and_then_ends():
 def test_the_end_is_not_chosen_before_the_grammar_is_complete():
     logits = np.zeros(len(WORDS), dtype=np.float32)
     logits[END] = 20.0
-    chooser = Chooser((sampling.Draw(1),), None, under('root ::= "a"+ "}"'))
+    chooser = chooser_of((sampling.Draw(1),), under('root ::= "a"+ "}"'))
     assert chooser.pick(logits) == 0
     chooser.accept(0)
     assert chooser.pick(logits) in (0, 4)
@@ -135,7 +143,7 @@ def test_a_control_token_is_never_text_of_a_grammar():
 
 
 def test_a_grammar_that_no_token_can_go_on_with_ends_the_request():
-    chooser = Chooser((sampling.Draw(1),), None, under('root ::= "z"'))
+    chooser = chooser_of((sampling.Draw(1),), under('root ::= "z"'))
     with pytest.raises(EngineError) as failure:
         chooser.pick(np.zeros(len(WORDS), dtype=np.float32))
     assert failure.value.kind is ErrorKind.SCHEMA_REFUSED
@@ -150,7 +158,7 @@ def test_a_grammar_that_explodes_ends_the_request_only():
 
 def test_resumed_tokens_that_break_the_grammar_are_refused():
     with pytest.raises(EngineError) as refusal:
-        Chooser((sampling.Greedy(),), None, under('root ::= "b"')).accept(0)
+        chooser_of((sampling.Greedy(),), under('root ::= "b"')).accept(0)
     assert (refusal.value.kind, refusal.value.param) == (ErrorKind.BAD_REQUEST, "resume_tokens")
 
 

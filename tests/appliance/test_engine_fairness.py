@@ -19,6 +19,24 @@ def five_tenants(machine, many, prompt, answer):
     return [machine.send(tenant, prompt, answer) for tenant in FOUR]
 
 
+def test_short_prompts_are_completed_in_one_step_each_beside_long_ones():
+    machine = Machine(step=2500, decode=5100, prefill=3600)
+    machine.send("long", 1500, 16)
+    streams = [machine.send(f"stream-{number}", 10, 200) for number in range(6)]
+    for _ in range(20):
+        machine.step()
+    chats = []
+    for number in range(5):
+        chats.append(machine.send(f"chat-{number}", 40, 8))
+        before = len(machine.steps)
+        while not chats[-1].times:
+            machine.step()
+        assert len(machine.steps) - before <= 3
+        machine.until(chats[-1])
+    assert max(chat.first for chat in chats) < 700_000
+    assert max(gap for stream in streams for gap in stream.gaps) <= 350_000
+
+
 @pytest.mark.parametrize("costs", [SLOW, FAST], ids=["slow", "fast"])
 @pytest.mark.parametrize(("prompt", "answer"), [(50, 64), (200, 32), (400, 100), (20, 200)])
 def test_one_tenant_with_fifty_requests_gets_no_more_than_four_with_one_each(costs, prompt, answer):

@@ -4,12 +4,12 @@ import pytest
 
 from plugsky.engine.pace import SHARE, Pace
 
-TARGET, ALONE, BATCH = 100_000, 400_000, 256
+TARGET, ALONE, BATCH, FIRST = 100_000, 400_000, 256, 300_000
 
 
 def learnt(step: int, decode: int, prefill: int) -> Pace:
     """The pace of a machine with these prices, after steps of every kind."""
-    pace = Pace(TARGET, ALONE, BATCH)
+    pace = Pace(TARGET, ALONE, BATCH, FIRST)
     for number in range(200):
         tokens = (number % 17, number * 7 % 40 + 1)
         pace.learn(*tokens, step + decode * tokens[0] + prefill * tokens[1])
@@ -20,6 +20,12 @@ def learnt(step: int, decode: int, prefill: int) -> Pace:
 def test_a_step_with_prompts_keeps_within_the_target_where_decoding_leaves_room(running):
     budget = learnt(2_000, 3_000, 1_000).budget(running)
     assert 0.8 * TARGET <= 2_000 + 3_000 * running + 1_000 * budget <= 1.1 * TARGET
+
+
+def test_a_step_that_completes_prompts_may_take_longer_up_to_a_bound_of_its_own():
+    pace = learnt(2_000, 3_000, 1_500)
+    assert 0.8 * FIRST <= 2_000 + 3_000 * 8 + 1_500 * pace.reach(8) <= 1.1 * FIRST
+    assert pace.reach(0) == pace.budget(0)
 
 
 @pytest.mark.parametrize("prefill", [2_000, 10_000, 50_000])

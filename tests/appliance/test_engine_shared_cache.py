@@ -105,16 +105,16 @@ def test_moved_and_restored_cells_give_the_same_distribution(model, context):
     text = tokens_of(model, "In the beginning there was a harbour, and in the harbour lay three ships. " * 12)[:200]
     kv = KvCache(context.cells, SEQUENCES, saved=1000, reuse=context.reuse)
     assert context.reuse == "prefix"
-    first = kv.enter("root", TokenBuffer(text), Match())
+    first = kv.enter("root", TokenBuffer(text), Match(), 0)
     context.decode([Chunk(1, first.seq, 0, text[:150], 0)])
     kv.extend([(first, 150)])
     context.decode([Chunk(1, first.seq, 150, text[150:160], 0)])
     kv.extend([(first, 10)])
-    second = kv.enter("root", TokenBuffer(text), kv.match(["root"], TokenBuffer(text), 100))
+    second = kv.enter("root", TokenBuffer(text), kv.match(["root"], TokenBuffer(text), 100), 100)
     assert second.computed == 100
     kv.suspend(1, first)
     assert kv.tail(1) == (100, 160)
-    third = kv.enter("root", TokenBuffer(text), kv.match(["root"], TokenBuffer(text), 100))
+    third = kv.enter("root", TokenBuffer(text), kv.match(["root"], TokenBuffer(text), 100), 100)
     kv.resume(1, third)
     context.apply(kv.take_ops())
     after = context.decode([Chunk(1, third.seq, 160, text[160:161], 1)])[0].copy()
@@ -122,6 +122,34 @@ def test_moved_and_restored_cells_give_the_same_distribution(model, context):
     alone = context.decode([Chunk(2, SEQUENCES - 1, 0, text[:161], 1)])[0]
     p, q = log_probs(after), log_probs(alone)
     assert float(np.sum(np.exp(q) * (q - p))) < 0.01
+
+
+def test_what_was_taken_out_of_the_cache_is_put_back_for_the_next_turn(model, context):
+    text = tokens_of(model, "The ferry leaves at nine, and the keeper of the harbour writes it down. " * 40)[:500]
+    kv = KvCache(context.cells, SEQUENCES, saved=1000, reuse=context.reuse)
+    first = kv.enter("root", TokenBuffer(text[:400]), Match(), 0)
+    for start in (0, 200):
+        context.decode([Chunk(1, first.seq, start, text[start : start + 200], 0)])
+        kv.extend([(first, 200)])
+    kv.park(first)
+    kv.make_room(context.cells)
+    context.apply(kv.take_ops())
+    assert kv.map.used == 0
+    assert kv.saved == 400
+    for end in (300, 500):  # one that leaves the common way, then one that goes all of it
+        tokens = TokenBuffer([*text[:end], 7])
+        again = kv.enter("root", tokens, kv.match(["root"], tokens, end), end)
+        assert again.computed == min(end, 400)
+        context.apply(kv.take_ops())
+        rest = [*text[again.computed : end], 7]
+        after = context.decode([Chunk(2, again.seq, again.computed, rest, 1)])[0].copy()
+        alone = context.decode([Chunk(3, SEQUENCES - 1, 0, [*text[:250]], 0)])
+        alone = context.decode([Chunk(3, SEQUENCES - 1, 250, [*text[250:end], 7], 1)])[0]
+        p, q = log_probs(after), log_probs(alone)
+        assert float(np.sum(np.exp(q) * (q - p))) < 0.01
+        context.clear(SEQUENCES - 1)
+        context.clear(again.seq)
+    assert kv.saved == 0
 
 
 def test_the_cache_is_full_exactly_when_the_books_say_so(model):
@@ -138,7 +166,7 @@ def test_the_cache_is_full_exactly_when_the_books_say_so(model):
             elif len(residents) < 8:
                 tokens = [int(token) for token in rng.integers(5, 9, size=int(rng.integers(4, 25)))]
                 buffer = TokenBuffer(tokens)
-                resident = kv.enter("root", buffer, kv.match(["root"], buffer, len(tokens) - 1))
+                resident = kv.enter("root", buffer, kv.match(["root"], buffer, len(tokens) - 1), 0)
                 context.apply(kv.take_ops())
                 start = resident.computed
                 context.decode([Chunk(1, resident.seq, start, tokens[start:], 1)])

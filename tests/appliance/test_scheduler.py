@@ -20,6 +20,7 @@ def _small_thresholds():
         patch.setattr(kv_cache, "SAVE_MIN", 3)
         patch.setattr(kv_cache, "COMPACT_MIN", 6)
         patch.setattr(kv_cache, "MOVED_PER_STEP", 4)
+        patch.setattr(kv_cache, "PARKED_MIN", 5)
         patch.setattr(scheduler, "JOIN_MIN", 3)
         patch.setattr(scheduler, "GROWTH", 2)
         yield
@@ -192,7 +193,9 @@ class Schedules(RuleBasedStateMachine):
         assert kv.map.highest == self.context.highest()
         assert kv.map.parked <= self.limits.cells // 2
         assert kv.saved == sum(map(len, self.context.saved.values())) <= self.limits.saved
-        assert set(self.context.saved) <= set(self.tasks)
+        tails = {ticket for ticket in self.context.saved if ticket > 0}
+        assert tails <= set(self.tasks)
+        assert set(self.context.saved) - tails == kv.shelf.tickets()
         assert self.context.scratch not in self.context.sequences()
 
     @invariant()

@@ -43,8 +43,14 @@ class Chooser:
     """How one sequence chooses its tokens. ``stages`` are all; ``chain`` carries out those that narrow."""
 
     def __init__(
-        self, stages: tuple[sampling.Stage, ...], chain: Chain | None = None, constraint: Constraint | None = None
+        self,
+        stages: tuple[sampling.Stage, ...],
+        room: Logits,
+        chain: Chain | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
+        """``room`` holds at least a row of logits and may be shared by all that choose on one thread."""
+        self._room = room
         self._chain = chain
         self._constraint = constraint
         self._seed = next((stage.seed for stage in stages if isinstance(stage, sampling.Draw)), None)
@@ -106,7 +112,7 @@ class Chooser:
         if self._seed is None:
             at = int(np.argmax(logits))
         else:
-            at = draw(logits, self._temperature, uniform(self._seed, self._place, attempt))
+            at = draw(logits, self._temperature, uniform(self._seed, self._place, attempt), self._room)
         return at if ids is None else int(ids[at])
 
 
@@ -116,9 +122,15 @@ def uniform(seed: int, place: int, attempt: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) / 2.0**53
 
 
-def draw(logits: Logits, temperature: float, at: float) -> int:
-    """The index at which the probabilities, summed in order, pass ``at``. Raises ``internal`` for logits of no use."""
-    weights = np.exp((logits - logits.max()) * np.float32(1.0 / temperature))
+def draw(logits: Logits, temperature: float, at: float, room: Logits) -> int:
+    """The index at which the probabilities, summed in order, pass ``at``. Raises ``internal`` for logits of no use.
+
+    ``room`` is overwritten: rows are long, and one is drawn from per token.
+    """
+    weights = room[: len(logits)]
+    np.subtract(logits, logits.max(), out=weights)
+    np.multiply(weights, np.float32(1.0 / temperature), out=weights)
+    np.exp(weights, out=weights)
     starts = np.arange(0, len(weights), _BLOCK)
     sums = np.cumsum(np.add.reduceat(weights, starts), dtype=np.float64)
     total = float(sums[-1])

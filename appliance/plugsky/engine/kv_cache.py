@@ -6,9 +6,11 @@ before anything is computed. Guarantees, held by tests over random schedules:
 1. A newcomer holds the cells of the longest beginning it has in common with a sequence of its own root, or of a public
    one, that runs or is parked; every token is compared. At least one token is left to compute.
 2. A finished sequence is parked, unless others hold all of its cells. Parked cells are at most half of the cache; the
-   one used longest ago goes first, and with it just the cells that nobody else holds.
+   one used longest ago goes first, and with it just the cells that nobody else holds. Where parked cells outnumber
+   those in use, one sequence a step moves to host memory (:mod:`.shelf`), because a step is slowed by all of them.
 3. What is pinned is never evicted. What runs is never evicted, only saved or dropped by the scheduler's choice.
 4. What is saved is the part that nobody else holds; saved cells are bounded, and short ones are computed again instead.
+   Tasks that come back go before what is kept of ended ones.
 5. When the highest cell in use is over twice the cells in use, cells are moved down, a bounded number per step.
 
 ``reuse`` says what the model's memory can do: ``prefix`` for plain attention; ``whole`` where a sequence cannot be cut
@@ -24,6 +26,7 @@ from typing import Final, Literal
 from plugsky.engine.cells import CellMap
 from plugsky.engine.plan import TO_THE_END, Copy, Forget, Op, Remove, Restore, Save
 from plugsky.engine.prefix import PrefixTree, Resident, TokenBuffer
+from plugsky.engine.shelf import Shelf, Stored
 
 Reuse = Literal["prefix", "whole", "none"]
 
@@ -32,6 +35,8 @@ SAVE_MIN: Final = 32
 COMPACT_MIN: Final = 512
 """Below this highest cell a step is not slower: llama.cpp rounds up to 256."""
 MOVED_PER_STEP: Final = 256
+PARKED_MIN: Final = 512
+"""Parked cells that are left where they are, however few are in use."""
 _REST: Final = 64
 
 
@@ -57,6 +62,7 @@ class KvCache:
         self._saved_most = saved
         self._reuse = reuse
         self._tree = PrefixTree()
+        self.shelf = Shelf()
         self._parked: dict[Resident, None] = {}
         self._pinned: set[Resident] = set()
         self._in_use: set[int] = set()
@@ -115,8 +121,11 @@ class KvCache:
         """Cells that sharing ``match`` would take from what is available: parked ones come into use."""
         return 0 if match.source is None else self.map.parked_within(match.source.seq, match.ready)
 
-    def enter(self, root: Hashable, tokens: TokenBuffer, match: Match) -> Resident:
-        """Give a newcomer a sequence with the cells of ``match``. There must be a sequence left."""
+    def enter(self, root: Hashable, tokens: TokenBuffer, match: Match, most: int) -> Resident:
+        """Give a newcomer a sequence with the cells of ``match``, and what more of its first ``most`` tokens was saved.
+
+        There must be a sequence left.
+        """
         source = match.source
         if not self._free:
             others = (parked for parked in self._parked if parked is not source)
@@ -124,7 +133,7 @@ class KvCache:
             if victim is None:
                 source = None
                 victim = next(iter(self._parked))
-            self._release(victim)
+            self._put_away(victim)
         resident = Resident(heapq.heappop(self._free), root, tokens)
         self._in_use.add(resident.seq)
         self.map.set_live(resident.seq, True)
@@ -135,6 +144,7 @@ class KvCache:
             resident.computed = match.ready
             self._touch(source)
         self._tree.add(resident)
+        self._fetch(resident, most)
         return resident
 
     def extend(self, parts: Sequence[tuple[Resident, int]]) -> None:
@@ -169,19 +179,21 @@ class KvCache:
     def make_room(self, count: int) -> bool:
         """Evict parked sequences until ``count`` cells are free; whether they are."""
         while self.map.free < count and self._parked:
-            self._release(self._next_victim())
+            self._put_away(self._next_victim())
         return self.map.free >= count
 
     def evict_all(self) -> None:
-        """Give back everything that is parked."""
+        """Give back everything that is kept of ended requests."""
         for resident in list(self._parked):
             self._release(resident)
+        while self._discard_oldest():
+            pass
 
     def suspend(self, ticket: int, resident: Resident) -> None:
         """Take all cells from a sequence that will come back, and save those that nobody else holds if it pays."""
         start = self.map.shared(resident.seq)
         length = resident.computed - start
-        if self._reuse == "prefix" and length >= SAVE_MIN and self.saved + length <= self._saved_most:
+        if self._reuse == "prefix" and length >= SAVE_MIN and self._has_host_memory(length):
             self._ops.append(Save(ticket, resident.seq, start, resident.computed))
             self._tails[ticket] = (start, resident.computed)
             self.saved += length
@@ -205,6 +217,13 @@ class KvCache:
             self._ops.append(Forget(ticket))
             self.saved -= tail[1] - tail[0]
 
+    def clear_away(self) -> None:
+        """Move one parked sequence to host memory where more is parked than in use; to be called once a step."""
+        if self.map.parked > max(PARKED_MIN, self.map.live):
+            victim = self._next_victim()
+            if self._reuse == "prefix" and self.map.exclusive(victim.seq) <= self._saved_most:
+                self._put_away(victim)
+
     def compact(self) -> int:
         """Move cells down if they lie too high; how many were moved. Cheap when nothing was given back since."""
         if not self._loose or self._reuse != "prefix":
@@ -217,8 +236,7 @@ class KvCache:
             self._loose = False
             return 0
         holders, start, end = self.map.topmost(sorted(self._in_use), MOVED_PER_STEP)
-        self._moves += 1
-        carrier, ticket = holders[0], -self._moves
+        carrier, ticket = holders[0], self._new_ticket()
         self._ops.append(Save(ticket, carrier, start, end))
         self._ops += [Remove(seq, start, end) for seq in holders[1:]]
         self._ops.append(Restore(ticket, carrier, start, end))
@@ -247,7 +265,63 @@ class KvCache:
 
     def _trim(self) -> None:
         while self.map.parked > self.map.size // 2:
-            self._release(self._next_victim())
+            self._put_away(self._next_victim())
+
+    def _put_away(self, resident: Resident) -> None:
+        """Take a parked sequence out of the cache; what nobody else holds of it is saved if that pays."""
+        start, end = self.map.shared(resident.seq), resident.computed
+        worth = self._reuse == "prefix" and end - start >= SAVE_MIN
+        covered = worth and self.shelf.covers(resident.root, resident.tokens, start)
+        if worth and not covered and self._has_host_memory(end - start):
+            stored = Stored(self._new_ticket(), start, end)
+            self._ops.append(Save(stored.ticket, resident.seq, start, end))
+            self.shelf.put(resident, stored)
+            self.saved += stored.cells
+        self._release(resident)
+
+    def _fetch(self, resident: Resident, most: int) -> None:
+        """Put back what was saved of the first ``most`` tokens of ``resident``, as far as there is room."""
+        while (found := self.shelf.find(resident, most, SAVE_MIN)) is not None:
+            stored = found.stored
+            self.shelf.touch(found.resident)
+            if not self.make_room(stored.cells):
+                return
+            if found.resident not in self.shelf:  # the room was made by saving others
+                continue
+            if resident.computed > stored.start:
+                self._ops.append(Remove(resident.seq, stored.start, TO_THE_END))
+                self.map.cut(resident.seq, stored.start)
+                resident.computed = stored.start
+            partly = found.end < stored.end
+            self._ops.append(Restore(stored.ticket, resident.seq, stored.start, found.end, keep=partly))
+            self.extend([(resident, stored.cells)])
+            if partly:
+                self.map.cut(resident.seq, found.end)
+                resident.computed = found.end
+            else:
+                self.shelf.take(found.resident)
+                self.saved -= stored.cells
+
+    def _has_host_memory(self, cells: int) -> bool:
+        """Whether so many more cells may be saved, once the oldest copies of ended requests have given way."""
+        while self.saved + cells > self._saved_most:
+            if cells > self._saved_most or not self._discard_oldest():
+                return False
+        return True
+
+    def _discard_oldest(self) -> bool:
+        oldest = self.shelf.oldest()
+        if oldest is None:
+            return False
+        stored = self.shelf.take(oldest)
+        self._ops.append(Forget(stored.ticket))
+        self.saved -= stored.cells
+        return True
+
+    def _new_ticket(self) -> int:
+        """A ticket that is no request's."""
+        self._moves += 1
+        return -self._moves
 
     def _release(self, resident: Resident) -> None:
         self._tree.remove(resident)

@@ -248,6 +248,7 @@ class Context:
             raise EngineError(ErrorKind.NOT_SUPPORTED, "this model generates no text", why="it is an encoder")
         self._model = model
         self._candidates = Candidates(model.n_vocab)
+        self._weights = np.empty(model.n_vocab, dtype=np.float32)
         self._state = SequenceState(self._handle, self._memory, scratch=places - 1)
         self._tokens = np.zeros(batch, dtype=np.int32)
         self._positions = np.zeros(batch, dtype=np.int32)
@@ -256,7 +257,6 @@ class Context:
         self._places = np.arange(places, dtype=np.int32)
         self._place_address = self._places.ctypes.data + 4 * np.arange(places, dtype=np.uintp)
         self._addresses = np.zeros(batch, dtype=np.uintp)
-        self._steps = np.arange(batch, dtype=np.int32)
         self._batch = llama_cpp.llama_batch(
             token=_pointer(self._tokens, ctypes.c_int32),
             pos=_pointer(self._positions, ctypes.c_int32),
@@ -281,18 +281,22 @@ class Context:
         The rows are valid until the next decode. Raises :class:`CacheFullError`, :class:`BatchRefusedError` or
         :class:`ContextBrokenError`.
         """
-        filled = 0
+        tokens: list[int] = []
+        positions: list[int] = []
+        places: list[int] = []
         outputs: list[int] = []
-        self._outputs[:] = 0
         for chunk in chunks:
-            end = filled + len(chunk.tokens)
-            self._tokens[filled:end] = chunk.tokens
-            self._positions[filled:end] = self._steps[: end - filled] + chunk.start
-            self._addresses[filled:end] = self._place_address[chunk.seq]
-            if chunk.outputs:
-                self._outputs[end - chunk.outputs : end] = 1
-                outputs += range(end - chunk.outputs, end)
-            filled = end
+            count = len(chunk.tokens)
+            tokens += chunk.tokens
+            positions += range(chunk.start, chunk.start + count)
+            places += [chunk.seq] * count
+            outputs += range(len(tokens) - chunk.outputs, len(tokens))
+        filled = len(tokens)
+        self._tokens[:filled] = tokens
+        self._positions[:filled] = positions
+        self._addresses[:filled] = self._place_address[places]
+        self._outputs[:] = 0
+        self._outputs[outputs] = 1
         self._batch.n_tokens = filled
         code = llama_cpp.llama_decode(self._handle, self._batch)
         if code == 1:
@@ -302,14 +306,14 @@ class Context:
         if code != 0:
             raise ContextBrokenError(f"llama_decode gave {code}")
         llama_cpp.llama_synchronize(self._handle)
-        return [self._row(index) for index in outputs]
+        return self._rows(len(outputs))
 
     def sampler(self, stages: tuple[sampling.Stage, ...], grammar: GrammarSpec | None = None) -> Chooser:
         """How one sequence of this context chooses. Raises ``schema_refused`` for a grammar that cannot be read."""
         constraint = Constraint(grammar, self._model.pieces()) if grammar is not None and grammar.text else None
         narrowing = [stage for stage in stages if isinstance(stage, sampling.Narrowing)]
         chain = Chain(narrowing, self._model, self._candidates, self.cells) if narrowing else None
-        return Chooser(stages, chain, constraint)
+        return Chooser(stages, self._weights, chain, constraint)
 
     def piece(self, token: int) -> bytes:
         """See :meth:`Model.piece`."""
@@ -346,11 +350,14 @@ class Context:
     def close(self) -> None:
         llama_cpp.llama_free(self._handle)
 
-    def _row(self, index: int) -> Logits:
-        row = llama_cpp.llama_get_logits_ith(self._handle, index)
-        if not row:
-            raise ContextBrokenError(f"no logits for row {index}")
-        return np.ctypeslib.as_array(row, shape=(self._model.n_vocab,))
+    def _rows(self, count: int) -> list[Logits]:
+        """What the last decode gave for its outputs: llama.cpp keeps the rows side by side, in the batch's order."""
+        if not count:
+            return []
+        rows = llama_cpp.llama_get_logits(self._handle)
+        if not rows:
+            raise ContextBrokenError("there are no logits")
+        return list(np.ctypeslib.as_array(rows, shape=(count, self._model.n_vocab)))
 
 
 def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:

@@ -31,8 +31,8 @@ class SequenceState:
                 return bool(llama_cpp.llama_memory_seq_rm(self._memory, seq, start, end))
             case Save(ticket, seq, start, end):
                 return self._save(ticket, seq, start, end)
-            case Restore(ticket, seq, start, end):
-                return self._restore(ticket, seq, start, end)
+            case Restore(ticket, seq, start, end, keep):
+                return self._restore(ticket, seq, start, end, keep=keep)
             case Forget(ticket):
                 return self._saved.pop(ticket, None) is not None
 
@@ -45,8 +45,8 @@ class SequenceState:
         llama_cpp.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, seq, start, end)) and whole
 
-    def _restore(self, ticket: int, seq: int, start: int, end: int) -> bool:
-        state = self._saved.pop(ticket)
+    def _restore(self, ticket: int, seq: int, start: int, end: int, *, keep: bool) -> bool:
+        state = self._saved[ticket] if keep else self._saved.pop(ticket)
         read = llama_cpp.llama_state_seq_set_data(self._handle, state, len(state), self._scratch)
         llama_cpp.llama_memory_seq_cp(self._memory, self._scratch, seq, start, end)
         llama_cpp.llama_memory_seq_rm(self._memory, self._scratch, -1, -1)

@@ -5,9 +5,10 @@ what any step costs. The three are fitted by least squares of the relative error
 is held where it was believed to be as far as the steps do not say (those of one kind cannot tell ``a`` from the rest).
 A change of clock or cores is followed within some tens of steps.
 
-The budget holds the target: ``a + b * decode + c * budget <= target``. Where decoding alone comes near the target or
-beyond, prompts still get :data:`SHARE` of the time that it takes, and one token at least, so that they move however
-slow the machine is, and a step takes at most ``1 + SHARE`` times as long as it would without them.
+The budget holds the target: ``a + b * decode + c * budget <= target``. A step that completes a prompt may take longer,
+because a first token is worth more than an even pace: its *reach* is counted likewise. Where decoding alone comes near
+the target or beyond, prompts still get :data:`SHARE` of the time that it takes, and one token at least, so that they
+move however slow the machine is, and a step takes at most ``1 + SHARE`` times as long as it would without them.
 """
 
 from dataclasses import dataclass
@@ -34,10 +35,14 @@ class Prices:
 
 
 class Pace:
-    """``target_us`` is how long a step may take while some task decodes; ``alone_us`` while none does."""
+    """``target_us`` is how long a step may take while some task decodes; ``alone_us`` while none does.
 
-    def __init__(self, target_us: int, alone_us: int, batch: int) -> None:
+    ``first_us`` is how long it may take if that completes a prompt.
+    """
+
+    def __init__(self, target_us: int, alone_us: int, batch: int, first_us: int = 0) -> None:
         self._target_us = target_us
+        self._first_us = first_us
         self._alone_us = alone_us
         self._batch = batch
         self._squares = np.zeros((3, 3))
@@ -59,9 +64,15 @@ class Pace:
 
     def budget(self, decode: int) -> int:
         """Prompt tokens for a step in which ``decode`` tasks decode."""
-        target = self._target_us if decode else self._alone_us
+        return self._within(self._target_us if decode else self._alone_us, decode)
+
+    def reach(self, decode: int) -> int:
+        """The same for a step whose prompts are completed by it; never less than the budget."""
+        return max(self.budget(decode), self._within(self._first_us, decode))
+
+    def _within(self, target_us: int, decode: int) -> int:
         without = self.believed.step + self.believed.decode * decode
-        return min(max(1, int(max(target - without, SHARE * without) / self.believed.prefill)), self._batch - decode)
+        return min(max(1, int(max(target_us - without, SHARE * without) / self.believed.prefill)), self._batch - decode)
 
     def prices(self, decode: int, prefill: int, t_us: int) -> Prices:
         """What is believed, scaled so that the parts of this step come to ``t_us``."""

@@ -36,7 +36,7 @@ class Remove:
 class Save:
     """Keep the cells of ``seq`` in this range in host memory under ``ticket``, then remove the range.
 
-    The ticket is that of a request, or negative where a parked sequence is moved.
+    The ticket is that of a request, or negative where a sequence is moved or of an ended request.
     """
 
     ticket: int
@@ -47,17 +47,22 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Put back what was saved under ``ticket`` as the cells of ``seq`` in this range, and forget the saved copy."""
+    """Put back what was saved under ``ticket`` as the cells of ``seq`` in this range, and forget the saved copy.
+
+    It begins where what was saved begins, and ends there too or before. For a moment it takes the cells of all of it.
+    """
 
     ticket: int
     seq: int
     start: int
     end: int
+    keep: bool = False
+    """Keep the saved copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Drop what was saved under ``ticket``: its request ended before it came back."""
+    """Drop what was saved under ``ticket``: nobody came back for it."""
 
     ticket: int
 

@@ -18,7 +18,8 @@ Guarantees, each held by a test over random schedules or on a simulated machine:
    long, and everyone in time. Half of a step's prompt tokens go by that too, half to the shortest prompt. A request
    that was first and did not fit is not overtaken. Compute time of a standard request counts twice, of a batch request
    four times that of an interactive one.
-5. *Latency.* Prompt tokens beside decoding ones fill the step up to the target time and no further (:mod:`.pace`).
+5. *Latency.* Prompt tokens beside decoding ones fill the step up to the target time, and further only to complete a
+   prompt: up to a second, longer time (:mod:`.pace`).
 6. *Shared beginnings.* Tokens that a sequence of the same tenant and adapters has are not computed again; a newcomer
    waits for a beginning that is being computed, and takes over when that request ends (:mod:`.kv_cache`).
 7. *A full cache.* What is parked goes first; then the youngest task of the lowest class gives up its cells, to come
@@ -56,7 +57,7 @@ class Scheduler:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.kv = KvCache(limits.cells, limits.sequences, limits.saved, limits.reuse, limits.spare)
-        self.pace = Pace(limits.target_us, limits.alone_us, limits.batch)
+        self.pace = Pace(limits.target_us, limits.alone_us, limits.batch, limits.first_us)
         self._accounts = Accounts()
         self._tenants: dict[str, Tenant] = {}
         self._runs: dict[int, Run] = {}
@@ -194,6 +195,7 @@ class Scheduler:
             self._place_joined()
             chunks = self._select(now_us)
         if chunks:
+            self.kv.clear_away()
             self.kv.compact()
         self._chosen = len(chunks)
         return Plan(self.kv.take_ops(), tuple(chunks), self._turns.adapter)
@@ -333,7 +335,7 @@ class Scheduler:
                     other.due = min(other.due, run.due)
             return
         run.owner = None
-        run.resident = self.kv.enter(roots[0], run.tokens, match)
+        run.resident = self.kv.enter(roots[0], run.tokens, match, self._most(run))
         if run.cached is None:
             run.cached = run.resident.computed
 

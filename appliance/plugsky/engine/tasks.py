@@ -40,6 +40,7 @@ class Limits:
     reuse: Reuse = "prefix"
     target_us: int = 100_000
     alone_us: int = 400_000
+    first_us: int = 300_000
 
 
 @dataclass(frozen=True, slots=True)

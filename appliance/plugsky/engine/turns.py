@@ -89,30 +89,36 @@ class Turns:
         """The step: a token of each that was chosen, then prompts within the budget.
 
         Prompts are those of tenants not ahead of the others. Half of the budget is for whoever is due first, the rest
-        for whoever needs least: neither holds up the other. Call it after :meth:`decoding`.
+        for whoever needs least: neither holds up the other. Beyond it go only prompts that are complete by that.
+        Call it after :meth:`decoding`.
         """
         budget = min(self._pace.budget(len(chosen)), self._kv.available - len(chosen))
+        reach = min(self._pace.reach(len(chosen)), self._kv.available - len(chosen)) - budget
         chunks = [self._chunk(run, 1) for run in chosen]
         if budget < 1 or not filling:
             return chunks
         takes: dict[Run, int] = {}
         outputs = self._limits.outputs
         left = [run for runs in filling.values() for run in runs]
-        while budget > 0 and (able := self._able(left)):
+        while able := self._able(left):
             if takes:
-                run = min(able, key=lambda run: (run.level, run.left(), run.ticket))
+                run = min(able, key=lambda run: (run.level, run.left() - takes.get(run, 0), run.ticket))
                 most = budget
             else:
                 run = min(able, key=lambda run: (run.due, run.ticket))
                 most = budget if len(able) == 1 else -(-budget // 2)
             before = takes.get(run, 0)
             need, rows = self._need(run, before, outputs)
-            take = min(need, most)
+            completed = before + need == run.left() and need <= most + reach
+            take = need if completed else min(need, most)
+            if take < 1 and need:
+                break
             if take == need:
                 left.remove(run)
             if take > 0:
                 takes[run] = before + take
-                budget -= take
+                reach -= max(0, take - most)
+                budget -= min(take, most)
                 outputs -= max(0, take - (need - rows))
                 run.tenant.virtual += take * self._pace.believed.prefill * COST[run.level] / run.tenant.account.weight
         return chunks + [self._chunk(run, take) for run, take in takes.items()]
