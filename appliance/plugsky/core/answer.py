@@ -1,0 +1,50 @@
+"""What comes of a request, as frames carry it: tokens and text step by step, and at the end what it used."""
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "cancelled", "deadline"]
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request consumed, counted by the engine. ``engine_us`` is its share of measured compute time."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    engine_us: int = 0
+
+
+class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The end of a request: why it ended and what it used.
+
+    ``embedding`` holds little-endian 32-bit floats, as a vector of length 1; ``score`` is that of a pair.
+    """
+
+    reason: FinishReason
+    usage: Usage
+    embedding: bytes = b""
+    score: float | None = None
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The log-probability of one token and of the likeliest in its place, as ``(id, piece, logprob)``."""
+
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...] = ()
+
+
+class StepItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """News of one request in one step: token ids, the text they complete (whole characters), perhaps its end.
+
+    ``prompt_logprobs`` are those of the prompt's next tokens, from its second on: the first has none. All of them come
+    before the first of ``ids``.
+    """
+
+    rid: int
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    final: Finish | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
