@@ -24,6 +24,11 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
+from plugsky.core.answer import Finish as Finish
+from plugsky.core.answer import FinishReason as FinishReason
+from plugsky.core.answer import StepItem as StepItem
+from plugsky.core.answer import TokenLogprob as TokenLogprob
+from plugsky.core.answer import Usage as Usage
 from plugsky.core.request import Effort as Effort
 from plugsky.core.request import Message as Message
 from plugsky.core.request import Params as Params
