@@ -1,6 +1,7 @@
-"""What llama.cpp itself says a model takes, and the process: one JSON object. Run with a file and its settings.
+"""What llama.cpp itself says a model takes, and the process: one JSON object. Run with a file and how to hold it.
 
-A process of its own: the log of llama.cpp goes to one place in a process, and memory once taken stays.
+A process of its own: the log of llama.cpp goes to one place in a process, and memory once taken stays. The model is
+held as an engine holds it, through the same functions.
 """
 
 import ctypes
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import llama_cpp
 
-TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0, "q4_0": llama_cpp.GGML_TYPE_Q4_0}
+from plugsky.engine import llama_params
+from plugsky.engine.estimate import Holding
+
 BUFFER = re.compile(r"(\w+) buffer size = *([0-9.]+) MiB")
 
 
@@ -21,7 +24,7 @@ def resident():
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-def main(file, cells, batch, sequences, outputs, kv_type, whole_window, flash_attention, vectors):
+def main(file, holding):
     said = []
 
     @llama_cpp.llama_log_callback
@@ -31,24 +34,25 @@ def main(file, cells, batch, sequences, outputs, kv_type, whole_window, flash_at
     llama_cpp.llama_log_set(listen, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     before = resident()
-    model = llama_cpp.llama_model_load_from_file(file.encode(), llama_cpp.llama_model_default_params())
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = cells, batch, batch, sequences
-    params.type_k = params.type_v = TYPES[kv_type]
-    params.swa_full, params.flash_attn_type, params.embeddings = whole_window, int(flash_attention), vectors
-    params.kv_unified = True
-    context = llama_cpp.llama_init_from_model(model, params)
-    wide = llama_cpp.llama_batch_init(batch, 0, 1)
-    wide.n_tokens = batch
-    for n in range(batch):
-        wide.token[n], wide.pos[n], wide.n_seq_id[n], wide.seq_id[n][0] = 1 + n % 200, n, 1, 0
-        wide.logits[n] = vectors or n >= batch - outputs
-    code = (llama_cpp.llama_decode if llama_cpp.llama_get_memory(context) else llama_cpp.llama_encode)(context, wide)
+    model = llama_params.load_model(Path(file), lambda _fraction: True, None)
+    context = llama_params.make_context(model, holding, threads=2)
+    code = compute(context, holding) if holding.outputs == holding.batch else 0
     sums = {"model": 0.0, "KV": 0.0, "RS": 0.0, "compute": 0.0, "output": 0.0}
     for kind, mib in BUFFER.findall("".join(said)):
         sums[kind] += float(mib) * (1 << 20)
     json.dump(sums | {"rss": resident() - before, "code": code}, sys.stdout)
 
 
+def compute(context, holding):
+    """One batch as large as can be, all of its rows asked for, so that every buffer has been touched."""
+    batch = holding.batch
+    wide = llama_cpp.llama_batch_init(batch, 0, 1)
+    wide.n_tokens = batch
+    for n in range(batch):
+        wide.token[n], wide.pos[n], wide.n_seq_id[n], wide.seq_id[n][0] = 1 + n % 200, n, 1, 0
+        wide.logits[n] = True
+    return (llama_cpp.llama_decode if llama_cpp.llama_get_memory(context) else llama_cpp.llama_encode)(context, wide)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], **json.loads(sys.argv[2]))
+    main(sys.argv[1], Holding(**json.loads(sys.argv[2])))

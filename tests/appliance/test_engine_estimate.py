@@ -12,8 +12,10 @@ import pytest
 
 from appliance.embed_model import embed_model
 from appliance.engine_host import spec_of
+from appliance.gemma_model import gemma_model
 from bundles.gguf_forge import F32_TENSOR, STRING, U32, Forge
 from bundles.small_llama import small_llama
+from bundles.small_memories import small_jamba, small_mamba
 from plugsky.engine import llama, loading
 from plugsky.engine.errors import DoesNotFitError
 from plugsky.engine.estimate import Holding, estimate, kv_bytes
@@ -21,7 +23,7 @@ from plugsky.engine.shape import shape
 from plugsky_bundles import gguf
 from plugsky_bundles.gguf import Tensor
 
-__all__ = ["embed_model"]
+__all__ = ["embed_model", "gemma_model"]
 
 PROBE = Path(__file__).with_name("memory_probe.py")
 CHAT = Holding(cells=4096, batch=256, sequences=16, outputs=16)
@@ -162,7 +164,9 @@ def near(holding, told, model):
 HOLDINGS = {
     "as an engine holds it": CHAT,
     "all rows asked for": Holding(4096, 256, 16, 256),
-    "a long, quantised cache": Holding(16384, 256, 16, 16, kv_type="q8_0"),
+    "a long cache in about 8 bits": Holding(16384, 256, 16, 16, kv_type="q8_0"),
+    "a long cache in about 4 bits": Holding(16384, 256, 16, 16, kv_type="q4_0"),
+    "fewer rows than tokens": Holding(4096, 512, 100, 80),
 }
 
 
@@ -170,6 +174,28 @@ HOLDINGS = {
 @pytest.mark.parametrize("holding", HOLDINGS.values(), ids=HOLDINGS)
 def test_the_estimate_of_the_chat_model_is_what_it_takes(chat_model, holding):
     near(holding, *measured(chat_model, holding))
+
+
+WINDOWED = {
+    "whole windows": Holding(4096, 256, 4, 4),
+    "no more than is seen": Holding(8192, 256, 4, 4, whole_window=False),
+    "quantised": Holding(8192, 256, 4, 4, kv_type="q8_0"),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("holding", WINDOWED.values(), ids=WINDOWED)
+def test_the_estimate_of_a_model_with_windows_is_what_it_takes(gemma_model, holding):
+    near(holding, *measured(gemma_model, holding))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("make", [small_mamba, small_jamba], ids=["recurrent", "hybrid"])
+def test_the_estimate_of_a_state_for_each_sequence_is_what_it_takes(tmp_path, make):
+    file = tmp_path / "small.gguf"
+    file.write_bytes(make())
+    told, model = measured(file, CHAT)
+    assert estimate(model, CHAT).kv == pytest.approx(told["KV"] + told["RS"], abs=MIB // 50)
 
 
 @pytest.mark.integration

@@ -4,6 +4,7 @@ import functools
 import math
 import random
 import struct
+from typing import Any
 
 from bundles.gguf_forge import ARRAY, F32, F32_TENSOR, I32, STRING, U32, Forge
 
@@ -25,10 +26,11 @@ END = len(TOKENS) - 1
 
 
 @functools.cache
-def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3) -> bytes:
+def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3, pooling: int | None = None) -> bytes:
     """The bytes of its GGUF. ``silent``: its likeliest next token is always the end of the text, else an ``e``.
 
-    A wider ``spread`` of its weights makes it surer of itself, and so worse at any text.
+    A wider ``spread`` of its weights makes it surer of itself, and so worse at any text. ``pooling`` is how the file
+    says that vectors of tokens become one, by llama.cpp's number.
     """
     draw = random.Random(seed)  # noqa: S311 - weights, not secrets
     shapes = {
@@ -56,17 +58,29 @@ def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3) -> 
     for row in range(len(TOKENS)):
         weights["token_embd.weight"][row * WIDTH] = 4.0
         weights["output.weight"][row * WIDTH] = 1.0 if row == (END if silent else ord("e")) else 0.0
+    facts = [
+        ("feed_forward_length", U32, FORWARD),
+        ("attention.head_count", U32, HEADS),
+        *([] if pooling is None else [("pooling_type", U32, pooling)]),
+    ]
+    return written("llama", facts, {name: (shape, weights[name]) for name, shape in shapes.items()})
+
+
+def written(
+    architecture: str, facts: list[tuple[str, int, Any]], tensors: dict[str, tuple[tuple[int, ...], list[float]]]
+) -> bytes:
+    """A GGUF with the small vocabulary and these ``tensors``: shape and values of each. ``facts`` are of its kind."""
+    blocks = {name.split(".")[1] for name in tensors if name.startswith("blk.")}
     forge = Forge(
         keys=[
-            ("general.architecture", STRING, "llama"),
+            ("general.architecture", STRING, architecture),
             ("general.name", STRING, "Small"),
             ("general.file_type", U32, 0),
-            ("llama.context_length", U32, CONTEXT),
-            ("llama.embedding_length", U32, WIDTH),
-            ("llama.block_count", U32, 1),
-            ("llama.feed_forward_length", U32, FORWARD),
-            ("llama.attention.head_count", U32, HEADS),
-            ("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
+            (f"{architecture}.context_length", U32, CONTEXT),
+            (f"{architecture}.embedding_length", U32, WIDTH),
+            (f"{architecture}.block_count", U32, len(blocks)),
+            (f"{architecture}.attention.layer_norm_rms_epsilon", F32, 1e-5),
+            *((f"{architecture}.{key}", kind, value) for key, kind, value in facts),
             ("tokenizer.ggml.model", STRING, "gpt2"),
             ("tokenizer.ggml.pre", STRING, "gpt-2"),
             ("tokenizer.ggml.tokens", ARRAY, (STRING, TOKENS)),
@@ -76,9 +90,9 @@ def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3) -> 
             ("tokenizer.ggml.bos_token_id", U32, END),
             ("tokenizer.chat_template", STRING, HELLO),
         ],
-        tensors=[(name, shape, F32_TENSOR, 4 * math.prod(shape)) for name, shape in shapes.items()],
+        tensors=[(name, shape, F32_TENSOR, 4 * math.prod(shape)) for name, (shape, _) in tensors.items()],
     )
     data = forge.header()
-    for values in weights.values():
+    for _, values in tensors.values():
         data += bytes(-len(data) % forge.alignment) + struct.pack(f"<{len(values)}f", *values)
     return data + bytes(-len(data) % forge.alignment)
