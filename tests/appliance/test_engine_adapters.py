@@ -9,8 +9,9 @@ import pytest
 from bundles.gguf_forge import F32, F32_TENSOR, STRING, Forge
 from bundles.small_llama import TOKENS, WIDTH, small_llama
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama, loading
+from plugsky.engine import llama, model_file
 from plugsky.engine.errors import EngineError
+from plugsky.engine.estimate import Holding
 from plugsky.engine.llama_adapters import NONE, AdapterFile, Adapters
 from plugsky.engine.plan import Chunk
 
@@ -48,7 +49,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def context(model):
-    context = llama.Context(model, cells=256, places=2, batch=64, threads=1, free_memory=1 << 40)
+    context = llama.Context(model, Holding(256, 64, 2, 64), threads=1)
     yield context
     context.close()
 
@@ -109,6 +110,6 @@ def test_a_file_that_does_not_fit_the_model_is_refused(model, tmp_path, data):
 
 
 def test_an_adapter_passes_the_checks_of_a_model_file(tmp_path):
-    loading.check_file(written(tmp_path, "a.gguf", small_adapter()))
+    model_file.check_file(written(tmp_path, "a.gguf", small_adapter()))
     with pytest.raises(EngineError, match="no sound GGUF"):
-        loading.check_file(written(tmp_path, "b.gguf", small_adapter()[:-400]))
+        model_file.check_file(written(tmp_path, "b.gguf", small_adapter()[:-400]))

@@ -17,6 +17,7 @@ from plugsky.engine import canary, llama
 from plugsky.engine.canary import BOUND, Verdict
 from plugsky.engine.client import EngineClient
 from plugsky.engine.errors import EngineError
+from plugsky.engine.estimate import Holding
 from plugsky.engine.measurer import TEXT
 
 FIRST = 4
@@ -91,8 +92,7 @@ class Leaking(llama.Context):
 @pytest.mark.integration
 def test_eight_leaked_cells_trip_it_and_none_do_not(chat_model):
     model = llama.Model(chat_model, lambda _fraction: True)
-    settings = {"cells": 512, "places": FIRST + canary.SEQUENCES, "batch": 256, "threads": 2, "free_memory": 1 << 40}
-    context = Leaking(model, **settings)
+    context = Leaking(model, Holding(512, 256, FIRST + canary.SEQUENCES, 64), threads=2)
     tokens = model.tokens(TEXT.read_text(), add_special=True, parse_special=False)
     healthy = canary.run(context, tokens, FIRST)
     context.leak = 8

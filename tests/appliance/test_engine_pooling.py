@@ -4,16 +4,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance import small_bert
 from appliance.embed_model import embed_model
-from appliance.small_bert import BEGIN, MEAN, RANK, SEPARATOR
+from appliance.small_bert import BEGIN, CLS, LAST, MEAN, RANK, SEPARATOR
 from bundles.small_llama import small_llama
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama, loading
+from plugsky.engine import llama, model_file
 from plugsky.engine.embedding import normalised
-from plugsky.engine.errors import DoesNotFitError, EngineError
-from plugsky.engine.llama_pooling import PooledContext, pair_form
+from plugsky.engine.errors import EngineError
+from plugsky.engine.estimate import Holding
+from plugsky.engine.llama_pooling import PooledContext, cut, pair_form
 
 __all__ = ["embed_model"]
 pytestmark = pytest.mark.integration
@@ -31,11 +34,11 @@ def pooled(tmp_path):
             path = tmp_path / f"m{len(opened)}.gguf"
             path.write_bytes(file)
             file = path
-        loading.check_file(file)
+        model_file.check_file(file)
         model = llama.Model(file, lambda _fraction: True)
         opened.append(model)
-        settings = {"cells": 512, "places": 8, "threads": 2, "free_memory": 1 << 40} | options
-        context = PooledContext(model, mode=mode, **settings)
+        holding = Holding(**({"cells": 512, "batch": 512, "sequences": 8, "outputs": 512, "vectors": True} | options))
+        context = PooledContext(model, holding, mode, threads=2)
         opened.append(context)
         return model, context
 
@@ -61,7 +64,7 @@ def test_scores_are_what_the_classifier_makes_of_the_pair(pooled):
 
 
 def test_paraphrases_are_closer_than_strangers_and_a_batch_is_as_good_as_one_by_one(pooled, embed_model):
-    model, context = pooled(embed_model, "embed", places=64)
+    model, context = pooled(embed_model, "embed", sequences=64)
     assert context.dimensions == 384
     pairs = [
         ("A man is eating food.", "Someone is having a meal."),
@@ -102,15 +105,31 @@ def test_an_encoder_is_refused_to_generate(tmp_path):
     file.write_bytes(small_bert.small_bert(MEAN))
     model = llama.Model(file, lambda _fraction: True)
     with pytest.raises(EngineError, match="generates no text"):
-        llama.Context(model, cells=256, places=1, batch=64, threads=1, free_memory=1 << 40)
+        llama.Context(model, Holding(256, 64, 1, 64), threads=1)
     model.close()
 
 
-def test_a_model_that_does_not_fit_is_refused_with_both_numbers(pooled):
-    with pytest.raises(DoesNotFitError) as refusal:
-        pooled(small_bert.small_bert(MEAN), "embed", free_memory=1000)
-    assert refusal.value.have == 1000
-    assert refusal.value.need > 1000
+CAUSAL = (list(b"A quarter of an hour ago the ship left."), list(b"Yes."), list(b"Bread, butter and salt " * 6))
+
+
+@pytest.mark.parametrize("pooling", [MEAN, CLS, LAST], ids=["mean", "first token", "last token"])
+def test_a_text_computed_in_pieces_becomes_what_it_is_whole(pooled, pooling):
+    _, whole = pooled(small_llama(pooling=pooling), "embed", cells=256, batch=256, outputs=256)
+    _, pieces = pooled(small_llama(pooling=pooling), "embed", cells=256, batch=64, outputs=64)
+    assert pieces.longest == whole.longest == 256
+    for one, another in zip(whole.compute(CAUSAL), pieces.compute(CAUSAL), strict=True):
+        np.testing.assert_allclose(one, another, atol=2e-3)
+
+
+@given(st.lists(st.lists(st.just(1), min_size=1, max_size=30), min_size=1, max_size=8), st.integers(1, 40))
+def test_texts_are_cut_into_full_batches_and_lose_nothing(texts, most):
+    batches = cut(texts, most)
+    assert all(sum(end - start for _, start, end in batch) == most for batch in batches[:-1])
+    pieces = [piece for batch in batches for piece in batch]
+    for place, text in enumerate(texts):
+        own = [(start, end) for found, start, end in pieces if found == place]
+        assert [start for start, _ in own] == [0, *(end for _, end in own[:-1])]
+        assert own[-1][1] == len(text)
 
 
 BATCHES = {

@@ -8,6 +8,7 @@ from plugsky.core import frames
 from plugsky.core.frames import Params, Submit
 from plugsky.engine import llama
 from plugsky.engine.errors import EngineError
+from plugsky.engine.estimate import Holding
 from plugsky.engine.measure import nll
 from plugsky.engine.measurer import TEXT
 from plugsky.engine.orders import Quit, Start
@@ -45,7 +46,7 @@ async def test_a_request_that_is_carried_on_asks_for_what_it_lacks_only():
 @pytest.mark.integration
 def test_a_text_has_the_likelihood_among_neighbours_that_it_has_alone(chat_model):
     model = llama.Model(chat_model, lambda _fraction: True)
-    context = llama.Context(model, cells=1024, places=9, batch=256, threads=2, free_memory=1 << 40)
+    context = llama.Context(model, Holding(1024, 256, 9, 80), threads=2)
     try:
         tokens = model.tokens(TEXT.read_text(encoding="utf-8"), add_special=True, parse_special=False)[:160]
         alone = nll(context, tokens, lambda _done: None)

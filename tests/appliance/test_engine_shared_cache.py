@@ -7,6 +7,7 @@ import pytest
 
 from plugsky.core.frames import Params, Submit
 from plugsky.engine import llama
+from plugsky.engine.estimate import Holding
 from plugsky.engine.kv_cache import KvCache, Match
 from plugsky.engine.orders import Quit, Start
 from plugsky.engine.plan import Chunk
@@ -27,7 +28,7 @@ def model(chat_model):
 
 @pytest.fixture
 def context(model):
-    context = llama.Context(model, cells=4096, places=SEQUENCES + 1, batch=256, threads=2, free_memory=1 << 40)
+    context = llama.Context(model, Holding(4096, 256, SEQUENCES + 1, 256), threads=2)
     yield context
     context.close()
 
@@ -79,8 +80,8 @@ def test_sixteen_requests_compute_their_common_system_prompt_once(model, context
 
 def test_a_cache_too_small_for_all_gives_every_request_its_whole_text(model):
     prompts = [tokens_of(model, f"Chapter {n}. " + "The road went on and on. " * 8) for n in range(6)]
-    large = llama.Context(model, cells=4096, places=SEQUENCES + 1, batch=256, threads=2, free_memory=1 << 40)
-    small = llama.Context(model, cells=256, places=SEQUENCES + 1, batch=256, threads=2, free_memory=1 << 40)
+    large = llama.Context(model, Holding(4096, 256, SEQUENCES + 1, 256), threads=2)
+    small = llama.Context(model, Holding(256, 256, SEQUENCES + 1, 256), threads=2)
     try:
         expected, _, _ = answers(large, prompts, max_tokens=24)
         made, usages, computed = answers(small, prompts, max_tokens=24)
@@ -153,7 +154,7 @@ def test_what_was_taken_out_of_the_cache_is_put_back_for_the_next_turn(model, co
 
 
 def test_the_cache_is_full_exactly_when_the_books_say_so(model):
-    context = llama.Context(model, cells=256, places=9, batch=256, threads=2, free_memory=1 << 40)
+    context = llama.Context(model, Holding(256, 256, 9, 256), threads=2)
     try:
         kv = KvCache(context.cells, 8, saved=0, reuse="prefix")
         rng = np.random.default_rng(3)

@@ -244,8 +244,13 @@ def test_the_command_of_an_engine_names_everything_it_needs(tmp_path):
         "--ctx",
         "--threads",
         "--idle-exit",
+        "--batch",
+        "--kv-type",
+        "--gpu-layers",
+        "--numa",
         "--exit-with-parent",
     }
+    assert options["--gpu-layers"] == "auto"
 
 
 ENDINGS = {

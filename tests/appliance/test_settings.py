@@ -34,6 +34,9 @@ def test_a_flag_beats_the_environment_beats_the_user_beats_the_system_beats_the_
         pytest.param('port = "many"\n', "whole number", id="a word for a number"),
         pytest.param("host = 5\n", "is text", id="a number for a word"),
         pytest.param("port = \n", "", id="no TOML"),
+        pytest.param('kv_type = "q2_k"\n', "f16, q8_0, q4_0", id="a word that is no choice"),
+        pytest.param('gpu_layers = "some"\n', "or auto", id="a word beside the one that may stand for a number"),
+        pytest.param("batch = 8\n", "between 64 and 4096", id="a batch too small"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_by_name(tmp_path, text, words):
@@ -51,6 +54,12 @@ def test_a_settings_file_that_is_named_and_not_there_is_refused(tmp_path):
         settings.load({}, {"PLUGSKY_CONFIG": str(tmp_path / "none.toml")}, tmp_path / "system.toml")
     assert refused.value.kind is ErrorKind.BAD_REQUEST
     assert "PLUGSKY_CONFIG" in refused.value.why
+
+
+@pytest.mark.parametrize(("text", "layers"), [("auto", None), ("0", 0), ("33", 33)])
+def test_layers_for_gpus_are_a_number_or_as_many_as_fit(tmp_path, text, layers):
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "PLUGSKY_GPU_LAYERS": text}
+    assert settings.load({}, environ, tmp_path / "none.toml").values.gpu_layers == layers
 
 
 def test_hyper_threads_of_one_core_count_once(tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ import typer
 
 from plugsky.cli.options import ParentOption
 from plugsky.cli.process_log import log_to_stderr
+from plugsky.core import settings
 from plugsky.core.listeners import inherited_listener
+from plugsky.core.settings import AUTO, KvType, Numa
 from plugsky.engine import process
 from plugsky.engine.spec import EngineSpec, Mode
 
@@ -30,6 +32,12 @@ def run(
     idle_exit: Annotated[
         int, typer.Option("--idle-exit", min=0, help="End after so many seconds without a request; 0: never.")
     ] = 0,
+    batch: Annotated[int, typer.Option("--batch", min=64, max=4096, help="Tokens computed at once at most.")] = 256,
+    kv_type: Annotated[KvType, typer.Option("--kv-type", help="How keys and values are kept.")] = "f16",
+    gpu_layers: Annotated[
+        str, typer.Option("--gpu-layers", metavar="auto|N", help="Layers to put on GPUs; auto: as many as fit.")
+    ] = AUTO,
+    numa: Annotated[Numa, typer.Option("--numa", help="How several NUMA nodes are used.")] = "off",
     exit_with_parent: ParentOption = None,
 ) -> None:
     """Serve one model on the Unix socket handed over as descriptor 3, without any network.
@@ -37,5 +45,6 @@ def run(
     Example: systemd-socket-activate -l /run/m.sock plugsky engine run --model-id m --model-file m.gguf --digest 3f2a…
     """
     log_to_stderr()
-    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads)
+    layers = settings.gpu_layers(gpu_layers, "--gpu-layers")
+    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch)
     raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent, idle_exit or None))

@@ -155,7 +155,16 @@ class Site:
         threads = max(1, granted_cores(self._settings.threads) // max(1, len(entries)))
         return [
             EngineSpec(
-                entry.id, entry.path, entry.sha256, entry.mode, min(self._settings.context, entry.context), threads
+                entry.id,
+                entry.path,
+                entry.sha256,
+                entry.mode,
+                n_ctx=min(self._settings.context, entry.context),
+                threads=threads,
+                kv_type=self._settings.kv_type,
+                gpu_layers=self._settings.gpu_layers,
+                numa=self._settings.numa,
+                batch=self._settings.batch,
             )
             for entry in entries
         ]

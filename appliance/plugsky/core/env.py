@@ -51,6 +51,14 @@ CONTEXT: Final = Variable("PLUGSKY_CONTEXT", "KV cells of an engine, as --contex
 IDLE_EXIT: Final = Variable(
     "PLUGSKY_IDLE_EXIT", "Seconds without a request after which an engine ends, as --idle-exit. Default: 0, never."
 )
+BATCH: Final = Variable("PLUGSKY_BATCH", "Tokens that an engine computes at once at most. Default: 256.")
+KV_TYPE: Final = Variable("PLUGSKY_KV_TYPE", "How engines keep keys and values: f16, q8_0 or q4_0. Default: f16.")
+GPU_LAYERS: Final = Variable(
+    "PLUGSKY_GPU_LAYERS", "Layers that an engine puts on GPUs, or auto for as many as fit. Default: auto."
+)
+NUMA: Final = Variable(
+    "PLUGSKY_NUMA", "How engines use several NUMA nodes: off, distribute, isolate or numactl. Default: off."
+)
 CONFIG: Final = Variable("PLUGSKY_CONFIG", "The user's settings file. Default: $XDG_CONFIG_HOME/plugsky/plugsky.toml.")
 TRACEBACK: Final = Variable("PLUGSKY_TRACEBACK", "Set to anything: unforeseen errors show where they happened.")
 HTTPS_PROXY: Final = Variable("HTTPS_PROXY", "The proxy for a build's downloads.")

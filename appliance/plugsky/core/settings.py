@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 from plugsky.core import env
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -20,6 +20,12 @@ from plugsky.core.paths import SYSTEM_ROOT
 
 LOOPBACK: Final = "127.0.0.1"
 SYSTEM_FILE: Final = Path("/etc/plugsky/plugsky.toml")
+AUTO: Final = "auto"
+
+KvType = Literal["f16", "q8_0", "q4_0"]
+"""How engines keep keys and values: in 16 bits, or quantised to about 8 or 4."""
+Numa = Literal["off", "distribute", "isolate", "numactl"]
+"""How an engine spreads threads and memory over NUMA nodes: see llama.cpp's ``--numa``."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,11 @@ class Settings:
     context: int
     idle_exit: int
     """Seconds without a request after which an engine gives its memory back; 0: never."""
+    batch: int
+    kv_type: KvType
+    gpu_layers: int | None
+    """None: as many as fit."""
+    numa: Numa
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,10 @@ _VARIABLES: Final = {
     "threads": env.THREADS,
     "context": env.CONTEXT,
     "idle_exit": env.IDLE_EXIT,
+    "batch": env.BATCH,
+    "kv_type": env.KV_TYPE,
+    "gpu_layers": env.GPU_LAYERS,
+    "numa": env.NUMA,
 }
 
 
@@ -108,6 +123,10 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         "threads": physical_cores(),
         "context": 4096,
         "idle_exit": 0,
+        "batch": 256,
+        "kv_type": "f16",
+        "gpu_layers": None,
+        "numa": "off",
     }
 
 
@@ -142,19 +161,26 @@ def _read_file(path: Path, *, named: bool) -> dict[str, Any]:
 
 
 _TYPES: Final = {field.name: get_type_hints(Settings)[field.name] for field in fields(Settings)}
-_RANGES: Final = {"port": (0, 65535), "threads": (1, 1024), "context": (256, 1 << 24), "idle_exit": (0, 1 << 31)}
+_CHOICES: Final = {"kv_type": get_args(KvType), "numa": get_args(Numa)}
+_RANGES: Final = {
+    "port": (0, 65535),
+    "threads": (1, 1024),
+    "context": (256, 1 << 24),
+    "batch": (64, 4096),
+    "gpu_layers": (0, 1024),
+    "idle_exit": (0, 1 << 31),
+}
 
 
 def _typed(name: str, value: object, origin: str) -> object:
-    if _TYPES[name] is int:
-        try:
-            number = int(str(value))
-        except ValueError as error:
-            raise _bad(f"{origin} is {value!r}.", f"{name} is a whole number", f"mend {origin}") from error
-        low, high = _RANGES[name]
-        if not low <= number <= high:
-            raise _bad(f"{origin} is {number}.", f"{name} lies between {low} and {high}", f"mend {origin}")
-        return number
+    if name == "gpu_layers":
+        return gpu_layers(value, origin)
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise _bad(f"{origin} is {value!r}.", f"{name} is one of {', '.join(_CHOICES[name])}", f"mend {origin}")
+        return value
+    if name in _RANGES:
+        return _number(name, value, origin)
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value:
@@ -162,6 +188,23 @@ def _typed(name: str, value: object, origin: str) -> object:
     if name == "host" and value == "localhost":
         return LOOPBACK
     return value if _TYPES[name] is str else Path(value)
+
+
+def gpu_layers(value: object, origin: str) -> int | None:
+    """How many layers ``value`` wants on GPUs, None where that is ``auto``. Raises ``bad_request``, by ``origin``."""
+    return None if value == AUTO else _number("gpu_layers", value, origin)
+
+
+def _number(name: str, value: object, origin: str) -> int:
+    try:
+        number = int(str(value))
+    except ValueError as error:
+        auto = f", or {AUTO}" if name == "gpu_layers" else ""
+        raise _bad(f"{origin} is {value!r}.", f"{name} is a whole number{auto}", f"mend {origin}") from error
+    low, high = _RANGES[name]
+    if not low <= number <= high:
+        raise _bad(f"{origin} is {number}.", f"{name} lies between {low} and {high}", f"mend {origin}")
+    return number
 
 
 def _bad(what: str, why: str, advice: str) -> PlugskyError:

@@ -4,21 +4,22 @@ Each part was measured against what llama.cpp reports of its buffers while it lo
 * ``weights``: the tensors as mapped, and a second copy of those that llama.cpp rearranges for the CPU at hand;
 * ``vocabulary``: llama.cpp's tables of tokens and merges, in memory of its own;
 * ``kv``: keys and values of each layer that keeps them, and the states of recurrent layers, one for each sequence;
-* ``compute``: the largest moment of the graph: a layer with its masks, or the output matrix over a whole batch;
+* ``compute``: the largest moment of the graph: a layer with its masks, or the output matrix over its rows;
 * ``outputs``: the rows of logits that a batch hands out.
 The sum is within a tenth of the truth (tests hold it to that), above rather than below where llama.cpp's allocator
-leaves gaps that cannot be foreseen.
+leaves gaps that cannot be foreseen. A context is made of the same :class:`Holding` that was counted here.
+
+Layers on GPUs take their weights and their cache with them (:mod:`plugsky.engine.offload`); the rest is the host's.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from plugsky.engine.shape import Layer, Shape
+from plugsky.core.settings import KvType
+from plugsky.engine.shape import Layer, Shape, block_of
 from plugsky_bundles.gguf import Tensor
 from plugsky_bundles.gguf_types import TENSOR_TYPES
 from plugsky_bundles.sizes import size
-
-KvType = Literal["f16", "q8_0", "q4_0"]
 
 _FLOAT: Final = 4
 _NAME: Final = 168
@@ -41,7 +42,8 @@ class Holding:
     """Tokens of the largest batch."""
     sequences: int
     outputs: int
-    """Rows of logits that one batch may ask for. The graph has room for a whole batch of them all the same."""
+    """Rows of logits that one batch may ask for. llama.cpp keeps one for each sequence, and of vectors one for each
+    token, however few these are."""
     kv_type: KvType = "f16"
     whole_window: bool = True
     """Layers that see a window only keep every cell all the same (llama.cpp's ``swa_full``)."""
@@ -73,17 +75,32 @@ class Estimate:
         )
 
 
-def estimate(model: Shape, holding: Holding) -> Estimate:
-    """What ``model`` takes when it is held like this."""
-    rows = max(holding.sequences, holding.outputs)
-    vectors = model.width * max(rows, holding.batch) if holding.vectors else 0
+def estimate(model: Shape, holding: Holding, gpu_layers: int = 0) -> Estimate:
+    """What ``model`` takes of the host's memory when it is held like this.
+
+    The last ``gpu_layers`` are elsewhere; the output matrix counts as the one after the last.
+    """
+    kept = len(model.layers) + 1 - gpu_layers
+    away = sum(layer.size for layer in model.layers[kept:])
+    if gpu_layers and model.output is not None and not model.tied:
+        away += model.output.length
     return Estimate(
-        weights=model.size + _rearranged(model, holding.features),
+        weights=model.size - away + _rearranged(model, holding.features, kept),
         vocabulary=_NAME * model.names,
-        kv=sum(kv_bytes(layer, model, holding) for layer in model.layers),
-        compute=_FLOAT * _graph(model, holding),
-        outputs=_FLOAT * (model.vocabulary * rows + vectors),
+        kv=sum(kv_bytes(layer, model, holding) for layer in model.layers[:kept]),
+        compute=compute_bytes(model, holding),
+        outputs=_FLOAT * rows(holding) * (model.vocabulary + (model.width if holding.vectors else 0)),
     )
+
+
+def rows(holding: Holding) -> int:
+    """Rows of outputs that llama.cpp has room for."""
+    return max(holding.sequences, holding.batch if holding.vectors else holding.outputs)
+
+
+def compute_bytes(model: Shape, holding: Holding) -> int:
+    """Buffers of the largest graph, on whatever device computes it."""
+    return _FLOAT * _graph(model, holding)
 
 
 def kv_bytes(layer: Layer, model: Shape, holding: Holding) -> int:
@@ -116,24 +133,25 @@ def _graph(model: Shape, holding: Holding) -> int:
         attention = (2 if holding.flash_attention else 3) * model.width + 2 * layer.query + kept
         scores = 0 if holding.flash_attention or not layer.query else model.heads * cells
         largest = max(largest, layer.forward, attention + scores)
-    logits = holding.batch * (model.vocabulary + model.width) if model.projects else 0
+    logits = min(holding.batch, rows(holding)) * (model.vocabulary + model.width) if model.projects else 0
     masks = masks // 2 if holding.flash_attention else masks
     return max(holding.batch * largest, logits + holding.batch * model.width) + holding.batch * masks
 
 
-def _rearranged(model: Shape, features: frozenset[str]) -> int:
+def _rearranged(model: Shape, features: frozenset[str], kept: int) -> int:
     """Bytes of the second copies of weights, in the order of rows that the CPU's instructions want."""
     if "REPACK" not in features:
         return 0
     multiple = _ARM if {"DOTPROD", "MATMUL_INT8"} & features else _X86 if "AVX2" in features else {}
     if "AVX512" in features:
         multiple = multiple | {"Q2_K": 8}
-    tied = all(tensor.name != "output.weight" for tensor in model.tensors)
-    return sum(tensor.length for tensor in model.tensors if _multiplied(tensor, multiple, tied=tied))
+    return sum(tensor.length for tensor in model.tensors if _multiplied(tensor, model, multiple, kept))
 
 
-def _multiplied(tensor: Tensor, multiple: dict[str, int], *, tied: bool) -> bool:
-    if tensor.name == "token_embd.weight" and not tied:
-        return False
+def _multiplied(tensor: Tensor, model: Shape, multiple: dict[str, int], kept: int) -> bool:
+    if tensor.name in ("output.weight", "token_embd.weight"):
+        here = tensor is model.output and kept > len(model.layers)
+    else:
+        here = (block_of(tensor) or 0) < kept
     by = multiple.get(tensor.type)
-    return by is not None and len(tensor.dimensions) > 1 and tensor.dimensions[1] % by == 0
+    return here and by is not None and len(tensor.dimensions) > 1 and tensor.dimensions[1] % by == 0

@@ -23,15 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import choosing, kernels, sampling
+from plugsky.engine import choosing, kernels, llama_params, sampling
 from plugsky.engine.choosing import Chooser
 from plugsky.engine.constraint import Constraint, Pieces
-from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.errors import EngineError
+from plugsky.engine.estimate import Holding, rows
 from plugsky.engine.grammar import GrammarSpec
 from plugsky.engine.kv_cache import Reuse
 from plugsky.engine.llama_cache import SequenceState
 from plugsky.engine.llama_sampling import Candidates, Chain
 from plugsky.engine.markers import spelt_like_control
+from plugsky.engine.offload import Placement
 from plugsky.engine.plan import Chunk, Op
 
 LOG: Final = logging.getLogger(__name__)
@@ -92,20 +94,27 @@ def features() -> frozenset[str]:
     return frozenset(name.strip() for name, _, value in facts if value.strip() not in ("", "0"))
 
 
+def no_context() -> EngineError:
+    """The error for a model that llama.cpp makes no context for, with its reason."""
+    return EngineError(
+        ErrorKind.NOT_SUPPORTED, "llama.cpp cannot make a context for this model as asked", why=last_error()
+    )
+
+
 class Model:
     """The weights and the vocabulary of one GGUF file, mapped read-only."""
 
-    def __init__(self, file: Path, progress: Callable[[float], bool]) -> None:
+    def __init__(self, file: Path, progress: Callable[[float], bool], placement: Placement | None = None) -> None:
         """Load ``file``. ``progress`` gets fractions from 0 to 1 and gives False to stop.
 
-        Raises ``tampered`` when llama.cpp cannot read the file.
+        Layers go where ``placement`` says; all are the host's without one. Raises ``tampered`` when llama.cpp cannot
+        read the file.
         """
         load_kernels()
         llama_cpp.llama_backend_init()
         _errors.clear()
-        params = llama_cpp.llama_model_default_params()
-        params.progress_callback = llama_cpp.llama_progress_callback(lambda fraction, _data: progress(fraction))
-        self._handle: Any = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
+        self._handle: Any = llama_params.load_model(file, progress, placement)
+        self.on_gpu = bool(placement is not None and placement.shares)
         if not self._handle:
             raise EngineError(
                 ErrorKind.TAMPERED,
@@ -116,7 +125,6 @@ class Model:
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._handle)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(self._handle)
-        self.size: int = llama_cpp.llama_model_size(self._handle)
         template = llama_cpp.llama_model_chat_template(self._handle, None)
         self.template: str | None = template.decode("utf-8", "replace") if template else None
         self.bos: str = self._name(llama_cpp.llama_vocab_bos(self._vocab))
@@ -178,12 +186,6 @@ class Model:
         self._dry[asked] = known
         return llama_cpp.llama_sampler_clone(known)
 
-    def kv_bytes(self, cells: int) -> int:
-        """About how many bytes a cache of ``cells`` takes, for full attention with 16-bit keys and values."""
-        heads = max(1, llama_cpp.llama_model_n_head(self._handle))
-        width = llama_cpp.llama_model_n_embd(self._handle) // heads * llama_cpp.llama_model_n_head_kv(self._handle)
-        return 2 * 2 * int(llama_cpp.llama_model_n_layer(self._handle)) * int(width) * cells
-
     def close(self) -> None:
         """Unmap the weights. Close its contexts first."""
         for sampler in self._dry.values():
@@ -222,26 +224,11 @@ class Model:
 class Context:
     """One llama.cpp context with its KV cache. Only its owner thread may call it."""
 
-    def __init__(self, model: Model, *, cells: int, places: int, batch: int, threads: int, free_memory: int) -> None:
-        """Raises :class:`DoesNotFitError` when cache and weights exceed ``free_memory`` bytes."""
-        need = model.size + model.kv_bytes(cells)
-        if need > free_memory:
-            raise DoesNotFitError(need, free_memory)
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = cells
-        params.n_batch = params.n_ubatch = batch
-        params.n_seq_max = places
-        params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.kv_unified = True
-        params.no_perf = True
-        self._handle: Any = llama_cpp.llama_init_from_model(model._handle, params)
+    def __init__(self, model: Model, holding: Holding, threads: int) -> None:
+        """Raises ``not_supported`` for a model that generates nothing, or cannot be held like this."""
+        self._handle: Any = llama_params.make_context(model.handle, holding, threads, on_gpu=model.on_gpu)
         if not self._handle:
-            raise EngineError(
-                ErrorKind.INTERNAL,
-                "llama.cpp cannot make a context for this model",
-                why=last_error(),
-            )
+            raise no_context()
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
         if not self._memory:
             self.close()
@@ -249,6 +236,7 @@ class Context:
         self._model = model
         self._candidates = Candidates(model.n_vocab)
         self._weights = np.empty(model.n_vocab, dtype=np.float32)
+        batch, places, self._most_rows = holding.batch, holding.sequences, rows(holding)
         self._state = SequenceState(self._handle, self._memory, scratch=places - 1)
         self._tokens = np.zeros(batch, dtype=np.int32)
         self._positions = np.zeros(batch, dtype=np.int32)
@@ -278,8 +266,8 @@ class Context:
     def decode(self, chunks: Sequence[Chunk]) -> list[Logits]:
         """Compute all ``chunks`` in one batch; a row of logits for each of their outputs, in order.
 
-        The rows are valid until the next decode. Raises :class:`CacheFullError`, :class:`BatchRefusedError` or
-        :class:`ContextBrokenError`.
+        The rows are valid until the next decode. Raises :class:`CacheFullError`, :class:`ContextBrokenError` or
+        :class:`BatchRefusedError`, the last also for more rows than the context was made for.
         """
         tokens: list[int] = []
         positions: list[int] = []
@@ -291,6 +279,8 @@ class Context:
             positions += range(chunk.start, chunk.start + count)
             places += [chunk.seq] * count
             outputs += range(len(tokens) - chunk.outputs, len(tokens))
+        if len(outputs) > self._most_rows:
+            raise BatchRefusedError
         filled = len(tokens)
         self._tokens[:filled] = tokens
         self._positions[:filled] = positions

@@ -2,7 +2,7 @@
 
 llama.cpp applies adapters to a whole context, so one batch serves one adapter or none, and cells that were computed
 under one mean nothing under another: who batches keeps them apart. Files are checked as a model's is before they come
-here (:func:`plugsky.engine.loading.check_file` and ``check_digest``).
+here (:func:`plugsky.engine.model_file.check_file` and ``check_digest``).
 """
 
 import ctypes

@@ -1,9 +1,12 @@
 """Embeddings and rerank scores through llama.cpp: one vector for each whole text, with no cache kept between batches.
 
 How the vectors of a text's tokens become one (mean, first or last token, classifier) is a fact of the GGUF, as is
-whether tokens see only those before them; neither is ever guessed. llama.cpp asserts, and so ends the process, where a
-batch of such a model is longer than its physical batch, a position lies outside its table or two sequences share one
-number: :meth:`PooledContext.compute` refuses all three before.
+whether tokens see only those before them; neither is ever guessed. Where they do, texts are computed in pieces of a
+batch, because llama.cpp keeps a row of the vocabulary for each token of a batch, though nobody reads it: 5 GB for 8192
+tokens of a model that knows 152,064. An encoder's texts cannot be cut, and its rows are part of the estimate.
+
+llama.cpp asserts, and so ends the process, where a batch of such a model is longer than its physical batch, a position
+lies outside its table or two sequences share one number: :meth:`PooledContext.compute` refuses all three before.
 """
 
 import ctypes
@@ -16,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama
-from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine import llama, llama_params
+from plugsky.engine.errors import EngineError
+from plugsky.engine.estimate import Holding
 
 Vector = npt.NDArray[np.float32]
 
@@ -66,40 +70,22 @@ def pair_form(model: llama.Model) -> PairForm:
 class PooledContext:
     """One llama.cpp context that pools. Only its owner thread may call it."""
 
-    def __init__(
-        self,
-        model: llama.Model,
-        *,
-        mode: Literal["embed", "rerank"],
-        cells: int,
-        places: int,
-        threads: int,
-        free_memory: int,
-    ) -> None:
-        """A context whose batches hold ``cells`` tokens at most, of at most ``places`` texts.
+    def __init__(self, model: llama.Model, holding: Holding, mode: Literal["embed", "rerank"], threads: int) -> None:
+        """A context that takes ``holding.cells`` tokens at once at most, of at most ``holding.sequences`` texts.
 
-        Raises ``not_supported`` for a model that cannot do what ``mode`` says, and :class:`DoesNotFitError`.
+        ``holding.batch`` must be as large where a text has to be computed in one piece. Raises ``not_supported`` for a
+        model that cannot do what ``mode`` says, or cannot be held like this.
         """
-        self.longest = min(cells, model.n_ctx_train, LONGEST)
-        need = model.size + model.kv_bytes(self.longest)
-        if need > free_memory:
-            raise DoesNotFitError(need, free_memory)
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = self.longest
-        params.n_seq_max = self.places = places
-        params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.kv_unified = True
-        params.embeddings = True
-        params.no_perf = True
-        self._handle: Any = llama_cpp.llama_init_from_model(model.handle, params)
+        self.longest = min(holding.cells, model.n_ctx_train, LONGEST)
+        self.places, self._most = holding.sequences, holding.batch
+        self._handle: Any = llama_params.make_context(model.handle, holding, threads, on_gpu=model.on_gpu)
         if not self._handle:
-            raise EngineError(
-                ErrorKind.INTERNAL, "llama.cpp cannot make a context for this model", why=llama.last_error()
-            )
+            raise llama.no_context()
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
+        if not self._memory:
+            self.longest = min(self.longest, self._most)
         self._n_vocab = model.n_vocab
-        pooling = llama_cpp.llama_pooling_type(self._handle)
+        self._pooling = pooling = llama_cpp.llama_pooling_type(self._handle)
         ranks = pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK
         if not (ranks if mode == "rerank" else pooling in _ONE_VECTOR):
             self.close()
@@ -117,7 +103,7 @@ class PooledContext:
         self._positions = np.zeros(self.longest, dtype=np.int32)
         self._outputs = np.ones(self.longest, dtype=np.int8)
         self._counts = np.ones(self.longest, dtype=np.int32)
-        self._numbers = np.arange(places, dtype=np.int32)
+        self._numbers = np.arange(self.places, dtype=np.int32)
         self._addresses = np.zeros(self.longest, dtype=np.uintp)
         self._steps = np.arange(self.longest, dtype=np.int32)
         self._batch = llama_cpp.llama_batch(
@@ -139,16 +125,24 @@ class PooledContext:
             raise llama.BatchRefusedError
         if any(min(text) < 0 or max(text) >= self._n_vocab for text in texts):
             raise llama.BatchRefusedError
-        filled = 0
-        for place, text in enumerate(texts):
-            end = filled + len(text)
-            self._tokens[filled:end] = text
-            self._positions[filled:end] = self._steps[: len(text)]
-            self._addresses[filled:end] = self._numbers.ctypes.data + self._numbers.itemsize * place
-            filled = end
-        self._batch.n_tokens = filled
         if self._memory:
             llama_cpp.llama_memory_clear(self._memory, False)
+        vectors: dict[int, Vector] = {}
+        for pieces in cut(texts, self._most):
+            self._compute(pieces, texts)
+            for place, start, end in pieces:
+                vectors[place] = self._joined(vectors.get(place), self._vector(place), start, end)
+        return [vectors[place] for place in range(len(texts))]
+
+    def _compute(self, pieces: Sequence[tuple[int, int, int]], texts: Sequence[Sequence[int]]) -> None:
+        filled = 0
+        for place, start, end in pieces:
+            at = slice(filled, filled + end - start)
+            self._tokens[at] = texts[place][start:end]
+            self._positions[at] = self._steps[start:end]
+            self._addresses[at] = self._numbers.ctypes.data + self._numbers.itemsize * place
+            filled += end - start
+        self._batch.n_tokens = filled
         # Without a cache there is nothing to decode from: the model is an encoder.
         compute = llama_cpp.llama_decode if self._memory else llama_cpp.llama_encode
         code = compute(self._handle, self._batch)
@@ -157,7 +151,14 @@ class PooledContext:
         if code != 0:
             raise llama.ContextBrokenError(f"computing a batch of texts gave {code}")
         llama_cpp.llama_synchronize(self._handle)
-        return [self._vector(place) for place in range(len(texts))]
+
+    def _joined(self, before: Vector | None, vector: Vector, start: int, end: int) -> Vector:
+        """The vector of a text's first ``end`` tokens, of that of its first ``start`` and that of those between."""
+        if before is None or self._pooling in (llama_cpp.LLAMA_POOLING_TYPE_LAST, llama_cpp.LLAMA_POOLING_TYPE_RANK):
+            return vector
+        if self._pooling == llama_cpp.LLAMA_POOLING_TYPE_CLS:
+            return before
+        return ((before * start + vector * (end - start)) / end).astype(np.float32)
 
     def set_threads(self, n: int) -> None:
         """Use ``n`` threads from the next batch on."""
@@ -172,6 +173,23 @@ class PooledContext:
         if not row:
             raise llama.ContextBrokenError(f"no vector for text {place}")
         return np.ctypeslib.as_array(row, shape=(self.dimensions,)).copy()
+
+
+def cut(texts: Sequence[Sequence[int]], most: int) -> list[list[tuple[int, int, int]]]:
+    """``texts`` in batches of at most ``most`` tokens: which text, from which of its tokens up to which."""
+    batches: list[list[tuple[int, int, int]]] = [[]]
+    room = most
+    for place, text in enumerate(texts):
+        start = 0
+        while start < len(text):
+            if not room:
+                batches.append([])
+                room = most
+            end = min(len(text), start + room)
+            batches[-1].append((place, start, end))
+            room -= end - start
+            start = end
+    return batches
 
 
 def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:

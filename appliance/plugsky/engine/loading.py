@@ -1,28 +1,25 @@
 """From a file on disk to a model that can step: checked by our own reader first, refused with numbers if too large.
 
-The whole file is hashed before llama.cpp maps it, at each load: one to two seconds per gigabyte. Hashing beside mapping
-gained nothing above the noise on two cores, and llama.cpp would read bytes that nobody had vouched for; hashed first,
-the weights are in the page cache when they are mapped. So what is served under a digest had that digest when it was
-loaded. A file changed in place after that is not noticed until the next load.
+The digest of the whole file is taken at each load, beside it (:mod:`plugsky.engine.head_start`): what is served under a
+digest had that digest when it was loaded.
 """
 
-import hashlib
-import hmac
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from plugsky.core.errors import ErrorKind
-from plugsky.engine import canary, llama
+from plugsky.engine import canary, llama, llama_devices
 from plugsky.engine.batcher import Bounds
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError
-from plugsky.engine.estimate import Holding, estimate
+from plugsky.engine.estimate import Holding
+from plugsky.engine.head_start import HeadStart
 from plugsky.engine.inputs import Inputs
 from plugsky.engine.llama_pooling import LONGEST, PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
+from plugsky.engine.model_file import check_file
+from plugsky.engine.offload import Device, Placement, place
 from plugsky.engine.orders import Report
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
@@ -30,12 +27,9 @@ from plugsky.engine.shape import shape
 from plugsky.engine.spec import EngineSpec
 from plugsky.engine.stepper import Stepper
 from plugsky.engine.tasks import Limits
-from plugsky_bundles import gguf, split_model
-from plugsky_bundles.errors import BundleError
 from plugsky_bundles.gguf import GgufInfo
 
 PLACES: Final = 16
-BATCH: Final = 256
 SEQUENCES: Final = 96
 """Sequences of a context that requests and what is parked of them may take."""
 TEXTS: Final = 64
@@ -43,11 +37,8 @@ TEXTS: Final = 64
 
 HASHED: Final = 0.5
 """The fraction of loading that hashing counts as."""
-_CHUNK: Final = 1 << 20
 _KNOWN: Final = 2000
 """Characters of the fixed text that a canary is made of."""
-_REPAIR: Final = "plugsky bundle install --repair, with the bundle it came with"
-_REINSTALL: Final = "plugsky bundle verify BUNDLE, then plugsky bundle install BUNDLE"
 
 
 @dataclass(frozen=True)
@@ -73,62 +64,82 @@ class Loaded:
         self.model.close()
 
 
-def load(spec: EngineSpec, progress: Callable[[float], bool]) -> Loaded:
-    """Load ``spec``. ``progress`` gets fractions from 0 to 1 and gives False to stop.
+def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | None = None) -> Loaded:
+    """Load ``spec``. ``progress`` gets fractions from 0 to 1 and gives False to stop. ``head`` is what was begun of it.
 
     Raises :class:`EngineError`: ``model_not_found`` when the file is missing, ``tampered`` when it is no GGUF file, a
     damaged one or not the one that was installed, ``not_supported`` when it cannot do what its mode says,
-    ``overloaded`` with both numbers when it does not fit into memory.
+    or be held as ``spec`` says, ``overloaded`` with both numbers when it does not fit into memory.
     """
-    check_fit(spec, check_file(spec.file), free_memory())
-    check_digest(spec.file, spec.digest, lambda fraction: progress(HASHED * fraction))
-    model = llama.Model(spec.file, lambda fraction: progress(HASHED + (1 - HASHED) * fraction))
-    if spec.mode != "generate":
-        return _pooling(model, spec.mode, spec)
-    renderer = Renderer(model.template, bos=model.bos, eos=model.eos) if model.template else None
+    head = head or HeadStart(spec)
+    loaded = None
+
+    def mapped(fraction: float) -> bool:
+        return progress(HASHED * head.hashed + (1 - HASHED) * fraction)
+
+    def hashed(fraction: float) -> bool:
+        return progress(HASHED * fraction + 1 - HASHED)
+
     try:
-        if renderer is not None:
-            renderer.start()
-        context = llama.Context(
-            model,
-            cells=spec.n_ctx + canary.CELLS,
-            places=SEQUENCES + canary.SEQUENCES + 1,
-            batch=BATCH,
-            threads=spec.threads,
-            free_memory=free_memory(),
-        )
+        headers = check_file(spec.file)
+        holding, placement = fit(spec, headers, free_memory(), llama_devices.devices())
+        llama_devices.spread(spec.numa)
+        try:
+            model = llama.Model(spec.file, mapped, placement)
+        except EngineError:
+            head.vouch(hashed)  # of a changed file this says more than llama.cpp does
+            raise
+        if spec.mode == "generate":
+            loaded = _generating(spec, model, holding, head)
+        else:
+            loaded = _pooling(model, holding, spec.mode, spec.threads)
+        head.vouch(hashed)
     except EngineError:
-        if renderer is not None:
-            renderer.close()
+        if loaded is not None:
+            loaded.close()
+        head.close()
+        raise
+    return loaded
+
+
+def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: HeadStart) -> Loaded:
+    renderer = Renderer(model.template, bos=model.bos, eos=model.eos, child=head.child) if model.template else None
+    starting = head.beside(renderer.start if renderer is not None else head.dismiss)
+    try:
+        context = llama.Context(model, holding, spec.threads)
+    except EngineError:
         model.close()
         raise
     limits = Limits(
         cells=context.cells - canary.CELLS,
         spare=canary.CELLS,
-        batch=BATCH,
+        batch=holding.batch,
         places=PLACES,
         sequences=SEQUENCES,
         reuse=context.reuse,
     )
     n_ctx = min(limits.cells, model.n_ctx_train)
     known = model.tokens(TEXT.read_text(encoding="utf-8")[:_KNOWN], add_special=True, parse_special=False)
-    prompts = Prompts(model, renderer, n_ctx)
-    return Loaded(
+    loaded = Loaded(
         model,
         context,
         renderer,
-        prompts,
+        Prompts(model, renderer, n_ctx),
         limits.cells,
         lambda report: Stepper(context, limits, report),
         lambda: canary.run(context, known, SEQUENCES),
     )
-
-
-def _pooling(model: llama.Model, mode: Literal["embed", "rerank"], spec: EngineSpec) -> Loaded:
     try:
-        context = PooledContext(
-            model, mode=mode, cells=spec.n_ctx, places=TEXTS, threads=spec.threads, free_memory=free_memory()
-        )
+        starting.result()
+    except EngineError:
+        loaded.close()
+        raise
+    return loaded
+
+
+def _pooling(model: llama.Model, holding: Holding, mode: Literal["embed", "rerank"], threads: int) -> Loaded:
+    try:
+        context = PooledContext(model, holding, mode, threads)
     except EngineError:
         model.close()
         raise
@@ -138,102 +149,37 @@ def _pooling(model: llama.Model, mode: Literal["embed", "rerank"], spec: EngineS
     return Loaded(model, context, None, inputs, 0, lambda report: Embedder(context, bounds, report, scores=scores))
 
 
-def check_fit(spec: EngineSpec, headers: Sequence[GgufInfo], free: int) -> None:
-    """Refuse what will not fit into ``free`` bytes, before anything of it is hashed or mapped.
+def fit(
+    spec: EngineSpec, headers: Sequence[GgufInfo], free: int, devices: Sequence[Device] = ()
+) -> tuple[Holding, Placement]:
+    """How the model is held and where it goes, before anything of it is hashed or mapped.
 
-    Raises :class:`DoesNotFitError`, which says what the need is made of.
+    Layers that see a window only keep every cell of it where that fits, and otherwise just what they see.
+
+    Raises :class:`DoesNotFitError`, which says what the need is made of, when ``free`` bytes and ``devices`` have no
+    room for it; ``not_supported`` when ``spec`` wants layers on a GPU that is not there.
     """
+    model = shape(headers)
+    holding = _holding(spec, headers[0].context_length, whole=not model.projects)
+    try:
+        return holding, place(model, holding, free, devices, spec.gpu_layers)
+    except DoesNotFitError:
+        if not any(layer.windowed for layer in model.layers):
+            raise
+    narrow = replace(holding, whole_window=False)
+    return narrow, place(model, narrow, free, devices, spec.gpu_layers)
+
+
+def _holding(spec: EngineSpec, longest: int | None, *, whole: bool) -> Holding:
+    """``whole``: a text of this model must be computed in one batch."""
+    features = llama.features()
     if spec.mode == "generate":
-        places = SEQUENCES + canary.SEQUENCES + 1
-        holding = Holding(spec.n_ctx + canary.CELLS, BATCH, places, places, features=llama.features())
-    else:
-        longest = min(spec.n_ctx, headers[0].context_length or LONGEST, LONGEST)
-        holding = Holding(longest, longest, TEXTS, longest, vectors=True, features=llama.features())
-    need = estimate(shape(headers), holding)
-    if need.total > free:
-        raise DoesNotFitError(need.total, free, str(need))
-
-
-def check_file(file: Path) -> tuple[GgufInfo, ...]:
-    """Refuse what llama.cpp should never map, also among the other parts of a split model whose first is ``file``.
-
-    What the files say of themselves, in the order of the parts.
-
-    Raises :class:`EngineError` as :func:`load` says.
-    """
-    files = _files(file)
-    headers = tuple(_header(part) for part in files)
-    try:
-        split_model.check_set([part.name for part in files], headers)
-    except BundleError as error:
-        raise _unsound(file, error) from error
-    return headers
-
-
-def _files(first: Path) -> tuple[Path, ...]:
-    """Every file of a model: llama.cpp finds the parts of a split one beside the first, by their names."""
-    try:
-        return tuple(first.with_name(name) for name in split_model.part_names(first.name))
-    except BundleError as error:
-        raise _unsound(first, error) from error
-
-
-def _header(file: Path) -> GgufInfo:
-    try:
-        with file.open("rb") as stream:
-            return gguf.read(stream, os.fstat(stream.fileno()).st_size)
-    except FileNotFoundError:
-        raise EngineError(
-            ErrorKind.MODEL_NOT_FOUND, f"the model file {file.name} is missing", why=str(file.parent), next=_REINSTALL
-        ) from None
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    except BundleError as error:
-        raise _unsound(file, error) from error
-
-
-def check_digest(file: Path, digest: str, progress: Callable[[float], bool]) -> None:
-    """Refuse a model, ``file`` or its first part, whose digest is not ``digest`` (hex). ``progress`` is as for load.
-
-    Raises :class:`EngineError`: ``tampered``; ``cancelled`` when ``progress`` says stop.
-    """
-    chunk = memoryview(bytearray(_CHUNK))
-    digests = []
-    done, part = 0, file
-    try:
-        files = _files(file)
-        size = sum(part.stat().st_size for part in files)
-        for part in files:
-            sha256 = hashlib.sha256()
-            with part.open("rb", buffering=0) as stream:
-                while count := stream.readinto(chunk):
-                    sha256.update(chunk[:count])
-                    done += count
-                    if not progress(min(1.0, done / max(size, 1))):
-                        raise EngineError(ErrorKind.CANCELLED, f"loading {file.name} was stopped")
-            digests.append(sha256.hexdigest())
-    except OSError as error:
-        raise _unreadable(part, error) from error
-    found = split_model.digest_of(digests)
-    if not hmac.compare_digest(found.encode(), digest.encode()):
-        raise EngineError(
-            ErrorKind.TAMPERED,
-            f"the model file {file.name} is not the one that was installed",
-            why=f"its SHA-256 is {found}, installed was {digest}",
-            next=_REPAIR,
-        )
-
-
-def _unsound(file: Path, error: BundleError) -> EngineError:
-    return EngineError(
-        ErrorKind.TAMPERED, f"{file.name} is no sound GGUF file: {error.what}", why=error.why, next=_REINSTALL
-    )
-
-
-def _unreadable(file: Path, error: OSError) -> EngineError:
-    return EngineError(
-        ErrorKind.INTERNAL, f"the model file {file.name} cannot be read", why=error.strerror or str(error)
-    )
+        cells, sequences = spec.n_ctx + canary.CELLS, SEQUENCES + canary.SEQUENCES + 1
+        outputs = PLACES + Limits.outputs
+        return Holding(cells, spec.batch, sequences, outputs, kv_type=spec.kv_type, features=features)
+    cells = min(spec.n_ctx, longest or LONGEST, LONGEST)
+    batch = cells if whole else min(cells, spec.batch)
+    return Holding(cells, batch, TEXTS, batch, kv_type=spec.kv_type, vectors=True, features=features)
 
 
 def free_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -20,12 +20,16 @@ import numpy as np
 from plugsky.core.frames import Message, Prepare
 from plugsky.engine import llama, loading
 from plugsky.engine.embedding import normalised
+from plugsky.engine.estimate import Holding
 from plugsky.engine.inputs import Inputs
 from plugsky.engine.llama_pooling import PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
+from plugsky.engine.model_file import check_file
+from plugsky.engine.offload import place
 from plugsky.engine.plan import Chunk
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
+from plugsky.engine.shape import shape
 
 TOKENS: Final = 128
 BATCH: Final = 64
@@ -54,19 +58,21 @@ def measure(file: Path, mode: str, threads: int, told: Told) -> dict[str, Any]:
         told(int(_LOADED * fraction))
         return True
 
-    loading.check_file(file)
+    embeds = mode != "generate"
+    batch = CELLS if embeds else BATCH
+    holding = Holding(CELLS, batch, sequences=1, outputs=batch, vectors=embeds, features=llama.features())
+    place(shape(check_file(file)), holding, loading.free_memory())
     model = llama.Model(file, loaded)
     try:
-        free = loading.free_memory()
         if mode != "generate":
             pools: Literal["embed", "rerank"] = "rerank" if mode == "rerank" else "embed"
-            pooled = PooledContext(model, mode=pools, cells=CELLS, places=1, threads=threads, free_memory=free)
+            pooled = PooledContext(model, holding, pools, threads)
             try:
                 answered = _pools(model, pooled, pools)
             finally:
                 pooled.close()
             return {"text_sha256": "", "tokens": 0, "nll_micronats": None, "answered": answered, "build": llama.build()}
-        context = llama.Context(model, cells=CELLS, places=1, batch=BATCH, threads=threads, free_memory=free)
+        context = llama.Context(model, holding, threads)
         try:
             return _generates(model, context, told)
         finally:

@@ -11,6 +11,7 @@ from typing import Final
 from plugsky.core import env
 from plugsky.core.processes import die_with_parent
 from plugsky.engine import sandbox
+from plugsky.engine.head_start import HeadStart
 from plugsky.engine.notify import Notifier
 from plugsky.engine.spec import EngineSpec
 
@@ -32,9 +33,10 @@ def run(spec: EngineSpec, listener: socket.socket, parent: int | None = None, id
     if parent is not None and not die_with_parent(parent):
         return 1
     env.set_default(env.GOMP_SPINCOUNT, SPINS)
-    from plugsky.engine.service import Service  # not before: it starts threads
+    head = HeadStart(spec)
+    from plugsky.engine.service import Service  # not before: it starts threads, and takes as long as a head start does
 
     async def serve() -> int:
-        return await Service(spec, (sandbox.NETNS,) if confined else (), notifier, idle_s).run(listener)
+        return await Service(head, (sandbox.NETNS,) if confined else (), notifier, idle_s).run(listener)
 
     return asyncio.run(serve())

@@ -31,17 +31,28 @@ _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 class Renderer:
     """One killable child for one template."""
 
-    def __init__(self, template: str, *, bos: str, eos: str, timeout_s: float = RENDER_S) -> None:
+    def __init__(
+        self,
+        template: str,
+        *,
+        bos: str,
+        eos: str,
+        timeout_s: float = RENDER_S,
+        child: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        """``child`` is one that :func:`spawn` gave and nobody has used."""
         self.template: Final = template
         self._setup = templates.Setup(template=template, bos=bos, eos=eos, cpu_s=timeout_s)
         self._timeout_s = timeout_s
+        self._fresh = child
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the child now, so that the first request need not wait for it. Raises as :meth:`render` does."""
         if self._child is None or self._child.poll() is not None:
+            fresh, self._fresh = self._fresh, None
             self.close()
-            self._child = _spawn()
+            self._child = fresh or spawn()
             self._ask(self._setup, _START_S)
 
     def render(self, messages: Sequence[dict[str, Any]], variables: Mapping[str, Any] = _NONE) -> str:
@@ -74,14 +85,10 @@ class Renderer:
 
     def close(self) -> None:
         """Kill the child, if there is one."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+        for child in (self._child, self._fresh):
+            if child is not None:
+                end(child)
+        self._child = self._fresh = None
 
 
 def _too_long(limit_s: float) -> EngineError:
@@ -92,7 +99,8 @@ def _too_long(limit_s: float) -> EngineError:
     )
 
 
-def _spawn() -> subprocess.Popen[bytes]:
+def spawn() -> subprocess.Popen[bytes]:
+    """A child for any template; it waits to be told which."""
     # What a template raises may hold a prompt, so the child has no stderr.
     child = subprocess.Popen(
         [sys.executable, "-m", "plugsky.engine.templates"],
@@ -106,6 +114,16 @@ def _spawn() -> subprocess.Popen[bytes]:
         if pipe is not None:
             os.set_blocking(pipe.fileno(), False)
     return child
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Kill a child, whatever it does."""
+    child.kill()
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
 def _left_ms(deadline: float) -> int:

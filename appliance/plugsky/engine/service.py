@@ -30,13 +30,13 @@ from plugsky.core.ids import new_id
 from plugsky.engine import canary, llama, loading
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError, failed
+from plugsky.engine.head_start import HeadStart
 from plugsky.engine.idle import IdleClock
 from plugsky.engine.jobs import JobTable, Run
 from plugsky.engine.notify import Notifier
 from plugsky.engine.orders import Quit, Report, SetThreads, Start, Stop, Update, Work
 from plugsky.engine.peer import Peer
 from plugsky.engine.preparations import Preparations
-from plugsky.engine.spec import EngineSpec
 from plugsky.engine.stepper import Stepper
 from plugsky.engine.tally import Tally
 from plugsky.engine.watchdog import HUNG_EXIT, TICK_S, Watchdog
@@ -57,8 +57,8 @@ State = Literal["loading", "serving", "failed", "retiring"]
 class Service:
     """One engine as its peers see it, which may be idle for ``idle_s`` seconds. Made and run inside an event loop."""
 
-    def __init__(self, spec: EngineSpec, caps: tuple[str, ...], notifier: Notifier, idle_s: float | None) -> None:
-        self._spec = spec
+    def __init__(self, head: HeadStart, caps: tuple[str, ...], notifier: Notifier, idle_s: float | None) -> None:
+        self._spec, self._head = head.spec, head
         self._caps = caps
         self._notifier = notifier
         self._loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ class Service:
         self._tally = Tally()
         self._canary_kl: float | None = None
         self._canary_reads = False
-        self._watchdog = Watchdog(loading.BATCH, time.monotonic())
+        self._watchdog = Watchdog(head.spec.batch, time.monotonic())
         self._idle = IdleClock(idle_s, time.monotonic())
         self._server: asyncio.Server | None = None
 
@@ -130,7 +130,7 @@ class Service:
                 self._loop.call_soon_threadsafe(self._broken, broken)
 
     def _load_and_step(self) -> None:
-        self._loaded = loading.load(self._spec, self._on_progress)
+        self._loaded = loading.load(self._spec, self._on_progress, self._head)
         if self._loaded.read_canary is not None:
             verdict = self._loaded.read_canary()
             canary.refuse_tripped(verdict)

@@ -67,6 +67,23 @@ class Shape:
     size: int
     tensors: tuple[Tensor, ...]
 
+    @property
+    def output(self) -> Tensor | None:
+        """The output matrix."""
+        named = {tensor.name: tensor for tensor in self.tensors}
+        return named.get("output.weight", named.get("token_embd.weight"))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output matrix is the embedding of the input too."""
+        return self.output is not None and self.output.name == "token_embd.weight"
+
+
+def block_of(tensor: Tensor) -> int | None:
+    """The number of the layer that ``tensor`` belongs to, if it belongs to one."""
+    match = _BLOCK.fullmatch(tensor.name)
+    return int(match[1]) if match else None
+
 
 def shape(headers: Sequence[GgufInfo]) -> Shape:
     """The shape of the model whose parts have these ``headers``; of a model in one file there is one."""

@@ -21,6 +21,7 @@ from plugsky.core import frames
 from plugsky.core.errors import ErrorKind
 from plugsky.core.listeners import bind_unix
 from plugsky.core.processes import Child
+from plugsky.core.settings import AUTO
 from plugsky.engine import lifecycle
 from plugsky.engine.client import EngineClient
 from plugsky.engine.errors import EngineError
@@ -255,6 +256,10 @@ def engine_command(spec: EngineSpec, idle_s: int = 0) -> tuple[str, ...]:
         "--ctx": str(spec.n_ctx),
         "--threads": str(spec.threads),
         "--idle-exit": str(idle_s),
+        "--batch": str(spec.batch),
+        "--kv-type": spec.kv_type,
+        "--gpu-layers": AUTO if spec.gpu_layers is None else str(spec.gpu_layers),
+        "--numa": spec.numa,
         "--exit-with-parent": str(os.getpid()),
     }
     return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in options.items() for word in pair))
