@@ -8,10 +8,10 @@ BIN    := .venv/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup portable demo test check lint unit fuzz bench lock lock-check clean distclean
+.PHONY: help setup portable demo test check lint unit fuzz bench bench-engine lock lock-check clean distclean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv complete: packages by hash, llama.cpp compiled once, the plugsky command
 	@$(PYTHON) appliance/setup
@@ -45,6 +45,9 @@ bench: setup ## Measure installing, streaming, growth and building into docs/ben
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/stream.py --size 40 --write
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/growth.py --sizes 1 4 16 --chunks 1000 10000 100000 --rounds 5 --write
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/build.py --size 4 --rounds 5 --write
+
+bench-engine: setup ## Measure the engine beside llama.cpp's own programs into docs/benchmarks.md (quiet machine, an hour)
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/engine/run.py all --rounds 5 --write
 
 lock: ## Compile bundles/locks from pyproject.toml (needs uv); present versions stay while they satisfy it
 	@$(PYTHON) appliance/setup lock

@@ -209,7 +209,8 @@ class StatsReply(_Frame, frozen=True, tag="stats_reply"):
     """How the engine stands now. Cells are counted once, whoever shares them.
 
     ``kv_used`` cells are held by requests, ``parked`` ones by what is kept of ended requests; a step reads the
-    cache up to ``highest``. Of the ``running`` requests ``paused`` ones had no part in the latest step.
+    cache up to ``highest``. ``saved`` cells lie in host memory. Of the ``running`` requests ``paused`` ones had no part
+    in the latest step.
     """
 
     rid: int
@@ -226,6 +227,7 @@ class StatsReply(_Frame, frozen=True, tag="stats_reply"):
     """The last canary's mean KL divergence in nats; None of an engine without a cache."""
     parked: int = 0
     highest: int = 0
+    saved: int = 0
     paused: int = 0
     waiting_by_class: tuple[int, int, int] = (0, 0, 0)
     """Interactive, standard, batch."""

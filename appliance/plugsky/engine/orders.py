@@ -95,6 +95,8 @@ class Report:
     """Cells that nobody holds but what is kept of ended requests."""
     kv_highest: int = 0
     """One past the highest cell in use: a step reads the cache up to there."""
+    kv_saved: int = 0
+    """Cells whose content lies in host memory."""
     paused: int = 0
     waiting_by_class: tuple[int, int, int] = (0, 0, 0)
     """Interactive, standard, batch."""

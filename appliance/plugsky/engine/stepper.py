@@ -121,6 +121,7 @@ class Stepper:
             report.waiting_by_class = scheduler.waiting_by_class
             cells = scheduler.kv.map
             report.kv_used, report.kv_parked, report.kv_highest = cells.live, cells.parked, cells.highest
+            report.kv_saved = scheduler.kv.saved
             self._tell(report)
             self._report = Report()
 

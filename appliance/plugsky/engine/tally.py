@@ -42,6 +42,7 @@ class Tally:
             canary_kl=canary_kl,
             parked=self.latest.kv_parked,
             highest=self.latest.kv_highest,
+            saved=self.latest.kv_saved,
             paused=self.latest.paused,
             waiting_by_class=self.latest.waiting_by_class,
         )

@@ -91,7 +91,26 @@ async def measure_shared(scene: Scene, rng: random.Random) -> Figures:
         answers = await together(server, asks)
         return {"wall": wall(answers), "first": figures.percentile([answer.first_s for answer in answers], 0.95)}
 
-    return await _both(scene, rng, play)
+    return await _both(scene, rng, play) | await _limit_of_shared(scene)
+
+
+async def _limit_of_shared(scene: Scene) -> Figures:
+    """The same tokens in batches with nothing around them: the common prompt once, then the rest, then the answers."""
+
+    def bench(prompt: int, *, shared: bool) -> peers.Limit:
+        return peers.batched_bench(
+            scene.model,
+            sequences=SHARERS,
+            prompt=prompt,
+            answer=scene.sized(32),
+            threads=scene.threads,
+            shared=shared,
+        )
+
+    common = await asyncio.to_thread(bench, SYSTEM, shared=True)
+    rest = await asyncio.to_thread(bench, 30, shared=False)
+    first = common.prefill_s + rest.prefill_s
+    return {"limit first": first, "limit wall": first + common.generation_s}
 
 
 async def measure_beside(scene: Scene, rng: random.Random) -> Figures:
@@ -137,7 +156,16 @@ async def measure_conversations(scene: Scene, rng: random.Random) -> Figures:
         answers = [one for some in await asyncio.gather(*map(converse, range(CONVERSATIONS))) for one in some]
         return {"wall": wall(answers), "first": figures.percentile([answer.first_s for answer in answers], 0.95)}
 
-    return await _both(scene, rng, play)
+    limit = await asyncio.to_thread(
+        lambda: peers.batched_bench(
+            scene.model,
+            sequences=CONVERSATIONS,
+            prompt=OPENING + (TURNS - 1) * SAID,
+            answer=TURNS * scene.sized(REPLY),
+            threads=scene.threads,
+        )
+    )  # each token once, all conversations side by side, as if nobody waited for anybody
+    return await _both(scene, rng, play) | {"limit wall": limit.prefill_s + limit.generation_s}
 
 
 _TOLD = {"wall": "wall", "first": "p95 first token", "gap": "p99 between tokens"}
@@ -150,9 +178,14 @@ def tell(rounds: Sequence[Figures]) -> str:
         if f"ours {what}" in rounds[0]:
             ours = [found[f"ours {what}"] for found in rounds]
             theirs = [found[f"llama-server {what}"] for found in rounds]
-            row = (f"{statistics.median(ours):.2f} s", f"{statistics.median(theirs):.2f} s")
-            rows.append((said, *row, f"{figures.median_ratio(ours, theirs):.2f}"))
-    return report.table(("what", "ours", "llama-server", "ratio"), rows)
+            row = [f"{statistics.median(ours):.2f} s", f"{statistics.median(theirs):.2f} s"]
+            row.append(f"{figures.median_ratio(ours, theirs):.2f}")
+            if f"limit {what}" in rounds[0]:
+                limit = [found[f"limit {what}"] for found in rounds]
+                row += [f"{statistics.median(limit):.2f} s", f"{figures.median_ratio(limit, theirs):.2f}"]
+            rows.append((said, *row))
+    head = ("what", "ours", "llama-server", "ratio", "limit", "limit's ratio")
+    return report.table(head[: len(rows[0])], rows)
 
 
 CHAT = Workload("Chats with different prompts", measure_chat, tell_chat)

@@ -104,22 +104,27 @@ def check() -> None:
 
 @dataclass(frozen=True)
 class Limit:
-    """What llama-batched-bench measured: tokens a second."""
+    """What llama-batched-bench measured: tokens a second, and seconds for all of the prompts and answers."""
 
     prefill: float
     generation: float
+    prefill_s: float
+    generation_s: float
 
 
-def batched_bench(model: Path, *, sequences: int, prompt: int, answer: int, threads: int) -> Limit:
-    """The physical limit: batches decoded with nothing around them."""
+def batched_bench(
+    model: Path, *, sequences: int, prompt: int, answer: int, threads: int, shared: bool = False
+) -> Limit:
+    """The physical limit: batches decoded with nothing around them, the prompt computed once for all if ``shared``."""
     command = [
         *(PROGRAMS / "llama-batched-bench", "-m", model, "-c", CONTEXT, "-t", threads, "-tb", threads),
         *("-kvu", "-fa", "on", "-npp", prompt, "-ntg", answer, "-npl", sequences, "--output-format", "jsonl"),
     ]
+    command += ["-pps"] if shared else []
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
     (line,) = (line for line in (done.stdout + done.stderr).splitlines() if line.startswith('{"n_kv_max"'))
     found = json.loads(line)
-    return Limit(found["speed_pp"], found["speed_tg"])
+    return Limit(found["speed_pp"], found["speed_tg"], found["t_pp"], found["t_tg"])
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     peers.build()
     peers.check()
-    model = options.model or _demo_model()
+    model = options.model or demo_model()
     scene = Scene(model, asyncio.run(pool_of(model)), options.threads, options.scale)
     for name in WORKLOADS if options.workload == "all" else (options.workload,):
         _measure(name, scene, options)
@@ -86,7 +86,8 @@ def _measure(name: str, scene: Scene, options: argparse.Namespace) -> None:
     report.publish(f"engine-{name}", body, write=options.write)
 
 
-def _demo_model() -> Path:
+def demo_model() -> Path:
+    """The demo's GGUF file, from the cache."""
     return obtain(recipe.load(DEMO).models[0].file, Cache(settings.load({}).values.cache), silent)
 
 
