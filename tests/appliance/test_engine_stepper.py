@@ -108,12 +108,12 @@ class Runs:
         if self.failure is None:
             scheduler = self.stepper._scheduler
             self.context.apply(scheduler.take_ops())
-            assert scheduler.used == scheduler.kv.map.parked == self.context.used(), (
+            assert scheduler.kv.map.used == scheduler.kv.map.parked == self.context.used(), (
                 "nothing is left but what is parked"
             )
             scheduler.kv.evict_all()
             self.context.apply(scheduler.take_ops())
-            assert scheduler.used == self.context.used() == 0
+            assert scheduler.kv.map.used == self.context.used() == 0
             assert not self.context.saved
         return self
 

@@ -8,9 +8,10 @@ Guarantees, while tenants X and Y both have work all the time:
 
 1. Their accounts differ by at most the slack and the cost of what one step gives one tenant.
 2. A tenant that was idle comes back with at most ``credit_us`` in hand: idling is no way to save up, and a newcomer is
-   served at once.
-3. Nothing is kept for tenants without work, but for the account of those ahead of the level, and of these at most
-   :data:`REMEMBERED`.
+   served at once. What it has used of that, it has again only when the others were given as much: going and coming
+   back at once is no way to get it anew.
+3. Nothing is kept for tenants without work, but for the account of those who have not all their credit in hand, and of
+   these at most :data:`REMEMBERED`.
 """
 
 from typing import Final
@@ -19,13 +20,17 @@ REMEMBERED: Final = 1024
 
 
 class Account:
-    """One tenant's: ``served`` is compute time in µs over weight. ``weight`` is that of its latest request."""
+    """One tenant's: ``served`` is compute time in µs over weight. ``weight`` is that of its latest request.
 
-    __slots__ = ("served", "tenant", "weight")
+    ``credit_us`` is how far behind the level it may start.
+    """
 
-    def __init__(self, tenant: str, served: float) -> None:
+    __slots__ = ("credit_us", "served", "tenant", "weight")
+
+    def __init__(self, tenant: str, served: float, credit_us: float) -> None:
         self.tenant = tenant
         self.served = served
+        self.credit_us = credit_us
         self.weight = 1
 
     def charge(self, us: float) -> None:
@@ -52,16 +57,16 @@ class Accounts:
         account = self._open.get(tenant)
         if account is None:
             before = self._closed.pop(tenant, 0.0)
-            account = self._open[tenant] = Account(tenant, max(before, self._level - credit_us))
+            account = self._open[tenant] = Account(tenant, max(before, self._level - credit_us), credit_us)
         return account
 
     def close(self, tenant: str) -> None:
         """The tenant has no work left."""
-        served = self._open.pop(tenant).served
+        account = self._open.pop(tenant)
         if not self._open:
-            self._level = max(self._level, served)
-        if served > self._level:
-            self._closed[tenant] = served
+            self._level = max(self._level, account.served)
+        if account.served > self._level - account.credit_us:
+            self._closed[tenant] = account.served
             while len(self._closed) > REMEMBERED:
                 del self._closed[next(iter(self._closed))]
 

@@ -12,8 +12,8 @@ Guarantees, each held by a test over random schedules or on a simulated machine:
    ahead of its share keeps one token per step, or every other step while it has prompts to compute, so that nobody's
    stream stands still. A tenant alone has all places. What a step costs whoever is in it is split by tenants, so that
    where batching is free, many requests cost a tenant little more than one.
-3. *Newcomers.* When all places are taken, a newcomer of a tenant with fewer, or of a higher class, gets one more; the
-   places of a step then go around, and who is left out is paused where it is, its cells kept.
+3. *Newcomers.* When all places are taken, a newcomer of a tenant with none, or with fewer by two, or of a higher class,
+   gets one more; the places of a step then go around, and who is left out is paused where it is, its cells kept.
 4. *Order.* Who waits goes by when it is due (:mod:`.waiting`): interactive before standard before batch, short before
    long, and everyone in time. Half of a step's prompt tokens go by that too, half to the shortest prompt. A request
    that was first and did not fit is not overtaken. Compute time of a standard request counts twice, of a batch request
@@ -22,10 +22,14 @@ Guarantees, each held by a test over random schedules or on a simulated machine:
    prompt: up to a second, longer time (:mod:`.pace`).
 6. *Shared beginnings.* Tokens that a sequence of the same tenant and adapters has are not computed again; a newcomer
    waits for a beginning that is being computed, and takes over when that request ends (:mod:`.kv_cache`).
-7. *A full cache.* What is parked goes first; then the youngest task of the lowest class gives up its cells, to come
-   back later, from a copy where that pays. The last task is never chosen, so there is always progress. A tenant that
-   holds more than its share of cells gives way to one that wants less than its own.
-8. *Cost.* A step looks at running tasks only, whatever waits.
+7. *A full cache.* What is parked goes first; then whoever is due last gives up its cells, to come back later, from a
+   copy where that pays. A tenant that holds more than its share of cells gives way, each of its tasks once, to one that
+   wants less than its own and is behind it. Only a task that the cache cannot hold by itself fails.
+8. *No starvation.* Whoever is due first of all that run keeps its cells, but once at most (7), so there is always
+   progress; and all that comes is due after it in time (4). A task that has a token has the next within
+   :data:`~.tasks.PAUSE_US` of its class, :data:`~.turns.ADAPTER_TURN_US` for each other set of adapters in use, and two
+   rounds of the places, unless its tenant is further ahead than that or its cells were given up.
+9. *Cost.* A step looks at running tasks only, whatever waits.
 """
 
 import heapq
@@ -69,7 +73,6 @@ class Scheduler:
         self._hopeless: list[int] = []
         self._turns = Turns(limits, self.pace, self.kv)
         self._chosen = 0
-        self._by_level = [0, 0, 0]
 
     @property
     def running(self) -> int:
@@ -87,14 +90,10 @@ class Scheduler:
         return len(self._waiting)
 
     @property
-    def used(self) -> int:
-        """Cells in use, those of parked sequences included."""
-        return self.kv.map.used
-
-    @property
     def waiting_by_class(self) -> tuple[int, int, int]:
         """The same: interactive, standard, batch."""
-        return self._by_level[0], self._by_level[1], self._by_level[2]
+        interactive, standard, batch = self._waiting.by_level
+        return interactive, standard, batch
 
     def add(self, task: Task, now_us: int) -> None:
         """Take on a task. Raises :class:`QueueFullError`."""
@@ -124,7 +123,7 @@ class Scheduler:
         """Forget a task. Its cells are parked, or given back at once if not ``keep``; see :meth:`take_ops`."""
         run = self._runs.pop(ticket)
         if run.is_waiting:
-            self._unwait(run)
+            self._waiting.leave(run)
         else:
             self._stop(run)
             if run.resident is not None:
@@ -201,7 +200,7 @@ class Scheduler:
         return Plan(self.kv.take_ops(), tuple(chunks), self._turns.adapter)
 
     def commit(self, chunks: Sequence[Chunk], t_us: int) -> list[int]:
-        """One batch of ``chunks`` was computed in ``t_us``; the µs that each of them is charged.
+        """One batch of ``chunks`` was computed in ``t_us``; the µs that each of them is charged: ``t_us`` together.
 
         Raises :class:`~plugsky.engine.cells.NoCellsError` for chunks that no plan gave.
         """
@@ -215,11 +214,12 @@ class Scheduler:
         for run in runs:
             members[run.tenant] = members.get(run.tenant, 0) + 1
         basic = prices.step / len(members) if members else 0.0
-        charges = []
+        charges, spent = [], 0.0
         for run, (_, count) in zip(runs, parts, strict=True):
             us = basic / members[run.tenant] + (prices.decode if count == 1 else prices.prefill * count)
             run.tenant.account.charge(us * COST[run.level])
-            charges.append(int(us))
+            charges.append(round(spent + us) - round(spent))
+            spent += us
             run.advance()
         if t_us > 0:
             self.pace.learn(decode, prefill, t_us)
@@ -251,15 +251,10 @@ class Scheduler:
 
     def _wait(self, run: Run) -> None:
         self._waiting.add(run)
-        self._by_level[run.level] += 1
         self._stirred = True
 
-    def _unwait(self, run: Run) -> None:
-        self._waiting.leave(run)
-        self._by_level[run.level] -= 1
-
     def _admit(self) -> None:
-        if not self._stirred:
+        if not self._stirred and self._held is None:
             return
         self._stirred = False
         while True:
@@ -272,7 +267,7 @@ class Scheduler:
                     self._hopeless.append(run.ticket)
                 return
             self._held = None
-            self._unwait(run)
+            self._waiting.leave(run)
             run.tenant.running += 1
             self._running.append(run)
             self._place(run)
@@ -283,7 +278,7 @@ class Scheduler:
             return False
         if len(self._running) < self.limits.places:
             return True
-        if run.tenant.running + 1 < max(other.tenant.running for other in self._running):
+        if not run.tenant.running or run.tenant.running + 1 < max(other.tenant.running for other in self._running):
             return True
         return len(self._running) < 2 * self.limits.places and any(o.level > run.level for o in self._running)
 
@@ -306,9 +301,11 @@ class Scheduler:
             behind = greatest.account.served - run.tenant.account.served
             if held[run.tenant] > share or held[greatest] <= share or behind < CLAIM * self.pace.believed.prefill:
                 return False
-            victim = self._victim([other for other in self._running if other.tenant is greatest], spare=0)
+            able = [other for other in self._running if other.tenant is greatest and not other.gave_way]
+            victim = self._victim(able, spare=0)
             if victim is None:
                 return False
+            victim.gave_way = True
             self._suspend(victim)
             self._place_joined()
             if self._fits(run):
@@ -360,13 +357,31 @@ class Scheduler:
         self._waiting.refresh(run.tenant)
 
     def _victim(self, runs: Iterable[Run], spare: int = 1) -> Run | None:
-        """The youngest task of the lowest class, unless no more than ``spare`` are left."""
+        """Whoever is due last, unless no more than ``spare`` are left."""
         runs = list(runs)
-        return max(runs, key=lambda run: (run.level, run.ticket)) if len(runs) > spare else None
+        return max(runs, key=lambda run: (run.due, run.ticket)) if len(runs) > spare else None
 
     # -- what is computed --------------------------------------------------------------------------------------------
 
     def _select(self, now_us: int) -> list[Chunk]:
+        while True:
+            ready, filling = self._ready()
+            chosen = self._turns.decoding(ready, filling)
+            if len(chosen) <= self.kv.available:
+                break
+            victim = self._victim(self._running)
+            if victim is None:
+                return []
+            self._suspend(victim)
+            self._place_joined()
+        for run in chosen:
+            run.latest_us = now_us
+        chunks = self._turns.chunks(chosen, filling)
+        self.kv.make_room(sum(len(chunk.tokens) for chunk in chunks))
+        return chunks
+
+    def _ready(self) -> tuple[ByTenant, ByTenant]:
+        """Who of the adapters whose turn it is can decode, and who has a prompt to compute."""
         self._turns.next_adapter(self._running)
         ready: ByTenant = {}
         filling: ByTenant = {}
@@ -382,17 +397,4 @@ class Scheduler:
                 ready.setdefault(run.tenant, []).append(run)
             elif tail is None or tail[0] > resident.computed:
                 filling.setdefault(run.tenant, []).append(run)
-        chosen = self._turns.decoding(ready, filling)
-        while len(chosen) > self.kv.available:
-            victim = self._victim(self._running)
-            if victim is None:
-                return []
-            self._suspend(victim)
-            self._place_joined()
-            chosen = [run for run in chosen if not run.is_waiting]
-            filling = {t: left for t, runs in filling.items() if (left := [r for r in runs if not r.is_waiting])}
-        for run in chosen:
-            run.latest_us = now_us
-        chunks = self._turns.chunks(chosen, filling)
-        self.kv.make_room(sum(len(chunk.tokens) for chunk in chunks))
-        return chunks
+        return ready, filling

@@ -87,6 +87,8 @@ class Run:
     is_waiting: bool = False
     score_from: int | None = None
     """Where scoring has come to; None when there is nothing (more) to score."""
+    gave_way: bool = False
+    """Whether its cells were once taken for a tenant that had less."""
 
     @property
     def length(self) -> int:

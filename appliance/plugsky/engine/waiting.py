@@ -44,6 +44,7 @@ class Waiter(Protocol):
     @property
     def ticket(self) -> int: ...
 
+    level: int
     due: int
     is_waiting: bool
 
@@ -67,6 +68,8 @@ class WaitingLine(Generic[WaiterT]):
         self._tenants: list[_Entry] = []
         self._number: Final = count()
         self._length = 0
+        self.by_level = [0, 0, 0]
+        """How many of each class wait, interactive ones first."""
 
     def __len__(self) -> int:
         return self._length
@@ -77,6 +80,7 @@ class WaitingLine(Generic[WaiterT]):
         waiter.is_waiting = True
         tenant.waiting += 1
         self._length += 1
+        self.by_level[waiter.level] += 1
         line = self._lines.setdefault(tenant, _Line())
         heapq.heappush(line.heap, (waiter.due, waiter.ticket, waiter))
         self._enter(tenant, line)
@@ -86,6 +90,7 @@ class WaitingLine(Generic[WaiterT]):
         waiter.is_waiting = False
         waiter.tenant.waiting -= 1
         self._length -= 1
+        self.by_level[waiter.level] -= 1
         if not waiter.tenant.waiting:
             del self._lines[waiter.tenant]
 
