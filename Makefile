@@ -8,7 +8,7 @@ BIN    := .venv/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup portable demo test check lint unit fuzz bench bench-engine lock lock-check clean distclean
+.PHONY: help setup portable demo test check lint unit fuzz schedules bench bench-engine lock lock-check clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ unit: setup ## The quick tests: no processes, no model
 FUZZ_SECONDS ?= 600
 fuzz: setup ## Fuzz every reader of what comes from media, FUZZ_SECONDS=600 for all together (needs atheris)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(FUZZ_SECONDS)
+
+schedules: setup ## Tens of thousands of random schedules of the engine's core, which `make unit` tries hundreds of
+	$(BIN)/pytest $(PARALLEL) --hypothesis-profile thousands $(addprefix tests/appliance/test_, scheduler.py \
+	  engine_cells.py engine_prefix.py engine_shares.py engine_fairness.py engine_pace.py engine_waiting.py)
 
 bench: setup ## Measure installing, streaming, growth and building into docs/benchmarks.md (as root, 40 GiB free)
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/install.py --size 8 --rounds 5 --write

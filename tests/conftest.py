@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from plugsky.core import settings
@@ -13,6 +14,13 @@ from plugsky_bundles.errors import SourceUnreachable
 from plugsky_bundles.progress import silent
 
 DEMO = Path(__file__).parents[1] / "bundles/recipes/demo.toml"
+hypothesis.settings.register_profile(
+    "thousands",
+    max_examples=int(os.environ.get("SCHEDULES", "20000")),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+"""For `make schedules`; tests that take their number of examples from the profile have a hundred without it."""
 FIRST = ("tests/journeys/test_portable_wheel.py", "tests/journeys/test_bare_host.py", "tests/journeys/")
 
 
