@@ -134,3 +134,15 @@ def test_what_an_orphan_made_is_not_kept(table):
     run.answer.append(StepItem(1, (7,), "a"))
     table.leave("first")
     assert run.answer == []
+
+
+def test_a_job_is_its_tenants_alone_while_it_runs_and_when_it_has_ended():
+    table = JobTable()
+    run = table.claim("job", "first", 1, tenant="acme")
+    for _ in ("running", "ended"):
+        with pytest.raises(EngineError) as refusal:
+            table.claim("job", "second", 1, tenant="rival")
+        assert (refusal.value.kind, refusal.value.param) == (ErrorKind.CONFLICT, "job")
+        if table.live:
+            table.finish(run.ticket, DONE)
+    assert table.claim("job", "second", 1, tenant="acme").final == DONE

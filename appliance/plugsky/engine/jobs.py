@@ -4,8 +4,8 @@ A *run* is one execution of a job, numbered by a ticket. While a run is live its
 connection. A run that ended keeps its answer and its ``final`` until acknowledged; claiming the job again then repeats
 both, from the token the claimant has come to, and runs nothing. Log-probabilities of a prompt are not kept: a claimant
 that lacks some has the job run anew. A run whose connection ended is an orphan: it is cancelled, and claiming its job
-again runs it anew; nothing of it is kept. At most :data:`MAX_FINALS` finals and :data:`MAX_TOKENS` tokens of their
-answers are kept; the oldest go first.
+again runs it anew; nothing of it is kept. A job is its tenant's: no other is told of it. At most :data:`MAX_FINALS`
+finals and :data:`MAX_TOKENS` tokens of their answers are kept; the oldest go first.
 """
 
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ class Run(Generic[PeerT]):
     scored: int = 0
     answer: list[StepItem] = field(default_factory=list)
     final: Finish | None = None
+    tenant: str = ""
 
     @property
     def made(self) -> int:
@@ -85,21 +86,26 @@ class JobTable(Generic[PeerT]):
         """Finals kept."""
         return len(self._ended)
 
-    def claim(self, job: str, peer: PeerT, rid: int, resumed: int = 0, scored: int = 0) -> Run[PeerT]:
+    def claim(
+        self, job: str, peer: PeerT, rid: int, resumed: int = 0, scored: int = 0, *, tenant: str = ""
+    ) -> Run[PeerT]:
         """The run that answers this submit: a new one, or an ended one whose answer is to be repeated.
 
-        Raises ``conflict`` when the job is running for someone, or ``rid`` is in use on this connection.
+        Raises ``conflict`` when the job is running for someone or is another tenant's, or ``rid`` is in use on this
+        connection.
         """
         if self.find(peer, rid) is not None:
             raise EngineError(ErrorKind.CONFLICT, f"request {rid} of this connection is still running", param="rid")
         known = self._by_job.get(job)
+        if known is not None and known.tenant != tenant:
+            raise EngineError(ErrorKind.CONFLICT, "the id of this job is taken", param="job")
         if known is not None and known.final is not None:
             if scored >= known.scored:
                 return known
             self.acknowledge(job)
         elif known is not None and known.peer is not None:
             raise EngineError(ErrorKind.CONFLICT, "this job is running already", param="job")
-        run = Run(self._next_ticket, job, peer, rid, resumed, scored)
+        run = Run(self._next_ticket, job, peer, rid, resumed, scored, tenant=tenant)
         self._next_ticket += 1
         self._by_job[job] = run
         self._by_ticket[run.ticket] = run

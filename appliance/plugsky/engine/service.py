@@ -338,7 +338,7 @@ class Service:
 
     def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper | Embedder) -> None:
         had = len(frame.resume_tokens)
-        run = self._jobs.claim(frame.job, peer, frame.rid, had, frame.scored)
+        run = self._jobs.claim(frame.job, peer, frame.rid, had, frame.scored, tenant=frame.tenant)
         if run.final is not None:
             item = run.rest(frame.rid, had)
             peer.send(frames.Accepted(rid=frame.rid))
