@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from appliance import engine_host
-from appliance.engine_host import answer, running_engine, spec_of
+from appliance.engine_host import answer, command_for, running_engine, spec_of
 from bundles.small_llama import small_llama
+from plugsky.core import processes
 from plugsky.core.errors import ErrorKind
+from plugsky.core.frames import Params
 from plugsky.engine import canary, llama
 from plugsky.engine.canary import BOUND, Verdict
 from plugsky.engine.client import EngineClient
 from plugsky.engine.errors import EngineError
 from plugsky.engine.estimate import Holding
 from plugsky.engine.measurer import TEXT
+from plugsky.engine.supervisor import EngineSupervisor
 
 FIRST = 4
 
@@ -120,6 +123,56 @@ async def test_a_real_engine_reads_it_at_load_and_when_asked(chat_model):
             made, _, final = await running
             assert final.usage.completion_tokens == len(made)
             await client.close()
+
+
+LEAK = 4242
+LEAKS = f"""
+import llama_cpp
+from plugsky.engine import llama, loading
+decode = llama.Context.decode
+leaking = False
+def decode_and_leak(self, chunks):
+    global leaking
+    rows = decode(self, chunks)
+    leaking = leaking or any({LEAK} in tuple(chunk.tokens) for chunk in chunks)
+    if leaking and len({{chunk.seq for chunk in chunks}}) > 1:
+        llama_cpp.llama_memory_seq_cp(self._memory, loading.SEQUENCES + 1, loading.SEQUENCES, 0, 8)
+    return rows
+llama.Context.decode = decode_and_leak
+"""
+"""From the first batch with a certain token on, the canary's sequence also holds eight cells of its neighbour."""
+
+
+@pytest.mark.integration
+async def test_an_engine_that_begins_to_leak_is_found_out_when_asked_ends_and_is_replaced(chat_model, monkeypatch):
+    monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(engine_host, "_ENTRY", LEAKS + engine_host._ENTRY)
+    spec = spec_of(chat_model, n_ctx=1024)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "e.sock"
+        supervisor = EngineSupervisor(spec, path, command=command_for(spec), log=Path(folder) / "log")
+        await supervisor.start()
+        await supervisor.settled()
+        client = EngineClient(path)
+        await client.connect(60)
+        first = client.hello.instance
+        params = Params(temperature=0.0, ignore_eos=True)
+        busy = [asyncio.ensure_future(answer(client, (n, n + 1), 900, params=params)) for n in (1, 2)]
+        assert not (await client.canary()).tripped
+        await answer(client, (1, LEAK), 2)
+        reply = await client.canary()
+        assert reply.tripped
+        assert reply.kl > BOUND
+        for lost in await asyncio.gather(*busy, return_exceptions=True):
+            assert lost.kind is ErrorKind.ENGINE_LOST
+        await client.connect(60)
+        assert client.hello.instance != first
+        assert not (await client.canary()).tripped
+        status = await supervisor.status()
+        assert (status.state, status.restarts) == ("suspect", 1)
+        assert status.problem == "the engine ended with exit code 1"
+        await client.close()
+        await supervisor.stop()
 
 
 @pytest.mark.integration
