@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from openai import APIConnectionError, InternalServerError, OpenAI
@@ -242,6 +243,28 @@ def test_a_model_file_that_was_damaged_on_disk_is_named_and_nothing_stays(tmp_pa
     assert "No model of this site can be served" in done.stderr
     assert "GGUF" in done.stderr
     assert not site.admin_socket.exists()
+
+
+def test_one_that_was_killed_is_replaced_at_once_though_its_last_answer_is_still_being_given(tmp_path, chat_model):
+    site = install_site(tmp_path, chat_model)
+    key = ask(site, "key", "create", "--tenant", "lab")["secret"]
+    with (
+        served(site, expect=-signal.SIGKILL) as (process, base_url),
+        OpenAI(base_url=base_url, api_key=key, max_retries=0) as client,
+    ):
+        story = client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "Tell me a long story."}],
+            max_tokens=300,
+            temperature=0,
+            stream=True,
+        )
+        next(iter(story))
+        process.kill()
+        process.wait()
+        with served(site, "--port", urlsplit(base_url).port):
+            assert list(story)[-1].choices[0].finish_reason in ("stop", "length")
+            assert answers(client)
 
 
 def test_an_engine_that_nobody_asks_gives_its_memory_back_until_somebody_does(tmp_path, chat_model):

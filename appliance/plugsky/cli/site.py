@@ -3,7 +3,8 @@
 Order of the start: the port is bound (so that a port in use changes nothing), engines and the gateway are started with
 their sockets, the Admin socket opens, and when the gateway answers and no engine is still loading, the site is ready.
 The end goes the other way: the gateway drains, then the engines end, then the trail is closed. A gateway that has to be
-given up ends the site with its name.
+given up ends the site with its name. A supervisor that was killed leaves children that finish what runs and end by
+themselves: the next one, which holds the lock of the site, waits for up to :data:`FORMER_S` for their sockets.
 
 A site serves the generation that was current when it began, whatever is installed meanwhile: engines, the gateway in
 each of its lives and Admin are told its number. Nothing here waits for a disk on the event loop once it serves.
@@ -28,7 +29,7 @@ from plugsky.cli.gateway_keeper import GatewayKeeper
 from plugsky.core.clock import SystemClock
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.core.listeners import authority, listen
+from plugsky.core.listeners import authority, is_listened_on, listen
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.settings import Settings
@@ -41,6 +42,8 @@ from plugsky.fleet.lock import serving
 from plugsky.policy import isolation
 
 _log: Final = logging.getLogger(__name__)
+FORMER_S: Final = 30
+"""Seconds; longer than a gateway and an engine drain."""
 ValueT = TypeVar("ValueT")
 
 Ready = Callable[[str, tuple[str, ...]], None]
@@ -62,12 +65,20 @@ class Site:
     async def run(self, ready: Ready) -> bool:
         """Serve until a signal. Whether the signal was Ctrl-C. Raises PlugskyError when the site cannot go on."""
         self._check_host()
+        await self._former_has_ended()
         with listen(self._settings.host, self._settings.port) as listener:
             async with AsyncExitStack() as stack:
                 if self._generation is not None:
                     stack.enter_context(serving(self._generation.path))
                 await self._serve(listener, ready, stack)
         return self._interrupted
+
+    async def _former_has_ended(self) -> None:
+        sockets = [self._paths.gateway_socket, *(supervisor.socket_path for supervisor in self._engines.values())]
+        for _ in range(FORMER_S * 10):
+            if not any(map(is_listened_on, sockets)):
+                return
+            await asyncio.sleep(0.1)
 
     async def _serve(self, listener: socket.socket, ready: Ready, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()

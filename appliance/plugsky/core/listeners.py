@@ -115,6 +115,12 @@ def bind_unix(path: Path, backlog: int = BACKLOG) -> socket.socket:
     return listener
 
 
+def is_listened_on(path: Path) -> bool:
+    """Whether some process listens on the Unix socket at ``path``. It is connected to for a moment; nothing waits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(os.fspath(path)) in (0, errno.EAGAIN)
+
+
 def private_directory(path: Path) -> None:
     """Make a directory for sockets, this user's alone. Raises FORBIDDEN when others could put sockets there.
 
