@@ -18,7 +18,7 @@ from bundles.small_llama import small_llama
 from bundles.small_memories import small_jamba, small_mamba
 from plugsky.engine import llama, loading
 from plugsky.engine.errors import DoesNotFitError
-from plugsky.engine.estimate import Holding, estimate, kv_bytes
+from plugsky.engine.estimate import Holding, copied_cells, estimate, kv_bytes
 from plugsky.engine.shape import shape
 from plugsky_bundles import gguf
 from plugsky_bundles.gguf import Tensor
@@ -98,6 +98,16 @@ def test_layers_that_use_the_cache_of_earlier_ones_keep_nothing():
 
 def test_an_encoder_keeps_nothing():
     assert kept(forged("bert", {}, attention(0, 8))) == [0]
+
+
+def test_copies_in_host_memory_take_at_most_half_of_what_is_left():
+    model = forged("llama", {}, attention(0, 8) | attention(1, 8))
+    holding = Holding(cells=1024, batch=64, sequences=2, outputs=2)
+    each = 2 * 16 * 2
+    assert copied_cells(model, holding, 2 * 100 * each) == 100
+    assert copied_cells(model, holding, 1 << 30) == 1024, "never more than the cache has"
+    assert copied_cells(model, holding, -1) == 0
+    assert copied_cells(forged("bert", {}, attention(0, 8)), holding, 1 << 30) == 0
 
 
 UP = Tensor("blk.0.ffn_up.weight", "Q4_K", (256, 8), 0, 1152)

@@ -103,6 +103,15 @@ def compute_bytes(model: Shape, holding: Holding) -> int:
     return _FLOAT * _graph(model, holding)
 
 
+def copied_cells(model: Shape, holding: Holding, left: int) -> int:
+    """How many cells may lie as copies in host memory, of which ``left`` bytes are free beside the model.
+
+    As many as the cache has, in at most half of what is left.
+    """
+    each = sum(kv_bytes(layer, model, holding) for layer in model.layers) / _padded(holding.cells)
+    return min(holding.cells, int(max(0, left) / 2 / each)) if each else 0
+
+
 def kv_bytes(layer: Layer, model: Shape, holding: Holding) -> int:
     """What one layer keeps between batches: keys and values of all its cells, states of all sequences."""
     cells = _cells(model, holding, windowed=layer.windowed)

@@ -13,7 +13,7 @@ from plugsky.engine import canary, llama, llama_devices
 from plugsky.engine.batcher import Bounds
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError
-from plugsky.engine.estimate import Holding
+from plugsky.engine.estimate import Holding, copied_cells
 from plugsky.engine.head_start import HeadStart
 from plugsky.engine.inputs import Inputs
 from plugsky.engine.llama_pooling import LONGEST, PooledContext, pair_form
@@ -82,7 +82,8 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
 
     try:
         headers = check_file(spec.file)
-        holding, placement = fit(spec, headers, free_memory(), llama_devices.devices())
+        free = free_memory()
+        holding, placement = fit(spec, headers, free, llama_devices.devices())
         llama_devices.spread(spec.numa)
         try:
             model = llama.Model(spec.file, mapped, placement)
@@ -90,7 +91,8 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
             head.vouch(hashed)  # of a changed file this says more than llama.cpp does
             raise
         if spec.mode == "generate":
-            loaded = _generating(spec, model, holding, head)
+            saved = copied_cells(shape(headers), holding, free - placement.host.total)
+            loaded = _generating(spec, model, holding, head, saved)
         else:
             loaded = _pooling(model, holding, spec.mode, spec.threads)
         head.vouch(hashed)
@@ -102,7 +104,7 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
     return loaded
 
 
-def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: HeadStart) -> Loaded:
+def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: HeadStart, saved: int) -> Loaded:
     renderer = Renderer(model.template, bos=model.bos, eos=model.eos, child=head.child) if model.template else None
     starting = head.beside(renderer.start if renderer is not None else head.dismiss)
     try:
@@ -116,6 +118,7 @@ def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: He
         batch=holding.batch,
         places=PLACES,
         sequences=SEQUENCES,
+        saved=saved,
         reuse=context.reuse,
     )
     n_ctx = min(limits.cells, model.n_ctx_train)
