@@ -2,6 +2,12 @@
 
 The digest of the whole file is taken at each load, beside it (:mod:`plugsky.engine.head_start`): what is served under a
 digest had that digest when it was loaded.
+
+Where the time goes, in CPU time of the loading thread, SmolLM2-135M with a warm page cache: 0.11 s for Python and what
+the head start needs, 0.22 s for numpy, llama.cpp and ourselves, 0.06 s for our reader, 0.12 s for llama.cpp's model,
+0.4 s for its context and 0.75 s, on one core, for the canary that an engine reads before it serves; llama.cpp's own two
+calls take 0.3 to 0.4 s. The digest (0.12 s), the child's start and its template run beside that: to be ready takes 0.74
+of what it took one after another (median of six interleaved rounds on a busy machine, from 0.56 to 0.89).
 """
 
 from collections.abc import Callable, Sequence
