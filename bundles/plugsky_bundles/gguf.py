@@ -41,6 +41,11 @@ _ARRAYS: Final = {
     "tokenizer.ggml.token_type": ValueType.INT32,
     "tokenizer.ggml.merges": ValueType.STRING,
 }
+_SCALARS: Final = {
+    "general.type": ValueType.STRING,
+    "adapter.type": ValueType.STRING,
+    "adapter.lora.alpha": ValueType.FLOAT32,
+}
 _PER_TOKEN: Final = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 _TEMPLATE: Final = "tokenizer.chat_template"
 
@@ -171,6 +176,8 @@ def _read_values(cursor: Cursor, count: int) -> tuple[dict[str, Value], tuple[Sp
         if key in values:
             raise refuse(f"the key {key!r} occurs twice")
         kind = cursor.kind(key)
+        if kind is not (trusted := _SCALARS.get(key, kind)):
+            raise refuse(f"{key!r} is not of type {trusted.name.lower()}")
         start = cursor.offset
         values[key] = cursor.value(kind, key)
         if (length := cursor.offset - start) >= BIG_VALUE:

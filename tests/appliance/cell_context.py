@@ -1,6 +1,7 @@
 """A context without a model that follows its KV cache cell by cell, the way llama.cpp's source does it.
 
-Each cell has a position, the token that was computed there, and the sequences that hold it. What llama.cpp would do
+Each cell has a position, the token that was computed there, the sequences that hold it and the adapter under which it
+was computed. What llama.cpp would do
 wrong silently is an assertion here: positions that do not follow each other, a copy over something, a restore of
 nothing.
 """
@@ -31,6 +32,10 @@ class CellContext:
         assert [position for position, _ in held] == list(range(len(held))), "positions follow each other"
         return [token for _, token in held]
 
+    def adapters(self, seq):
+        """The adapters under which the cells of a sequence were computed."""
+        return {cell[3] for cell in self.cells if cell and seq in cell[2]}
+
     def sequences(self):
         return {seq for cell in self.cells if cell for seq in cell[2]}
 
@@ -43,7 +48,7 @@ class CellContext:
                     self.seq_rm(seq, start, FAR if end < 0 else end)
                 case Save(ticket, seq, start, end):
                     assert ticket not in self.saved
-                    tail = sorted((c[0], c[1]) for c in self.cells if c and seq in c[2] and start <= c[0] < end)
+                    tail = sorted((c[0], c[1], c[3]) for c in self.cells if c and seq in c[2] and start <= c[0] < end)
                     assert len(tail) == end - start, "all of it is there"
                     self.saved[ticket] = tail
                     self.seq_rm(seq, start, end)
@@ -57,13 +62,18 @@ class CellContext:
                 case Forget(ticket):
                     del self.saved[ticket]
 
-    def compute(self, chunks):
-        """Put the tokens of all chunks into cells; False when there is no room."""
+    def compute(self, chunks, adapter=""):
+        """Put the tokens of all chunks into cells, under ``adapter``; False when there is no room."""
         for chunk in chunks:
             assert chunk.seq < self.scratch
             assert len(self.tokens(chunk.seq)) == chunk.start, "a chunk goes on where its sequence ends"
+            assert self.adapters(chunk.seq) <= {adapter}, "no cell is read under another adapter than its own"
         return self.place(
-            [(chunk.seq, chunk.start + n, int(token)) for chunk in chunks for n, token in enumerate(chunk.tokens)]
+            [
+                (chunk.seq, chunk.start + n, int(token), adapter)
+                for chunk in chunks
+                for n, token in enumerate(chunk.tokens)
+            ]
         )
 
     def place(self, tokens):
@@ -79,8 +89,8 @@ class CellContext:
             head, tested = head + 1, tested + 1
             if tested >= size and len(found) < len(tokens):
                 return False
-        for index, (seq, position, token) in zip(found, tokens, strict=True):
-            self.cells[index] = (position, token, {seq})
+        for index, (seq, position, token, adapter) in zip(found, tokens, strict=True):
+            self.cells[index] = (position, token, {seq}, adapter)
         self.head = found[-1] + 1 if found else self.head
         return True
 

@@ -17,9 +17,10 @@ _ENTRY = """
 import socket, sys
 from pathlib import Path
 from plugsky.engine.process import run
-from plugsky.engine.spec import EngineSpec
-model, file, digest, mode, n_ctx, threads, parent = sys.argv[1:]
-spec = EngineSpec(model, Path(file), digest, mode, int(n_ctx), int(threads))
+from plugsky.engine.spec import AdapterSpec, EngineSpec
+model, file, digest, mode, n_ctx, threads, parent, *adapters = sys.argv[1:]
+adapters = tuple(AdapterSpec.parse(text) for text in adapters)
+spec = EngineSpec(model, Path(file), digest, mode, int(n_ctx), int(threads), adapters=adapters)
 sys.exit(run(spec, socket.socket(fileno=3), int(parent)))
 """
 ABSENT = "ab" * 32
@@ -46,6 +47,7 @@ def command_for(spec: EngineSpec) -> tuple[str, ...]:
         str(spec.n_ctx),
         str(spec.threads),
         str(os.getpid()),
+        *map(str, spec.adapters),
     )
     return (sys.executable, "-c", _ENTRY, *words)
 

@@ -80,6 +80,11 @@ class Machine:
         self.scheduler.take_ops()
         return True
 
+    def until_first(self, *courses):
+        """Step until all of ``courses`` have a token."""
+        while not all(course.times for course in courses):
+            assert self.step()
+
     def until(self, *courses):
         """Step until all of ``courses`` have ended."""
         while any(course.ended is None for course in courses):

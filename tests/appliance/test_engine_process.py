@@ -203,7 +203,7 @@ async def test_a_wrong_prompt_is_refused(client, prompt):
 async def test_an_adapter_that_is_not_there_is_refused(client):
     with pytest.raises(EngineError) as refusal:
         await client.prepare(tenant="acme", text="a", adapter="medical")
-    assert refusal.value.kind is ErrorKind.NOT_SUPPORTED
+    assert (refusal.value.kind, refusal.value.param) == (ErrorKind.MODEL_NOT_FOUND, "adapter")
 
 
 WRONG_SUBMITS = {

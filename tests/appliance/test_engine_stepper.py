@@ -50,6 +50,7 @@ class ScriptedContext(CellContext):
         super().__init__(cells, SEQUENCES)
         self.batches, self.samplers = [], []
         self.threads, self.broken, self.wait = 0, False, None
+        self.adapter, self.served = "", {}
 
     def decode(self, chunks):
         if self.wait is not None:
@@ -59,7 +60,8 @@ class ScriptedContext(CellContext):
             raise llama.ContextBrokenError("llama_decode gave -3")
         if any(POISON in chunk.tokens for chunk in chunks):
             raise llama.BatchRefusedError
-        if not self.compute(chunks):
+        self.served |= {chunk.ticket: self.adapter for chunk in chunks}
+        if not self.compute(chunks, self.adapter):
             raise llama.CacheFullError
         return [np.array([chunk.tokens[-1] + 1], dtype=np.float32) for chunk in chunks if chunk.outputs]
 
@@ -75,6 +77,9 @@ class ScriptedContext(CellContext):
 
     def set_threads(self, n):
         self.threads = n
+
+    def set_adapter(self, name):
+        self.adapter = name
 
 
 def submit(tokens, max_tokens=4, **rest):
@@ -456,3 +461,10 @@ def test_random_faults_end_no_request_but_the_guilty_ones():
             orders.append(Stop(n))
     runs.all(*orders)
     assert {n for n in range(1, 60) if runs.error(n)} == {n for n in guilty if n % 7}
+
+
+def test_each_request_is_computed_under_its_own_adapter():
+    adapters = {1: "", 2: "x", 3: "", 4: "y", 5: "x"}
+    runs = Runs(ScriptedContext())
+    runs.all(*(Start(n, submit((1, 2, 3), adapter=name)) for n, name in adapters.items()))
+    assert runs.context.served == adapters

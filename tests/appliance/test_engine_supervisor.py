@@ -18,6 +18,7 @@ from plugsky.core import processes
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.processes import how_it_ended
 from plugsky.engine.client import EngineClient, EngineError
+from plugsky.engine.spec import AdapterSpec
 from plugsky.engine.supervisor import EngineSupervisor, engine_command
 
 pytestmark = pytest.mark.integration
@@ -190,6 +191,7 @@ import asyncio, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from appliance.engine_host import command_for, spec_of
+from plugsky.engine.spec import AdapterSpec
 from plugsky.engine.supervisor import EngineSupervisor
 async def main():
     spec = spec_of(Path({str(chat_model)!r}), n_ctx=512)
@@ -251,6 +253,13 @@ def test_the_command_of_an_engine_names_everything_it_needs(tmp_path):
         "--exit-with-parent",
     }
     assert options["--gpu-layers"] == "auto"
+
+
+def test_the_command_of_an_engine_names_each_adapter(tmp_path):
+    adapters = tuple(AdapterSpec(name, tmp_path / f"{name}.gguf", "ab" * 32) for name in ("one", "two"))
+    words = engine_command(replace(spec_of(tmp_path / "m.gguf"), adapters=adapters))
+    given = [words[n + 1] for n, word in enumerate(words) if word == "--adapter"]
+    assert tuple(map(AdapterSpec.parse, given)) == adapters
 
 
 ENDINGS = {

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from appliance.cell_context import CellContext
 from appliance.recorded_scheduler import RecordedScheduler
-from plugsky.engine import kv_cache, scheduler, tasks, turns
+from plugsky.engine import adapter_turns, kv_cache, scheduler, tasks, turns
 from plugsky.engine.tasks import Limits, QueueFullError, Task
 
 CLASSES = st.sampled_from(["interactive", "standard", "batch"])
@@ -41,7 +41,7 @@ def _small_thresholds():
         patch.setattr(scheduler, "WAITS_US", (0, 10_000, 60_000))
         patch.setattr(tasks, "PAUSE_US", (0, 5_000, 20_000))
         patch.setattr(turns, "LEAD", 4)
-        patch.setattr(turns, "ADAPTER_TURN_US", 30_000)
+        patch.setattr(adapter_turns, "TURN_US", 30_000)
         yield
 
 
@@ -76,7 +76,7 @@ class Schedules(RuleBasedStateMachine):
         rest=st.lists(st.integers(1, 3), min_size=1, max_size=14),
         answer=st.integers(1, 12),
         service_class=CLASSES,
-        adapter=st.sampled_from(["", "", "", "x"]),
+        adapter=st.sampled_from(["", "", "", "x", "y"]),
         scored=st.booleans(),
         deadline=st.sampled_from([None, None, None, 0, 5_000, 60_000]),
     )

@@ -11,7 +11,7 @@ from plugsky.core import settings
 from plugsky.core.listeners import inherited_listener
 from plugsky.core.settings import AUTO, KvType, Numa
 from plugsky.engine import process
-from plugsky.engine.spec import EngineSpec, Mode
+from plugsky.engine.spec import AdapterSpec, EngineSpec, Mode
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Run one engine process.")
 
@@ -38,6 +38,10 @@ def run(
         str, typer.Option("--gpu-layers", metavar="auto|N", help="Layers to put on GPUs; auto: as many as fit.")
     ] = AUTO,
     numa: Annotated[Numa, typer.Option("--numa", help="How several NUMA nodes are used.")] = "off",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", metavar="ID:SHA256:SCALE:FILE", help="A LoRA adapter of the model; repeatable."),
+    ] = None,
     exit_with_parent: ParentOption = None,
 ) -> None:
     """Serve one model on the Unix socket handed over as descriptor 3, without any network.
@@ -46,5 +50,13 @@ def run(
     """
     log_to_stderr()
     layers = settings.gpu_layers(gpu_layers, "--gpu-layers")
-    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch)
+    adapters = _adapters(adapter or [])
+    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch, adapters)
     raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent, idle_exit or None))
+
+
+def _adapters(texts: list[str]) -> tuple[AdapterSpec, ...]:
+    try:
+        return tuple(AdapterSpec.parse(text) for text in texts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--adapter") from error

@@ -97,6 +97,7 @@ class Submit(_Frame, frozen=True, tag="submit"):
     With ``params.prompt_logprobs`` the prompt is computed from its first token on, whatever the cache holds, except for
     those of which the peer had the log-probabilities already: the first ``scored`` of them. ``max_tokens`` may then be
     0: the request ends after its prompt, with reason ``length``.
+    ``adapter`` names the LoRA adapter to compute with, as in ``prepare``; unknown ones fail: ``model_not_found``.
     """
 
     rid: int
@@ -111,6 +112,7 @@ class Submit(_Frame, frozen=True, tag="submit"):
     deadline_us: int | None = None
     """Microseconds from receipt until the request is ended with reason ``deadline``."""
     scored: int = 0
+    adapter: str = ""
 
 
 class Cancel(_Frame, frozen=True, tag="cancel"):

@@ -138,6 +138,7 @@ class EngineClient:
         resume_tokens: tuple[int, ...] = (),
         deadline_us: int | None = None,
         scored: int = 0,
+        adapter: str = "",
     ) -> Running:
         """Run prepared ``tokens``. ``max_tokens`` counts ``resume_tokens`` too; ``deadline_us`` runs from receipt.
 
@@ -156,6 +157,7 @@ class EngineClient:
                 resume_tokens=resume_tokens,
                 deadline_us=deadline_us,
                 scored=scored,
+                adapter=adapter,
             )
         )
         self.carry(running)

@@ -5,7 +5,8 @@ Each part was measured against what llama.cpp reports of its buffers while it lo
 * ``vocabulary``: llama.cpp's tables of tokens and merges, in memory of its own;
 * ``kv``: keys and values of each layer that keeps them, and the states of recurrent layers, one for each sequence;
 * ``compute``: the largest moment of the graph: a layer with its masks, or the output matrix over its rows;
-* ``outputs``: the rows of logits that a batch hands out.
+* ``outputs``: the rows of logits that a batch hands out;
+* ``adapters``: what the model's LoRA adapters take beside it, as they say (:mod:`plugsky.engine.adapters`).
 The sum is within a tenth of the truth (tests hold it to that), above rather than below where llama.cpp's allocator
 leaves gaps that cannot be foreseen. A context is made of the same :class:`Holding` that was counted here.
 
@@ -52,6 +53,8 @@ class Holding:
     """Vectors are wanted of all tokens (embedding and reranking)."""
     features: frozenset[str] = frozenset()
     """What llama.cpp says of its CPU kernels, as in ``AVX2`` and ``REPACK``."""
+    adapters: int = 0
+    """Bytes that adapters take beside the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,17 @@ class Estimate:
     kv: int
     compute: int
     outputs: int
+    adapters: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.vocabulary + self.kv + self.compute + self.outputs
+        return self.weights + self.vocabulary + self.kv + self.compute + self.outputs + self.adapters
 
     def __str__(self) -> str:
+        adapters = f", {size(self.adapters)} adapters" if self.adapters else ""
         return (
             f"{size(self.weights)} weights, {size(self.kv)} KV cache, {size(self.compute)} compute buffers, "
-            f"{size(self.outputs)} outputs, {size(self.vocabulary)} vocabulary"
+            f"{size(self.outputs)} outputs, {size(self.vocabulary)} vocabulary{adapters}"
         )
 
 
@@ -90,6 +95,7 @@ def estimate(model: Shape, holding: Holding, gpu_layers: int = 0) -> Estimate:
         kv=sum(kv_bytes(layer, model, holding) for layer in model.layers[:kept]),
         compute=compute_bytes(model, holding),
         outputs=_FLOAT * rows(holding) * (model.vocabulary + (model.width if holding.vectors else 0)),
+        adapters=holding.adapters,
     )
 
 

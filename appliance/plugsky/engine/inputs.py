@@ -57,6 +57,8 @@ class Inputs:
             raise bad_request(f"{param} must not be given: this model makes no tokens", param)
         if frame.params != Params():
             raise EngineError(ErrorKind.UNSUPPORTED_FIELD, "this model chooses no tokens", param="params")
+        if frame.adapter:
+            raise self._not_supported("adapter")
         if frame.weight < 1:
             raise bad_request("weight must be at least 1", "weight")
         if frame.deadline_us is not None and frame.deadline_us < 1:

@@ -111,7 +111,8 @@ class EngineLine:
     def submit(self, **request: Any) -> Running:
         """As :meth:`EngineClient.submit`; what it returns goes on after a crash."""
         running = Running(frames.Submit(rid=0, **request), self)
-        number = self._admit(running.submit.tenant, msgspec.msgpack.encode(running.submit.tokens))
+        prompt = (running.submit.tokens, running.submit.adapter)
+        number = self._admit(running.submit.tenant, msgspec.msgpack.encode(prompt))
         self._requests[number] = running
         self._numbers[running] = number
         self._carry_out(self._suspects.begin(number))

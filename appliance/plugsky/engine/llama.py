@@ -24,17 +24,20 @@ import numpy.typing as npt
 
 from plugsky.core.errors import ErrorKind
 from plugsky.engine import choosing, kernels, llama_params, sampling
+from plugsky.engine.adapters import NONE
 from plugsky.engine.choosing import Chooser
 from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError
 from plugsky.engine.estimate import Holding, rows
 from plugsky.engine.grammar import GrammarSpec
 from plugsky.engine.kv_cache import Reuse
+from plugsky.engine.llama_adapters import Adapters
 from plugsky.engine.llama_cache import SequenceState
 from plugsky.engine.llama_sampling import Candidates, Chain
 from plugsky.engine.markers import spelt_like_control
 from plugsky.engine.offload import Placement
 from plugsky.engine.plan import Chunk, Op
+from plugsky.engine.spec import AdapterSpec
 
 LOG: Final = logging.getLogger(__name__)
 Logits = choosing.Logits
@@ -134,6 +137,7 @@ class Model:
         self._all_pieces: Pieces | None = None
         self._making_pieces = threading.Lock()
         self._dry: dict[tuple[float, float, int, int], Any] = {}
+        self.adapters = Adapters(self._handle)
 
     @property
     def handle(self) -> Any:
@@ -186,8 +190,16 @@ class Model:
         self._dry[asked] = known
         return llama_cpp.llama_sampler_clone(known)
 
+    def add_adapter(self, adapter: AdapterSpec) -> None:
+        """Load an adapter beside the weights, before any context. Raises ``tampered`` when llama.cpp cannot use it."""
+        if not self.adapters.load(adapter.id, adapter.file, adapter.scale):
+            raise EngineError(
+                ErrorKind.TAMPERED, f"llama.cpp cannot load the adapter {adapter.id} for this model", why=last_error()
+            )
+
     def close(self) -> None:
         """Unmap the weights. Close its contexts first."""
+        self.adapters.close()
         for sampler in self._dry.values():
             llama_cpp.llama_sampler_free(sampler)
         self._dry.clear()
@@ -234,6 +246,7 @@ class Context:
             self.close()
             raise EngineError(ErrorKind.NOT_SUPPORTED, "this model generates no text", why="it is an encoder")
         self._model = model
+        self._adapter = NONE
         self._candidates = Candidates(model.n_vocab)
         self._weights = np.empty(model.n_vocab, dtype=np.float32)
         batch, places, self._most_rows = holding.batch, holding.sequences, rows(holding)
@@ -332,6 +345,16 @@ class Context:
     def clear(self, place: int) -> None:
         """Give back all cells of one place."""
         llama_cpp.llama_memory_seq_rm(self._memory, place, -1, -1)
+
+    def set_adapter(self, name: str) -> None:
+        """Compute with the model's adapter ``name`` from the next decode on, with none if it is empty.
+
+        Raises :class:`ContextBrokenError` when llama.cpp does not do as told.
+        """
+        if name != self._adapter:
+            if not self._model.adapters.use(self._handle, name):
+                raise ContextBrokenError(f"switching to the adapter {name!r} failed")
+            self._adapter = name
 
     def set_threads(self, n: int) -> None:
         """Use ``n`` threads from the next decode on."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from plugsky.engine import canary, llama, llama_devices
+from plugsky.engine import adapter_files, adapters, canary, llama, llama_devices
 from plugsky.engine.batcher import Bounds
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError
@@ -75,7 +75,7 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
 
     Raises :class:`EngineError`: ``model_not_found`` when the file is missing, ``tampered`` when it is no GGUF file, a
     damaged one or not the one that was installed, ``not_supported`` when it cannot do what its mode says,
-    or be held as ``spec`` says, ``overloaded`` with both numbers when it does not fit into memory.
+    be held as ``spec`` says or use an adapter, ``overloaded`` with both numbers when it does not fit into memory.
     """
     head = head or HeadStart(spec)
     loaded = None
@@ -88,8 +88,9 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
 
     try:
         headers = check_file(spec.file)
+        adapted = adapter_files.check(spec, headers, lambda: progress(0.0))
         free = free_memory()
-        holding, placement = fit(spec, headers, free, llama_devices.devices())
+        holding, placement = fit(spec, headers, free, llama_devices.devices(), adapted)
         llama_devices.spread(spec.numa)
         try:
             model = llama.Model(spec.file, mapped, placement)
@@ -114,6 +115,8 @@ def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: He
     renderer = Renderer(model.template, bos=model.bos, eos=model.eos, child=head.child) if model.template else None
     starting = head.beside(renderer.start if renderer is not None else head.dismiss)
     try:
+        for adapter in spec.adapters:
+            model.add_adapter(adapter)
         context = llama.Context(model, holding, spec.threads)
     except EngineError:
         model.close()
@@ -129,14 +132,19 @@ def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: He
     )
     n_ctx = min(limits.cells, model.n_ctx_train)
     known = model.tokens(TEXT.read_text(encoding="utf-8")[:_KNOWN], add_special=True, parse_special=False)
+
+    def read_canary() -> canary.Verdict:
+        context.set_adapter(adapters.NONE)
+        return canary.run(context, known, SEQUENCES)
+
     loaded = Loaded(
         model,
         context,
         renderer,
-        Prompts(model, renderer, n_ctx),
+        Prompts(model, renderer, n_ctx, tuple(adapter.id for adapter in spec.adapters)),
         limits.cells,
         lambda report: Stepper(context, limits, report),
-        lambda: canary.run(context, known, SEQUENCES),
+        read_canary,
     )
     try:
         starting.result()
@@ -159,17 +167,18 @@ def _pooling(model: llama.Model, holding: Holding, mode: Literal["embed", "reran
 
 
 def fit(
-    spec: EngineSpec, headers: Sequence[GgufInfo], free: int, devices: Sequence[Device] = ()
+    spec: EngineSpec, headers: Sequence[GgufInfo], free: int, devices: Sequence[Device] = (), adapted: int = 0
 ) -> tuple[Holding, Placement]:
     """How the model is held and where it goes, before anything of it is hashed or mapped.
 
-    Layers that see a window only keep every cell of it where that fits, and otherwise just what they see.
+    ``adapted`` counts the bytes of its adapters. Layers that see a window only keep every cell of it where that fits,
+    and otherwise just what they see.
 
     Raises :class:`DoesNotFitError`, which says what the need is made of, when ``free`` bytes and ``devices`` have no
     room for it; ``not_supported`` when ``spec`` wants layers on a GPU that is not there.
     """
     model = shape(headers)
-    holding = _holding(spec, headers[0].context_length, whole=not model.projects)
+    holding = replace(_holding(spec, headers[0].context_length, whole=not model.projects), adapters=adapted)
     try:
         return holding, place(model, holding, free, devices, spec.gpu_layers)
     except DoesNotFitError:

@@ -66,7 +66,7 @@ def check_digest(file: Path, digest: str, progress: Callable[[float], bool]) -> 
     if not hmac.compare_digest(found.encode(), digest.encode()):
         raise EngineError(
             ErrorKind.TAMPERED,
-            f"the model file {file.name} is not the one that was installed",
+            f"the file {file.name} is not the one that was installed",
             why=f"its SHA-256 is {found}, installed was {digest}",
             next=_REPAIR,
         )
@@ -86,7 +86,7 @@ def _header(file: Path) -> GgufInfo:
             return gguf.read(stream, os.fstat(stream.fileno()).st_size)
     except FileNotFoundError:
         raise EngineError(
-            ErrorKind.MODEL_NOT_FOUND, f"the model file {file.name} is missing", why=str(file.parent), next=_REINSTALL
+            ErrorKind.MODEL_NOT_FOUND, f"the file {file.name} is missing", why=str(file.parent), next=_REINSTALL
         ) from None
     except OSError as error:
         raise _unreadable(file, error) from error
@@ -101,6 +101,4 @@ def _unsound(file: Path, error: BundleError) -> EngineError:
 
 
 def _unreadable(file: Path, error: OSError) -> EngineError:
-    return EngineError(
-        ErrorKind.INTERNAL, f"the model file {file.name} cannot be read", why=error.strerror or str(error)
-    )
+    return EngineError(ErrorKind.INTERNAL, f"the file {file.name} cannot be read", why=error.strerror or str(error))

@@ -3,6 +3,7 @@
 What a client wrote never becomes a control token; only the template's own text does (:mod:`plugsky.engine.markers`).
 """
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Final, Protocol
 
@@ -11,6 +12,7 @@ import msgspec
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Prepare, Prepared, Submit
 from plugsky.engine import sampling
+from plugsky.engine.adapters import check_known
 from plugsky.engine.chat import ChatPrompt, Chats
 from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError, bad_request, context_exceeded
@@ -42,7 +44,11 @@ class Vocabulary(Protocol):
 class Prompts:
     """Prepares requests for one model. Used from one thread: the renderer's."""
 
-    def __init__(self, vocabulary: Vocabulary, renderer: Renderer | None, n_ctx: int) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, renderer: Renderer | None, n_ctx: int, adapters: Collection[str] = ()
+    ) -> None:
+        """``adapters`` are the names that requests may give."""
+        self._adapters = adapters
         self._vocabulary = vocabulary
         self._renderer = renderer
         self._markers = Markers(tuple(vocabulary.markers.values()), renderer.template if renderer else "")
@@ -60,8 +66,7 @@ class Prompts:
         given = [part for part in (frame.messages, frame.text, frame.tokens) if part is not None]
         if len(given) != 1:
             raise bad_request("give exactly one of messages, text and tokens")
-        if frame.adapter:
-            raise EngineError(ErrorKind.NOT_SUPPORTED, "this engine has no adapters", param="adapter")
+        check_known(frame.adapter, self._adapters)
         if frame.max_tokens is not None and frame.max_tokens < 0:
             raise bad_request("max_tokens must be at least 0", "max_tokens")
         chat = self._chat(frame)
@@ -87,6 +92,7 @@ class Prompts:
         for name, value in (("job", frame.job), ("tenant", frame.tenant)):
             if not 0 < len(value) <= MAX_NAME:
                 raise bad_request(f"{name} has 1 to {MAX_NAME} characters", name)
+        check_known(frame.adapter, self._adapters)
         self._check_tokens(frame.tokens)
         scores = frame.params.prompt_logprobs is not None
         if frame.max_tokens < (0 if scores else 1):

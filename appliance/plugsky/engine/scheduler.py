@@ -26,16 +26,17 @@ Guarantees, each held by a test over random schedules or on a simulated machine:
    copy where that pays. A tenant that holds more than its share of cells gives way, each of its tasks once, to one that
    wants less than its own and is behind it. Only a task that the cache cannot hold by itself fails.
 8. *No starvation.* Whoever is due first of all that run keeps its cells, but once at most (7), so there is always
-   progress; and all that comes is due after it in time (4). A task that has a token has the next within
-   :data:`~.tasks.PAUSE_US` of its class, :data:`~.turns.ADAPTER_TURN_US` for each other set of adapters in use, and two
-   rounds of the places, unless its tenant is further ahead than that or its cells were given up.
+   progress; and all that comes is due after it in time (4). A task that has a token has the next within the pause of
+   its class, its adapter's (:mod:`.adapter_turns`) and two rounds, unless its tenant is ahead or it gave up its cells.
 9. *Cost.* A step looks at running tasks only, whatever waits.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from plugsky.engine.adapter_turns import AdapterTurns
 from plugsky.engine.fairness import Accounts
 from plugsky.engine.kv_cache import KvCache
 from plugsky.engine.pace import Pace
@@ -72,6 +73,7 @@ class Scheduler:
         self._deadlines: list[tuple[int, int]] = []
         self._hopeless: list[int] = []
         self._turns = Turns(limits, self.pace, self.kv)
+        self._adapters = AdapterTurns()
         self._chosen = 0
 
     @property
@@ -197,7 +199,7 @@ class Scheduler:
             self.kv.clear_away()
             self.kv.compact()
         self._chosen = len(chunks)
-        return Plan(self.kv.take_ops(), tuple(chunks), self._turns.adapter)
+        return Plan(self.kv.take_ops(), tuple(chunks), self._adapters.adapter)
 
     def commit(self, chunks: Sequence[Chunk], t_us: int) -> list[int]:
         """One batch of ``chunks`` was computed in ``t_us``; the µs that each of them is charged: ``t_us`` together.
@@ -210,9 +212,7 @@ class Scheduler:
         decode = sum(count == 1 for _, count in parts)
         prefill = sum(count for _, count in parts) - decode
         prices = self.pace.prices(decode, prefill, t_us)
-        members: dict[Tenant, int] = {}
-        for run in runs:
-            members[run.tenant] = members.get(run.tenant, 0) + 1
+        members = Counter(run.tenant for run in runs)
         basic = prices.step / len(members) if members else 0.0
         charges, spent = [], 0.0
         for run, (_, count) in zip(runs, parts, strict=True):
@@ -221,9 +221,9 @@ class Scheduler:
             charges.append(round(spent + us) - round(spent))
             spent += us
             run.advance()
-        if t_us > 0:
+        if runs and t_us > 0:
+            self._adapters.charge(t_us)
             self.pace.learn(decode, prefill, t_us)
-            self._turns.spent_us += t_us
         if self._running:
             self._accounts.raise_level(min(run.tenant.account.served for run in self._running))
         return charges
@@ -376,18 +376,18 @@ class Scheduler:
             self._place_joined()
         for run in chosen:
             run.latest_us = now_us
-        chunks = self._turns.chunks(chosen, filling)
+        chunks = self._turns.chunks(chosen, filling, watched=self._adapters.watched)
         self.kv.make_room(sum(len(chunk.tokens) for chunk in chunks))
         return chunks
 
     def _ready(self) -> tuple[ByTenant, ByTenant]:
-        """Who of the adapters whose turn it is can decode, and who has a prompt to compute."""
-        self._turns.next_adapter(self._running)
+        """Who of the adapter whose turn it is can decode, and who has a prompt to compute."""
+        adapter = self._adapters.choose(self._running)
         ready: ByTenant = {}
         filling: ByTenant = {}
         for run in self._running:
             resident = run.resident
-            if resident is None or run.task.adapter != self._turns.adapter:
+            if resident is None or run.task.adapter != adapter:
                 continue
             tail = self.kv.tail(run.ticket)
             if tail is not None and tail[0] == resident.computed and self.kv.make_room(tail[1] - tail[0]):

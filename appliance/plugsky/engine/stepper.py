@@ -58,6 +58,8 @@ class Backend(Protocol):
 
     def set_threads(self, n: int) -> None: ...
 
+    def set_adapter(self, name: str) -> None: ...
+
 
 _Choice = tuple[int, int | None, tuple[TokenLogprob, ...]]
 """A ticket, its next token, and what was asked to be known of it; None when only the prompt was wanted."""
@@ -151,6 +153,7 @@ class Stepper:
             tokens,
             submit.service_class,
             submit.weight,
+            submit.adapter,
             deadline_us=deadline,
             score_from=_score_from(submit),
         )
@@ -200,6 +203,7 @@ class Stepper:
         self._backend.apply(plan.ops)
         self._apply()
         began = time.monotonic_ns()
+        self._backend.set_adapter(plan.adapter)
         choices = self._compute([chunk for chunk in plan.chunks if chunk.ticket in self._sequences])
         for choice in choices:
             self._chose(*choice)

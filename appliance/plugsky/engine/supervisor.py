@@ -262,7 +262,8 @@ def engine_command(spec: EngineSpec, idle_s: int = 0) -> tuple[str, ...]:
         "--numa": spec.numa,
         "--exit-with-parent": str(os.getpid()),
     }
-    return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in options.items() for word in pair))
+    pairs = [*options.items(), *(("--adapter", str(adapter)) for adapter in spec.adapters)]
+    return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in pairs for word in pair))
 
 
 def _with_stats(status: EngineStatus, stats: frames.StatsReply) -> EngineStatus:

@@ -6,7 +6,6 @@ The accounts are charged only once a step was measured; until then what a step i
 """
 
 import heapq
-from collections.abc import Iterable
 from typing import Final
 
 from plugsky.engine.kv_cache import KvCache
@@ -17,8 +16,6 @@ from plugsky.engine.waiting import Tenant
 
 LEAD: Final = 32
 """Prompt tokens' worth of time that a prompt under way may run ahead of its tenant's share."""
-ADAPTER_TURN_US: Final = 250_000
-"""Compute time after which another set of adapters gets its turn."""
 
 ByTenant = dict[Tenant, list[Run]]
 
@@ -27,21 +24,10 @@ class Turns:
     """The turns of one context."""
 
     def __init__(self, limits: Limits, pace: Pace, kv: KvCache) -> None:
-        self.adapter = ""
-        self.spent_us = 0
-        """Compute time since the present adapters got their turn."""
         self._limits = limits
         self._pace = pace
         self._kv = kv
         self._tenants: list[Tenant] = []
-
-    def next_adapter(self, running: Iterable[Run]) -> None:
-        """Give another set of adapters its turn, if there is work for one and this one has had enough."""
-        adapters = {run.task.adapter for run in running if run.resident is not None}
-        if adapters and (self.adapter not in adapters or self.spent_us >= ADAPTER_TURN_US):
-            later = [adapter for adapter in adapters if adapter > self.adapter]
-            self.adapter = min(later or adapters)
-            self.spent_us = 0
 
     def decoding(self, ready: ByTenant, filling: ByTenant) -> list[Run]:
         """Who decodes: whoever is furthest behind, until that is somebody ahead of a tenant with nothing more to run.
@@ -85,15 +71,18 @@ class Turns:
                 tenant.virtual += price * COST[run.level] / tenant.account.weight
         return chosen
 
-    def chunks(self, chosen: list[Run], filling: ByTenant) -> list[Chunk]:
+    def chunks(self, chosen: list[Run], filling: ByTenant, *, watched: bool) -> list[Chunk]:
         """The step: a token of each that was chosen, then prompts within the budget.
+
+        ``watched``: others, not in this step, wait for its end to decode.
 
         Prompts are those of tenants not ahead of the others. Half of the budget is for whoever is due first, the rest
         for whoever needs least: neither holds up the other. Beyond it go only prompts that are complete by that.
         Call it after :meth:`decoding`.
         """
-        budget = min(self._pace.budget(len(chosen)), self._kv.available - len(chosen))
-        reach = min(self._pace.reach(len(chosen)), self._kv.available - len(chosen)) - budget
+        decoding = len(chosen) or int(watched)
+        budget = min(self._pace.budget(decoding), self._kv.available - len(chosen))
+        reach = min(self._pace.reach(decoding), self._kv.available - len(chosen)) - budget
         chunks = [self._chunk(run, 1) for run in chosen]
         if budget < 1 or not filling:
             return chunks
