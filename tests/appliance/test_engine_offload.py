@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugsky.core.errors import ErrorKind
@@ -147,6 +147,7 @@ def where_llama_cpp_puts(shares, layers):
     return found
 
 
+@settings(deadline=None)
 @given(st.integers(1, 120), st.lists(st.integers(0, 40), min_size=1, max_size=8))
 def test_llama_cpp_reads_the_shares_as_they_are_meant_and_none_is_overfilled(layers, rooms):
     shape = model(layers)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance import small_bert
@@ -121,6 +121,7 @@ def test_a_text_computed_in_pieces_becomes_what_it_is_whole(pooled, pooling):
         np.testing.assert_allclose(one, another, atol=2e-3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.just(1), min_size=1, max_size=30), min_size=1, max_size=8), st.integers(1, 40))
 def test_texts_are_cut_into_full_batches_and_lose_nothing(texts, most):
     batches = cut(texts, most)

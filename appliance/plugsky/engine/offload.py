@@ -82,10 +82,11 @@ def place(
             next="leave gpu_layers at auto",
         )
     most = every if gpu_layers is None else min(gpu_layers, every)
+    layers, own = _bytes_of_each(model, holding), compute_bytes(model, holding) + MARGIN
     for count in range(most if gpus else 0, -1, -1):
-        shares = _shared_out(model, holding, gpus, count)
+        shares = _shared_out(layers[every - count :], own, gpus)
         if shares is None and gpu_layers is not None:
-            raise _too_large(model, holding, gpus, count)
+            raise _too_large(layers[every - count :], own, gpus)
         if shares is not None:
             placement = Placement(estimate(model, holding, count), shares)
             if placement.host.total > free:
@@ -94,10 +95,8 @@ def place(
     raise AssertionError
 
 
-def _shared_out(model: Shape, holding: Holding, gpus: Sequence[Device], count: int) -> tuple[Share, ...] | None:
-    """The last ``count`` layers, in order, on the first devices with room; None when they have not."""
-    waiting = _bytes_of_last(model, holding, count)
-    own = compute_bytes(model, holding) + MARGIN
+def _shared_out(waiting: list[int], own: int, gpus: Sequence[Device]) -> tuple[Share, ...] | None:
+    """Layers of so many bytes, in order, on the first devices with room for them and ``own`` more; None without it."""
     shares = []
     for device in gpus:
         need, layers = own, 0
@@ -110,17 +109,16 @@ def _shared_out(model: Shape, holding: Holding, gpus: Sequence[Device], count: i
     return None if waiting else tuple(shares)
 
 
-def _bytes_of_last(model: Shape, holding: Holding, count: int) -> list[int]:
-    """What each of the last ``count`` layers takes of a device, first to last."""
+def _bytes_of_each(model: Shape, holding: Holding) -> list[int]:
+    """What each layer takes of a device, and at the end the output matrix."""
     layers = [layer.size + kv_bytes(layer, model, holding) for layer in model.layers]
-    return [*layers, model.output.length if model.output is not None else 0][len(layers) + 1 - count :]
+    return [*layers, model.output.length if model.output is not None else 0]
 
 
-def _too_large(model: Shape, holding: Holding, gpus: Sequence[Device], count: int) -> DoesNotFitError:
-    layers, own = sum(_bytes_of_last(model, holding, count)), compute_bytes(model, holding) + MARGIN
+def _too_large(layers: list[int], own: int, gpus: Sequence[Device]) -> DoesNotFitError:
     room = "; ".join(f"{size(device.free)} free on {device.name}" for device in gpus)
     return DoesNotFitError(
-        layers + own * len(gpus),
+        sum(layers) + own * len(gpus),
         sum(device.free for device in gpus),
-        f"{count} layers take {size(layers)}, each device {size(own)} more for buffers and its driver; {room}",
+        f"{len(layers)} layers take {size(sum(layers))}, each device {size(own)} more for buffers and driver; {room}",
     )
