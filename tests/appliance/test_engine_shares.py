@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from appliance.simulated_machine import Machine, jain
 from plugsky.engine.adapter_turns import TURN_US
+from plugsky.engine.pace import FIRST
 from plugsky.engine.scheduler import CREDIT
 from plugsky.engine.tasks import PAUSE_US
 
@@ -35,7 +36,9 @@ def test_many_requests_get_a_tenant_no_more_than_one_does(costs, prompt, answer,
     four = [machine.send(tenant, prompt, answer) for tenant in "bcde"]
     while all(course.ended is None for course in four):
         machine.step()
-    assert jain([machine.service[tenant] for tenant in "abcde"]) >= 0.95
+    shares = [machine.service[tenant] for tenant in "abcde"]
+    slack = 2 * CREDIT * max(costs["prefill"], FIRST[2]) + max(t_us for t_us, _, _ in machine.steps)
+    assert jain(shares) >= 0.95 or max(shares) - min(shares) <= slack, "but for what a tenant may be ahead in all"
 
 
 @given(costs=COSTS, weights=st.lists(st.integers(1, 4), min_size=2, max_size=4), prompt=st.integers(5, 100))
@@ -83,15 +86,34 @@ def test_a_tenant_with_nothing_running_gets_in_when_every_other_has_one_long_ans
 
 
 def test_room_is_made_as_soon_as_its_holder_is_ahead_enough():
-    machine = Machine(cells=1000)
+    machine = Machine(cells=1200)
     for _ in range(2):
-        machine.send("a", 200, 280)
-    for _ in range(10):
+        machine.send("a", 450, 150)
+    for _ in range(20):
         machine.step()
-    small = machine.send("b", 100, 4)
+    small = machine.send("b", 320, 4)
+    machine.step()
+    assert not machine.scheduler.is_admitted(3)
     machine.until(small)
     assert not any(course.ended for course in machine.courses.values() if course.tenant == "a")
     machine.run()
+
+
+def test_a_full_cache_takes_from_who_is_due_last_which_in_time_is_no_longer_the_lowest_class():
+    machine = Machine()
+    machine.send("a", 20, 4000, service_class="batch")
+    while machine.now < 10_000_000:
+        machine.step()
+    machine.send("a", 20, 4000, service_class="interactive")
+    machine.step()
+    machine.scheduler.relieve()
+    assert [machine.scheduler.is_admitted(ticket) for ticket in (1, 2)] == [False, True]
+    while machine.now < 40_000_000:
+        machine.step()
+    machine.send("a", 20, 4000, service_class="interactive")
+    machine.step()
+    machine.scheduler.relieve()
+    assert [machine.scheduler.is_admitted(ticket) for ticket in (1, 2, 3)] == [True, True, False]
 
 
 @pytest.mark.parametrize("saved", [0, 1 << 15])
