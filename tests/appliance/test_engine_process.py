@@ -267,6 +267,44 @@ async def test_a_prompt_is_scored_without_an_answer_and_again_for_who_lacks_some
     assert anew[-1].final.usage.prompt_tokens == len(tokens)
 
 
+async def test_a_pinned_beginning_is_found_by_every_tenant_and_by_none_once_it_is_unpinned(client):
+    rules = (await client.prepare(tenant="acme", text="Be brief, be kind, and never guess. " * 12)).tokens
+
+    async def cached(tenant, *end):
+        _, _, final = await answer(client, (*rules, *end), 1, tenant=tenant)
+        return final.usage.cached_tokens
+
+    assert await cached("globex", 5) == 0
+    assert (await client.pin("house rules", rules)).cells == len(rules)
+    assert (await client.pin("house rules", rules)).cells == len(rules), "asked again, it is there"
+    assert await cached("initech", 6) == len(rules)
+    stats = await client.stats()
+    assert (stats.pinned, stats.kv_used) == ({"house rules": len(rules)}, len(rules))
+    with pytest.raises(EngineError) as refusal:
+        await client.pin("the whole context", (7,) * 2000)
+    assert (refusal.value.kind, "512 cells" in refusal.value.what) == (ErrorKind.TOO_LARGE, True)
+    assert (await client.unpin("house rules")).cells == 0
+    assert await cached("umbrella", 8) == 0
+    await until_idle(client)
+
+
+WRONG_PINS = {
+    "no tokens": {"tokens": ()},
+    "a token out of range": {"tokens": (49152,)},
+    "no name": {"name": ""},
+    "an adapter": {"adapter": "medical"},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_PINS.values(), ids=WRONG_PINS.keys())
+async def test_a_wrong_pin_is_refused_and_takes_no_room(client, wrong):
+    with pytest.raises(EngineError):
+        await client.pin(**{"name": "rules", "tokens": (1, 2, 3), **wrong})
+    with pytest.raises(EngineError) as refusal:
+        await client.unpin("rules")
+    assert (refusal.value.kind, (await client.stats()).pinned) == (ErrorKind.NOT_FOUND, {})
+
+
 async def test_a_job_that_runs_cannot_be_started_twice(client, other):
     job = ids.new_id()
     generation = client.submit(job=job, tenant="acme", tokens=(1, 2), params=GREEDY, max_tokens=40)

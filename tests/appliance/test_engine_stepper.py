@@ -11,7 +11,7 @@ from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params, Submit
 from plugsky.engine import llama, orders
 from plugsky.engine.errors import EngineError
-from plugsky.engine.orders import Quit, SetThreads, Start, Stop
+from plugsky.engine.orders import Quit, SetThreads, Start, Stop, Unpin
 from plugsky.engine.stepper import Stepper
 from plugsky.engine.tasks import Limits
 
@@ -414,6 +414,69 @@ def test_other_tenants_are_told_nothing_of_what_is_cached():
     other = Submit(rid=1, job="j", tenant="u", tokens=tuple(range(100, 150)), params=Params(), max_tokens=1)
     runs = Runs(ScriptedContext()).all(Start(1, first), Start(2, other))
     assert (runs.finish(1).usage.cached_tokens, runs.finish(2).usage.cached_tokens) == (0, 0)
+
+
+RULES = tuple(range(100, 150))
+
+
+def of_tenant(tenant, *tokens):
+    return Submit(rid=1, job="j", tenant=tenant, tokens=tokens, params=Params(), max_tokens=2)
+
+
+def cached_for_tenants_after(first):
+    """What two tenants whose prompts begin with the rules find in the cache after ``first``; then all is given back."""
+    context = ScriptedContext()
+    runs = Runs(context)
+    steps = []
+
+    def later():
+        steps.append(1)
+        if len(steps) == 3:
+            runs.stepper.order(Start(2, of_tenant("t", *RULES, 7)))
+            runs.stepper.order(Start(3, of_tenant("u", *RULES, 8)))
+        if runs.ended() >= {1, 2, 3}:
+            runs.stepper.order(Unpin(1))
+
+    context.wait = later
+    runs.all(first, Start(4, of_tenant("v", *range(1, 60))), Start(5, submit((5,), 60)), also=(2, 3))
+    assert runs.finish(1).usage.prompt_tokens == len(RULES)
+    return runs, {runs.finish(n).usage.cached_tokens for n in (2, 3)}
+
+
+def test_a_pinned_beginning_is_shared_by_all_tenants():
+    runs, cached = cached_for_tenants_after(Start(1, of_tenant("admin", *RULES), pin=True))
+    assert cached == {len(RULES)}
+    assert runs.ids(1) == []
+
+
+def test_what_is_not_pinned_is_shared_by_no_other_tenant():
+    _, cached = cached_for_tenants_after(Start(1, of_tenant("admin", *RULES)))
+    assert cached == {0}
+
+
+def test_what_is_pinned_outlives_a_cache_that_is_full():
+    context = ScriptedContext(cells=120)
+    runs = Runs(context, cells=120)
+    runs.stepper.order(Start(1, of_tenant("admin", *range(200, 220)), pin=True))
+    orders = [Start(n, of_tenant("t", *range(n * 1000, n * 1000 + 50))) for n in (2, 3, 4)]
+    last = iter([Start(5, of_tenant("u", *range(200, 220), 1))])
+
+    def then():
+        if runs.ended() >= {2, 3, 4}:
+            for order in last:
+                runs.stepper.order(order)
+        if 5 in runs.ended():
+            runs.stepper.order(Unpin(1))
+
+    context.wait = then
+    runs.all(*orders, Start(6, submit((5,), 40)), also=(1, 5))
+    assert runs.finish(5).usage.cached_tokens == 20
+
+
+def test_a_pin_that_llama_cpp_refuses_fails_alone_and_holds_nothing():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((1, POISON, 2)), pin=True), Start(2, submit((10,))))
+    assert runs.error(1).kind is ErrorKind.INTERNAL
+    assert runs.finish(2).reason == "length"
 
 
 def test_what_a_refused_request_computed_is_not_kept():

@@ -27,6 +27,8 @@ TO_ENGINE = (
     frames.Threads(n=2),
     frames.Stats(rid=4),
     frames.AckFinal(jobs=("01", "02")),
+    frames.Pin(rid=5, name="house rules", tokens=(1, 2)),
+    frames.Unpin(rid=6, name="house rules"),
     frames.Drain(),
 )
 FROM_ENGINE = (
@@ -44,7 +46,8 @@ FROM_ENGINE = (
             ),
         ),
     ),
-    frames.StatsReply(4, 1, 2, 3, 4, 5.5, 6, 7, 8, 9),
+    frames.StatsReply(4, 1, 2, 3, 4, 5.5, 6, 7, 8, 9, parked=3, waiting_by_class=(1, 0, 1), pinned={"house rules": 2}),
+    frames.Pinned(rid=5, cells=2),
     frames.Failed(rid=3, kind="context_exceeded", what="too long", n_prompt=9, n_ctx=8),
     frames.Retiring(),
 )

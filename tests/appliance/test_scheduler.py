@@ -189,7 +189,7 @@ class Schedules(RuleBasedStateMachine):
                 assert chunk.outputs == end - min(scored, end)
                 outputs += chunk.outputs
             else:
-                assert chunk.outputs == (end == len(tokens) and not task.pin)
+                assert chunk.outputs == (end == len(tokens))
             if len(chunk.tokens) == 1 and end == len(tokens) and scored is None:
                 decoding += 1
             else:

@@ -1,15 +1,15 @@
-"""The frames that processes of a site exchange over Unix sockets, and how they are cut on the wire.
+"""The frames that processes of a site exchange over Unix sockets.
 
-On the wire a frame is a u32 length, big-endian, then that many bytes of MessagePack: a map with the frame's name under
-``t``. A frame is at most 16 MiB. Unknown fields of a known frame are ignored (a newer minor version may add some); an
-unknown frame, or a ``hello`` whose major version differs, ends the connection.
+They are cut on the wire as :mod:`plugsky.core.wire` says. Unknown fields of a known frame are ignored (a newer minor
+version may add some); an unknown frame, or a ``hello`` whose major version differs, ends the connection.
 
 Engine, one socket per model. To the engine: ``hello`` (first), ``prepare``, ``submit``, ``cancel``, ``threads``,
-``stats``, ``canary``, ``drain``, ``ack_final``. From it: ``hello`` (first), ``loading``, ``refused``, ``prepared``,
-``accepted``, ``step``, ``stats_reply``, ``canary_reply``, ``failed``, ``retiring``.
-One ``step`` frame carries the news of all sequences; an item's
-``final`` carries the usage and is kept until ``ack_final`` names its job: a submit of that job then repeats the answer
-from the end of its ``resume_tokens``, with the final, and runs nothing.
+``stats``, ``canary``, ``pin``, ``unpin``, ``drain``, ``ack_final``. From it: ``hello`` (first), ``loading``,
+``refused``, ``prepared``, ``accepted``, ``step``, ``stats_reply``, ``canary_reply``, ``pinned``, ``failed``,
+``retiring``.
+One ``step`` frame carries the news of all sequences; an item's ``final`` carries the usage and is kept until
+``ack_final`` names its job: a submit of that job then repeats the answer from the end of its ``resume_tokens``, with
+the final, and runs nothing.
 
 Admin: ``call`` and ``abort`` to the service; ``reply``, ``item``, ``end`` and ``failed`` from it. A unary verb answers
 one ``reply``; a server-streaming verb any number of ``item`` and one ``end``.
@@ -18,12 +18,11 @@ one ``reply``; a server-streaming verb any number of ``item`` and one ``end``.
 twice runs once. Times are integer microseconds.
 """
 
-import struct
-from collections.abc import Iterator
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
+from plugsky.core import wire
 from plugsky.core.answer import Finish as Finish
 from plugsky.core.answer import FinishReason as FinishReason
 from plugsky.core.answer import StepItem as StepItem
@@ -34,24 +33,18 @@ from plugsky.core.request import Message as Message
 from plugsky.core.request import Params as Params
 from plugsky.core.request import Tool as Tool
 from plugsky.core.request import ToolChoice as ToolChoice
+from plugsky.core.wire import MAX_FRAME as MAX_FRAME
+from plugsky.core.wire import FrameBuffer as FrameBuffer
+from plugsky.core.wire import FrameError as FrameError
 
 PROTOCOL: Final = 1
 """Major version of the frames; peers of another major refuse each other."""
-MAX_FRAME: Final = 16 << 20
-_LENGTH: Final = struct.Struct(">I")
 
-FrameT = TypeVar("FrameT")
-
-
-class FrameError(ValueError):
-    """Bytes that are no frame: too long, malformed, or of an unknown name."""
+ServiceClass = Literal["interactive", "standard", "batch"]
 
 
 class _Frame(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
     """What all frames share: a tag with their name, immutability, and defaults that are not sent."""
-
-
-ServiceClass = Literal["interactive", "standard", "batch"]
 
 
 # -- to the engine ---------------------------------------------------------------------------------------------------
@@ -139,6 +132,26 @@ class Canary(_Frame, frozen=True, tag="canary"):
     rid: int
 
 
+class Pin(_Frame, frozen=True, tag="pin"):
+    """Compute these tokens, as a request of class ``batch``, and let every tenant share them, for one ``pinned``.
+
+    They stay until they are unpinned or the engine ends; another one has none. Only an administrator may ask for it:
+    whose prompts begin like these can be told by time and by usage.
+    """
+
+    rid: int
+    name: str
+    tokens: tuple[int, ...]
+    adapter: str = ""
+
+
+class Unpin(_Frame, frozen=True, tag="unpin"):
+    """Give back the cells that are pinned under ``name``, for one ``pinned`` with none."""
+
+    rid: int
+    name: str
+
+
 class Drain(_Frame, frozen=True, tag="drain"):
     """Finish what runs, accept nothing more."""
 
@@ -210,7 +223,7 @@ class Step(_Frame, frozen=True, tag="step"):
 class StatsReply(_Frame, frozen=True, tag="stats_reply"):
     """How the engine stands now. Cells are counted once, whoever shares them.
 
-    ``kv_used`` cells are held by requests, ``parked`` ones by what is kept of ended requests; a step reads the
+    ``kv_used`` cells are held by requests and pins, ``parked`` ones by what is kept of ended requests; a step reads the
     cache up to ``highest``. ``saved`` cells lie in host memory. Of the ``running`` requests ``paused`` ones had no part
     in the latest step.
     """
@@ -233,6 +246,8 @@ class StatsReply(_Frame, frozen=True, tag="stats_reply"):
     paused: int = 0
     waiting_by_class: tuple[int, int, int] = (0, 0, 0)
     """Interactive, standard, batch."""
+    pinned: dict[str, int] = {}
+    """Cells of what is pinned, by name. Two that begin alike both count what they share."""
 
 
 class Failed(_Frame, frozen=True, tag="failed"):
@@ -253,6 +268,13 @@ class CanaryReply(_Frame, frozen=True, tag="canary_reply"):
     kl: float
     bound: float
     tripped: bool
+
+
+class Pinned(_Frame, frozen=True, tag="pinned"):
+    """What was to be pinned holds so many cells."""
+
+    rid: int
+    cells: int
 
 
 class Retiring(_Frame, frozen=True, tag="retiring"):
@@ -306,51 +328,19 @@ class CallFailed(_Frame, frozen=True, tag="call_failed"):
     next: str = ""
 
 
-ToEngine = ClientHello | Prepare | Submit | Cancel | Threads | Stats | Canary | Drain | AckFinal
-FromEngine = EngineHello | Loading | Refused | Prepared | Accepted | Step | StatsReply | CanaryReply | Failed | Retiring
+Asking = Prepare | Submit | Stats | Canary | Pin | Unpin
+"""What an engine answers under a ``rid``."""
+Answering = Prepared | StatsReply | CanaryReply | Pinned
+"""The answers that are one frame."""
+ToEngine = ClientHello | Asking | Cancel | Threads | Drain | AckFinal
+FromEngine = EngineHello | Loading | Refused | Answering | Accepted | Step | Failed | Retiring
 ToAdmin = Call | Abort
 FromAdmin = Reply | Item | End | CallFailed
 AnyFrame = ToEngine | FromEngine | ToAdmin | FromAdmin
 
-_ENCODER: Final = msgspec.msgpack.Encoder()
-
-
 def encode(frame: AnyFrame) -> bytes:
     """The frame as bytes for the wire, length first. Raises :class:`FrameError` above 16 MiB."""
-    body = _ENCODER.encode(frame)
-    if len(body) > MAX_FRAME:
-        raise FrameError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
-    return _LENGTH.pack(len(body)) + body
-
-
-class FrameBuffer(Generic[FrameT]):
-    """Cuts a byte stream into frames of one side's vocabulary. Does no IO: feed it bytes, iterate over frames."""
-
-    def __init__(self, decoder: "msgspec.msgpack.Decoder[FrameT]") -> None:
-        self._decoder = decoder
-        self._pending = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[FrameT]:
-        """The frames that ``data`` completes, in order. Raises :class:`FrameError` at the first that is none."""
-        self._pending += data
-        start = 0
-        try:
-            while len(self._pending) - start >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(self._pending, start)
-                if length > MAX_FRAME:
-                    raise FrameError(f"a frame announces {length} bytes; the limit is {MAX_FRAME}")
-                end = start + _LENGTH.size + length
-                if len(self._pending) < end:
-                    break
-                body = bytes(self._pending[start + _LENGTH.size : end])
-                start = end
-                try:
-                    frame = self._decoder.decode(body)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    raise FrameError(f"a frame of {length} bytes cannot be read: {type(error).__name__}") from error
-                yield frame
-        finally:
-            del self._pending[:start]
+    return wire.encode(frame)
 
 
 def to_engine_buffer() -> FrameBuffer[ToEngine]:

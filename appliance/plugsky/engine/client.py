@@ -177,6 +177,19 @@ class EngineClient:
         """Have a known text read alone and among neighbours, now. Raises :class:`EngineError`."""
         return await self._ask(lambda rid: frames.Canary(rid=rid), frames.CanaryReply)
 
+    async def pin(self, name: str, tokens: tuple[int, ...], adapter: str = "") -> frames.Pinned:
+        """Have ``tokens`` computed and kept for every tenant until :meth:`unpin`, or until the engine ends.
+
+        For an administrator only. Raises :class:`EngineError`, ``too_large`` with the numbers when there is no room.
+        """
+        return await self._ask(
+            lambda rid: frames.Pin(rid=rid, name=name, tokens=tokens, adapter=adapter), frames.Pinned
+        )
+
+    async def unpin(self, name: str) -> frames.Pinned:
+        """Give back what is pinned under ``name``. Raises :class:`EngineError`."""
+        return await self._ask(lambda rid: frames.Unpin(rid=rid, name=name), frames.Pinned)
+
     def threads(self, n: int) -> None:
         """Give the engine ``n`` cores from its next step on."""
         self._send(frames.Threads(n=n))
@@ -268,7 +281,7 @@ class EngineClient:
         elif isinstance(frame, frames.Accepted):
             if frame.rid in self._running:
                 self._running[frame.rid].was_accepted(frame)
-        elif isinstance(frame, frames.Prepared | frames.StatsReply | frames.CanaryReply):
+        elif isinstance(frame, frames.Answering):
             self._resolve(frame.rid, frame)
         elif isinstance(frame, frames.Failed):
             error = _error(frame)
@@ -284,9 +297,7 @@ class EngineClient:
             if self.on_change is not None:
                 self.on_change()
 
-    def _resolve(
-        self, rid: int, outcome: frames.Prepared | frames.StatsReply | frames.CanaryReply | EngineError
-    ) -> None:
+    def _resolve(self, rid: int, outcome: frames.Answering | EngineError) -> None:
         waiting = self._replies.pop(rid, None)
         if waiting is None or waiting.done():
             return

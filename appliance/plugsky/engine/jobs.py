@@ -105,11 +105,16 @@ class JobTable(Generic[PeerT]):
             self.acknowledge(job)
         elif known is not None and known.peer is not None:
             raise EngineError(ErrorKind.CONFLICT, "this job is running already", param="job")
-        run = Run(self._next_ticket, job, peer, rid, resumed, scored, tenant=tenant)
-        self._next_ticket += 1
+        run = Run(self.take_ticket(), job, peer, rid, resumed, scored, tenant=tenant)
         self._by_job[job] = run
         self._by_ticket[run.ticket] = run
         return run
+
+    def take_ticket(self) -> int:
+        """A number that no run has."""
+        ticket = self._next_ticket
+        self._next_ticket += 1
+        return ticket
 
     def find(self, peer: PeerT, rid: int) -> Run[PeerT] | None:
         """The live run that answers ``rid`` of this connection."""

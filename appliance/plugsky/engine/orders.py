@@ -20,15 +20,23 @@ MAX_ORDERS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run a submit under this ticket; tickets rise."""
+    """Run a submit under this ticket; tickets rise. With ``pin`` compute its prompt and keep that for all tenants."""
 
     ticket: int
     submit: Submit
+    pin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Cancel a ticket; one that has ended is ignored."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unpin:
+    """Give back what was pinned under this ticket; any other is ignored."""
 
     ticket: int
 
@@ -52,7 +60,7 @@ class Work:
     run: Callable[[], None]
 
 
-Order = Start | Stop | SetThreads | Work | Quit
+Order = Start | Stop | Unpin | SetThreads | Work | Quit
 
 
 @dataclass(slots=True)

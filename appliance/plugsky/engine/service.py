@@ -1,8 +1,8 @@
 """The engine's front: it answers peers while one thread loads and steps the model and another prepares prompts.
 
-Three threads share the work. This one runs the event loop and holds everything about peers and jobs. The *owner* loads
-the model and runs :class:`~plugsky.engine.stepper.Stepper`. The *side* thread renders and tokenises, so that a slow
-template holds up neither. They hand each other finished values only.
+Three threads share the work. This one runs the event loop and holds everything about peers and jobs. The *owner*
+(:mod:`plugsky.engine.owner`) loads the model and steps it. The *side* thread (:mod:`plugsky.engine.preparations`)
+renders and tokenises, so that a slow template holds up neither. They hand each other finished values only.
 
 States: loading -> serving -> retiring, or loading -> failed. A load failure is not a crash: the engine stays and
 answers each frame with the named error, so that nobody restarts it in a loop. SIGTERM or ``drain`` retires: nothing
@@ -19,25 +19,22 @@ import logging
 import os
 import signal
 import socket
-import threading
 import time
-from collections.abc import Callable
 from typing import Final, Literal
 
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind
 from plugsky.core.ids import new_id
-from plugsky.engine import canary, llama, loading
-from plugsky.engine.embedding import Embedder
+from plugsky.engine import canary, llama, loading, pins
 from plugsky.engine.errors import DoesNotFitError, EngineError, failed
 from plugsky.engine.head_start import HeadStart
 from plugsky.engine.idle import IdleClock
 from plugsky.engine.jobs import JobTable, Run
 from plugsky.engine.notify import Notifier
-from plugsky.engine.orders import Quit, Report, SetThreads, Start, Stop, Update, Work
+from plugsky.engine.orders import Report, SetThreads, Start, Stop, Unpin, Update
+from plugsky.engine.owner import Owner
 from plugsky.engine.peer import Peer
 from plugsky.engine.preparations import Preparations
-from plugsky.engine.stepper import Stepper
 from plugsky.engine.tally import Tally
 from plugsky.engine.watchdog import HUNG_EXIT, TICK_S, Watchdog
 
@@ -58,12 +55,12 @@ class Service:
     """One engine as its peers see it, which may be idle for ``idle_s`` seconds. Made and run inside an event loop."""
 
     def __init__(self, head: HeadStart, caps: tuple[str, ...], notifier: Notifier, idle_s: float | None) -> None:
-        self._spec, self._head = head.spec, head
+        self._spec = head.spec
         self._caps = caps
         self._notifier = notifier
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[int] = self._loop.create_future()
-        self._owner = threading.Thread(target=self._own, name="owner", daemon=True)
+        self._owner = Owner(head, self._loop, self)
         self._preparations = Preparations(self._loop)
         self._state: State = "loading"
         self._stopping = False
@@ -71,13 +68,11 @@ class Service:
         self._failure = EngineError(ErrorKind.LOADING, "the model is still being loaded", retry_after=1.0)
         self._hello: frames.EngineHello | None = None
         self._loaded: loading.Loaded | None = None
-        self._stepper: Stepper | Embedder | None = None
         self._peers: set[Peer] = set()
         self._no_peers = asyncio.Event()
         self._jobs: JobTable[Peer] = JobTable()
         self._tally = Tally()
-        self._canary_kl: float | None = None
-        self._canary_reads = False
+        self._pins: pins.Pins[Peer] = pins.Pins(0)
         self._watchdog = Watchdog(head.spec.batch, time.monotonic())
         self._idle = IdleClock(idle_s, time.monotonic())
         self._server: asyncio.Server | None = None
@@ -99,75 +94,25 @@ class Service:
         for peer in self._peers:
             peer.close()
         self._stopping = True
-        if self._stepper is not None:
-            self._stepper.order(Quit())
-        self._owner.join()
-        if self._loaded is not None and self._loaded.renderer is not None:
-            self._loaded.renderer.close()
+        self._owner.end()
         self._preparations.close()
-        if self._loaded is not None:
-            self._loaded.close()
+        self._owner.close()
         if self._peers:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._no_peers.wait(), FLUSH_S)
         for peer in self._peers:
             peer.abort()
 
-    # -- the owner's thread ------------------------------------------------------------------------------------------
-
-    def _own(self) -> None:
-        broken = "its thread ended"
-        try:
-            self._load_and_step()
-            broken = ""
-        except EngineError as error:
-            broken = ""
-            self._loop.call_soon_threadsafe(self._load_failed, error)
-        except llama.ContextBrokenError as error:
-            broken = str(error)
-        finally:
-            if broken:
-                self._loop.call_soon_threadsafe(self._broken, broken)
-
-    def _load_and_step(self) -> None:
-        self._loaded = loading.load(self._spec, self._on_progress, self._head)
-        if self._loaded.read_canary is not None:
-            verdict = self._loaded.read_canary()
-            canary.refuse_tripped(verdict)
-            self._canary_kl = verdict.kl
-        self._stepper = self._loaded.stepper(self._on_report)
-        if not self._stopping:  # else nobody may be left to order this thread to end
-            self._loop.call_soon_threadsafe(self._ready, self._loaded)
-            self._stepper.run()
-
-    def _on_progress(self, fraction: float) -> bool:
-        if fraction - self._fraction >= 0.02:
-            self._loop.call_soon_threadsafe(self._loading, fraction)
-        return not self._stopping
-
-    def _read_canary(self, read: Callable[[], canary.Verdict], peer: Peer, rid: int) -> None:
-        try:
-            verdict = read()
-        except llama.CacheFullError:
-            full = EngineError(ErrorKind.OVERLOADED, "the cache has no cells for the canary now", retry_after=5.0)
-            self._loop.call_soon_threadsafe(self._canary_was_read, peer, failed(rid, full))
-            return
-        reply = frames.CanaryReply(rid=rid, kl=verdict.kl, bound=canary.BOUND, tripped=verdict.tripped)
-        self._loop.call_soon_threadsafe(self._canary_was_read, peer, reply)
-        if verdict.tripped:
-            raise llama.ContextBrokenError("the canary tripped: sequences read each other's cells")
-
-    def _on_report(self, report: Report) -> None:
-        self._loop.call_soon_threadsafe(self._reported, report)
-
     # -- what the owner tells ----------------------------------------------------------------------------------------
 
-    def _loading(self, fraction: float) -> None:
+    def progressed(self, fraction: float) -> None:
+        """So much of the model is read."""
         self._fraction = fraction
         self._notifier.loading(fraction)
         self._tell_all(frames.Loading(fraction=fraction))
 
-    def _load_failed(self, error: EngineError) -> None:
+    def load_failed(self, error: EngineError) -> None:
+        """There will be no model: say so to whoever asks."""
         if self._stopping:
             return
         LOG.error("engine %s: %s; %s", self._spec.model_id, error.what, error.why)
@@ -176,10 +121,13 @@ class Service:
         for peer in self._greeted():
             self._welcome(peer)
 
-    def _ready(self, loaded: loading.Loaded) -> None:
+    def ready(self, loaded: loading.Loaded) -> None:
+        """The model is in memory: serve it."""
         if self._stopping:
             return
         self._state = "serving"
+        self._loaded = loaded
+        self._pins = pins.Pins(loaded.cells)
         self._hello = frames.EngineHello(
             proto=frames.PROTOCOL,
             instance=new_id(),
@@ -191,14 +139,8 @@ class Service:
         self._notifier.ready("serving")
         self._tell_all(self._hello)
 
-    def _canary_was_read(self, peer: Peer, reply: frames.CanaryReply | frames.Failed) -> None:
-        self._canary_reads = False
-        if isinstance(reply, frames.CanaryReply):
-            self._canary_kl = reply.kl
-        if peer in self._peers:
-            peer.send(reply)
-
-    def _broken(self, reason: str) -> None:
+    def broken(self, reason: str) -> None:
+        """The context is lost: end, and leave it to a new process."""
         LOG.error("engine %s: the context is lost: %s", self._spec.model_id, reason)
         lost = EngineError(ErrorKind.ENGINE_LOST, "the engine's context broke", why=reason)
         self._tell_all(failed(0, lost))
@@ -206,24 +148,27 @@ class Service:
 
     def _look(self) -> None:
         """Every tick: whether the owner's thread still comes to the end of its steps."""
-        if self._watchdog.hangs(time.monotonic(), busy=self._jobs.live > 0):
+        works = self._jobs.live > 0 or self._pins.computing
+        if self._watchdog.hangs(time.monotonic(), busy=works):
             LOG.critical("engine %s: a step did not end within %.0f s", self._spec.model_id, self._watchdog.bound_s)
             self._tell_all(failed(0, EngineError(ErrorKind.ENGINE_LOST, "a step of the engine did not end")))
             os._exit(HUNG_EXIT)  # the owner's thread is stuck in C: there is no end in good order
         self._notifier.alive()
-        busy = self._state != "serving" or self._jobs.live > 0 or self._preparations.pending
+        busy = works or self._state != "serving" or self._preparations.pending
         if self._idle.has_run_out(time.monotonic(), busy=busy):
             self._loop.call_later(DRAIN_S, self._end, 0)
             self._retire()
         self._loop.call_later(TICK_S, self._look)
 
-    def _reported(self, report: Report) -> None:
+    def reported(self, report: Report) -> None:
+        """One turn of the owner's loop is over: tell every peer what is new."""
         self._watchdog.heard(report.t_us, report.prompt_tokens + report.completion_tokens)
         self._tally.add(report)
         items: dict[Peer, list[frames.StepItem]] = {}
         for update in report.updates:
             run = self._jobs.get(update.ticket)
             if run is None:
+                self._pin_told(update)
                 continue
             peer = run.peer
             if peer is not None:
@@ -254,6 +199,15 @@ class Service:
             run.told(item)
             items.setdefault(peer, []).append(item)
 
+    def _pin_told(self, update: Update) -> None:
+        if update.finish is None and update.error is None:
+            return
+        pin = self._pins.settle(update.ticket, computed=update.error is None)
+        if pin is not None:
+            rid = pin.frame.rid
+            pinned = frames.Pinned(rid=rid, cells=pin.cells)
+            pin.peer.send(pinned if update.error is None else failed(rid, update.error))
+
     # -- what peers say ----------------------------------------------------------------------------------------------
 
     def _new_peer(self) -> Peer:
@@ -281,26 +235,18 @@ class Service:
             self._no_peers.set()
         self._preparations.forget(peer)
         for ticket in self._jobs.leave(peer):
-            self._order_stop(ticket)
+            self._owner.order(Stop(ticket))
         self._end_if_done()
 
     def _handle(self, peer: Peer, frame: frames.ToEngine) -> None:
         match frame:
-            case frames.Prepare(rid=rid) | frames.Submit(rid=rid) | frames.Stats(rid=rid) | frames.Canary(rid=rid):
-                if rid < 1:
-                    peer.reject("requests are numbered from 1")
-                    return
-                try:
-                    self._ask(peer, frame)
-                except EngineError as error:
-                    peer.send(failed(rid, error))
             case frames.Cancel(rid=rid):
                 run = self._jobs.find(peer, rid)
                 if run is not None:
-                    self._order_stop(run.ticket)
+                    self._owner.order(Stop(run.ticket))
             case frames.Threads(n=n):
-                if self._stepper is not None and 1 <= n <= MAX_THREADS:
-                    self._stepper.order(SetThreads(n))
+                if 1 <= n <= MAX_THREADS:
+                    self._owner.order(SetThreads(n))
             case frames.AckFinal(jobs=jobs):
                 for job in jobs:
                     self._jobs.acknowledge(job)
@@ -309,34 +255,62 @@ class Service:
                 self._retire()
             case frames.ClientHello():
                 peer.reject("hello is said once")
+            case _ if frame.rid < 1:
+                peer.reject("requests are numbered from 1")
+            case _:
+                try:
+                    self._ask(peer, frame)
+                except EngineError as error:
+                    peer.send(failed(frame.rid, error))
 
-    def _ask(self, peer: Peer, frame: frames.Prepare | frames.Submit | frames.Stats | frames.Canary) -> None:
-        if self._loaded is None or self._stepper is None or self._state in ("loading", "failed"):
+    def _ask(self, peer: Peer, frame: frames.Asking) -> None:
+        loaded = self._loaded
+        if loaded is None or self._state in ("loading", "failed"):
             raise self._failure
         if isinstance(frame, frames.Stats):
-            peer.send(self._tally.reply(frame.rid, self._loaded.cells, self._canary_kl))
+            peer.send(self._tally.reply(frame.rid, loaded.cells, self._owner.canary_kl, self._pins.cells()))
             return
         if self._state == "retiring":
             raise EngineError(ErrorKind.LOADING, "the engine is being stopped", retry_after=2.0)
         self._idle.asked(time.monotonic())
         if isinstance(frame, frames.Canary):
-            self._order_canary(peer, frame.rid, self._loaded, self._stepper)
+            self._owner.read_canary(lambda outcome: self._canary_told(peer, frame.rid, outcome))
         elif isinstance(frame, frames.Prepare):
-            self._preparations.begin(peer, frame, self._loaded.prompts)
+            self._preparations.begin(peer, frame, loaded.prompts)
+        elif isinstance(frame, frames.Pin):
+            self._pin(peer, frame, loaded)
+        elif isinstance(frame, frames.Unpin):
+            self._owner.order(Unpin(self._pins.release(frame.name)))
+            peer.send(frames.Pinned(rid=frame.rid, cells=0))
         else:
-            self._loaded.prompts.check(frame)
-            self._submit(peer, frame, self._stepper)
+            loaded.prompts.check(frame)
+            self._submit(peer, frame)
 
-    def _order_canary(self, peer: Peer, rid: int, loaded: loading.Loaded, stepper: Stepper | Embedder) -> None:
-        read = loaded.read_canary
-        if read is None:
-            raise EngineError(ErrorKind.NOT_SUPPORTED, "nothing is kept between this model's batches, so nothing leaks")
-        if self._canary_reads:
-            raise EngineError(ErrorKind.CONFLICT, "a canary is being read already")
-        self._canary_reads = True
-        stepper.order(Work(lambda: self._read_canary(read, peer, rid)))
+    def _canary_told(self, peer: Peer, rid: int, outcome: canary.Verdict | EngineError) -> None:
+        if isinstance(outcome, EngineError):
+            peer.send(failed(rid, outcome))
+        else:
+            peer.send(frames.CanaryReply(rid=rid, kl=outcome.kl, bound=canary.BOUND, tripped=outcome.tripped))
 
-    def _submit(self, peer: Peer, frame: frames.Submit, stepper: Stepper | Embedder) -> None:
+    def _pin(self, peer: Peer, frame: frames.Pin, loaded: loading.Loaded) -> None:
+        if not loaded.cells:
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "nothing is kept between this model's batches to be shared")
+        if frame.adapter:
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "this engine has no adapters", param="adapter")
+        if self._pins.is_there(frame):
+            peer.send(frames.Pinned(rid=frame.rid, cells=len(frame.tokens)))
+            return
+        ticket = self._jobs.take_ticket()
+        self._pins.begin(frame, ticket, peer)
+        try:
+            submit = pins.request(frame)
+            loaded.prompts.check(submit)
+            self._owner.order(Start(ticket, submit, pin=True))
+        except EngineError:
+            self._pins.settle(ticket, computed=False)
+            raise
+
+    def _submit(self, peer: Peer, frame: frames.Submit) -> None:
         had = len(frame.resume_tokens)
         run = self._jobs.claim(frame.job, peer, frame.rid, had, frame.scored, tenant=frame.tenant)
         if run.final is not None:
@@ -345,7 +319,7 @@ class Service:
             peer.send(frames.Step(n=self._tally.latest.n, t_us=0, items=(item,)))
             return
         try:
-            stepper.order(Start(run.ticket, frame))
+            self._owner.order(Start(run.ticket, frame))
         except EngineError:
             self._jobs.drop(run.ticket)
             raise
@@ -356,7 +330,7 @@ class Service:
         if self._stopping:
             self._cancel_all()
             return
-        self._stopping = True
+        self._stopping = self._owner.stopping = True
         if self._state in ("loading", "failed"):
             self._end(0)
             return
@@ -374,7 +348,7 @@ class Service:
 
     def _cancel_all(self) -> None:
         for ticket in self._jobs.tickets():
-            self._order_stop(ticket)
+            self._owner.order(Stop(ticket))
 
     def _end_if_done(self) -> None:
         if self._state != "retiring" or self._jobs.live:
@@ -387,10 +361,6 @@ class Service:
     def _end(self, code: int) -> None:
         if not self._over.done():
             self._over.set_result(code)
-
-    def _order_stop(self, ticket: int) -> None:
-        if self._stepper is not None:
-            self._stepper.order(Stop(ticket))
 
     def _greeted(self) -> list[Peer]:
         return [peer for peer in self._peers if peer.greeted]

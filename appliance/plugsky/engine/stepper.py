@@ -23,8 +23,9 @@ from plugsky.engine import llama, sampling
 from plugsky.engine.errors import EngineError
 from plugsky.engine.grammar import GrammarSpec
 from plugsky.engine.logprobs import logprobs
-from plugsky.engine.orders import Order, OrderQueue, Quit, Report, SetThreads, Start, Stop, Update, Work
+from plugsky.engine.orders import Order, OrderQueue, Quit, Report, SetThreads, Start, Stop, Unpin, Update, Work
 from plugsky.engine.plan import Chunk, Op
+from plugsky.engine.prefix import Resident
 from plugsky.engine.scheduler import Scheduler
 from plugsky.engine.tasks import Limits, QueueFullError, Task
 from plugsky.engine.text import TextStream
@@ -62,7 +63,7 @@ class Backend(Protocol):
 
 
 _Choice = tuple[int, int | None, tuple[TokenLogprob, ...]]
-"""A ticket, its next token, and what was asked to be known of it; None when only the prompt was wanted."""
+"""A ticket, its next token, and what was asked to be known of it; None where only the prompt was wanted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +72,7 @@ class _Sequence:
     sampler: SequenceSampler
     text: TextStream
     chosen: int = 0
+    pin: bool = False
     engine_us: int = 0
 
     def usage(self, cached: int) -> Usage:
@@ -92,6 +94,7 @@ class Stepper:
         self._tell = report
         self._orders = OrderQueue()
         self._sequences: dict[int, _Sequence] = {}
+        self._pinned: dict[int, Resident] = {}
         self._new: list[int] = []
         self._steps = 0
         self._report = Report()
@@ -131,11 +134,15 @@ class Stepper:
         """Carry out what was ordered; wait for an order when there is nothing to do. False at the end."""
         for order in self._orders.take(wait=not self._sequences):
             match order:
-                case Start(ticket, submit):
-                    self._start(ticket, submit)
+                case Start():
+                    self._start(order)
                 case Stop(ticket):
                     if ticket in self._sequences:
                         self._finish(Update(ticket), "cancelled")
+                case Unpin(ticket):
+                    resident = self._pinned.pop(ticket, None)
+                    if resident is not None:
+                        self._scheduler.unpin(resident)
                 case SetThreads(n):
                     self._backend.set_threads(n)
                 case Work(run):
@@ -144,7 +151,8 @@ class Stepper:
                     return False
         return True
 
-    def _start(self, ticket: int, submit: Submit) -> None:
+    def _start(self, order: Start) -> None:
+        ticket, submit = order.ticket, order.submit
         deadline = None if submit.deadline_us is None else _now_us() + submit.deadline_us
         tokens = (*submit.tokens, *submit.resume_tokens)
         task = Task(
@@ -156,6 +164,7 @@ class Stepper:
             submit.adapter,
             deadline_us=deadline,
             score_from=_score_from(submit),
+            pin=order.pin,
         )
         try:
             self._scheduler.add(task, _now_us())
@@ -175,7 +184,7 @@ class Stepper:
             self._report.updates.append(Update(ticket, error=error))
             return
         text = TextStream(submit.params.stop, submit.params.show_special)
-        sequence = _Sequence(submit, sampler, text, len(submit.resume_tokens))
+        sequence = _Sequence(submit, sampler, text, len(submit.resume_tokens), order.pin)
         for token in submit.resume_tokens:
             sequence.text.feed(self._backend.piece(token), token)
         self._sequences[ticket] = sequence
@@ -293,19 +302,22 @@ class Stepper:
 
     def _pick(self, ticket: int, row: llama.Logits) -> _Choice:
         sequence = self._sequences[ticket]
-        if not sequence.submit.max_tokens:
+        if sequence.pin or not sequence.submit.max_tokens:
             return ticket, None, ()
         token = sequence.sampler.pick(row)
         top = sequence.submit.params.top_logprobs
         return ticket, token, () if top is None else (logprobs(row, token, top, self._backend.piece),)
 
     def _chose(self, ticket: int, token: int | None, known: tuple[TokenLogprob, ...]) -> None:
+        sequence = self._sequences[ticket]
+        if sequence.pin:
+            self._keep(ticket)
+            return
         if token is None:
             self._finish(Update(ticket), "length")
             return
         self._report.completion_tokens += 1
         self._report.prompt_tokens -= 1
-        sequence = self._sequences[ticket]
         sequence.sampler.accept(token)
         sequence.chosen += 1
         ends = self._backend.ends(token) and not sequence.submit.params.ignore_eos
@@ -339,6 +351,14 @@ class Stepper:
         sequence.sampler.close()
         self._scheduler.remove(ticket, keep=keep)
         return sequence
+
+    def _keep(self, ticket: int) -> None:
+        """What was to be pinned is computed."""
+        sequence = self._sequences.pop(ticket)
+        sequence.sampler.close()
+        usage = sequence.usage(self._scheduler.cached(ticket) or 0)
+        self._pinned[ticket] = self._scheduler.pin(ticket)
+        self._report.updates.append(Update(ticket, finish=Finish(reason="length", usage=usage)))
 
 
 def _score_from(submit: Submit) -> int | None:

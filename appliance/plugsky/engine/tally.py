@@ -26,8 +26,8 @@ class Tally:
         self._completion_tokens += report.completion_tokens
         self._meter.add(time.monotonic(), report.completion_tokens)
 
-    def reply(self, rid: int, cells: int, canary_kl: float | None) -> StatsReply:
-        """The answer to ``stats``, for a cache of ``cells``."""
+    def reply(self, rid: int, cells: int, canary_kl: float | None, pinned: dict[str, int]) -> StatsReply:
+        """The answer to ``stats``, for a cache of ``cells`` of which some are ``pinned``."""
         return StatsReply(
             rid=rid,
             running=self.latest.running,
@@ -45,6 +45,7 @@ class Tally:
             saved=self.latest.kv_saved,
             paused=self.latest.paused,
             waiting_by_class=self.latest.waiting_by_class,
+            pinned=pinned,
         )
 
 

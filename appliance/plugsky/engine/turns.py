@@ -141,7 +141,7 @@ class Turns:
         resident, tokens = run.held(), run.tokens
         start = resident.computed
         end = start + take
-        outputs = int(end == tokens.length and not run.task.pin)
+        outputs = int(end == tokens.length)
         if run.score_from is not None:
             outputs = max(0, end - max(start, run.score_from))
         pending = (tokens.last(),) if take == 1 and end == tokens.length else tokens.view(start, end)
