@@ -99,6 +99,41 @@ async def test_streams_go_on_after_the_engine_was_killed_under_them(site):
     assert same >= 2, "greedy text differs with the batch's shape in rounding only"
 
 
+STOP = "END OF THE ANSWER: WHAT FOLLOWS IS HEARD BY NOBODY, HOWEVER LONG IT MAY GO ON, AND WHATEVER IT MAY TELL"
+LITERAL = Params(
+    temperature=0.0, grammar=f'root ::= "alpha beta gamma. {STOP}, and more"', stop=(STOP,), repeat_penalty=1.1
+)
+
+
+async def test_an_engine_killed_within_a_stop_string_of_a_grammar_loses_and_doubles_nothing(site):
+    supervisor, line = site
+    running = line.submit(job=ids.new_id(), tenant="acme", tokens=(1, 2, 3), params=LITERAL, max_tokens=120)
+    reading = asyncio.create_task(read(running))
+    await until(lambda: running.received >= 12)
+    first = line.hello.instance
+    os.kill(supervisor.life.pid, signal.SIGKILL)
+    made, text, final = await reading
+    assert line.hello.instance != first, "it was not over yet"
+    assert (text, final.reason, final.usage.completion_tokens) == ("alpha beta gamma. ", "stop", len(made))
+
+
+async def test_a_prompt_whose_scoring_was_cut_is_scored_to_its_end_and_told_once(site):
+    supervisor, line = site
+    prompt = tuple(range(1000, 1900))
+    running = line.submit(
+        job=ids.new_id(), tenant="acme", tokens=prompt, params=Params(prompt_logprobs=0), max_tokens=0
+    )
+    first = line.hello.instance
+    known, final = [], None
+    async for item in running:
+        if not known:
+            os.kill(supervisor.life.pid, signal.SIGKILL)
+        known += item.prompt_logprobs
+        final = item.final
+    assert line.hello.instance != first, "it was not over yet"
+    assert (len(known), final.reason) == (len(prompt) - 1, "length")
+
+
 async def test_a_request_that_kills_the_engine_fails_alone_and_is_kept_out(site):
     supervisor, line = site
     running = [ask(line, tuple(range(n, n + 12)), 30) for n in (10, 30, 50)]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
 
@@ -90,6 +91,50 @@ async def test_a_resumed_answer_under_a_grammar_goes_on_as_it_would_have(client)
     whole, _, _ = await answer(client, prepared.tokens, 12, params=params)
     rest, _, _ = await answer(client, prepared.tokens, 12, params=params, resume_tokens=tuple(whole[:9]))
     assert rest == whole[9:]
+
+
+COLOURS = """root ::= "Colours: " word " " word " " word ". END OF ANSWER. Goodbye."
+word ::= [a-z] [a-z] [a-z] [a-z]? [a-z]?"""
+
+
+async def test_an_answer_cut_anywhere_and_resumed_is_whole_with_its_grammar_its_stop_string_and_penalties(client):
+    prepared = await client.prepare(tenant="acme", text="Three colours, please.", grammar=COLOURS)
+    params = Params(
+        temperature=0.0,
+        grammar=prepared.grammar,
+        stop=("END OF ANSWER",),
+        frequency_penalty=0.5,
+        presence_penalty=0.5,
+        top_logprobs=1,
+    )
+    items = await told(client, prepared.tokens, params, 60)
+    made, whole = [token for item in items for token in item.ids], "".join(item.text for item in items)
+    assert re.fullmatch(r"Colours: ([a-z]{3,5} ){2}[a-z]{3,5}\. ", whole)
+
+    async def resumed(cut):
+        generation = client.submit(
+            job=ids.new_id(),
+            tenant="acme",
+            tokens=prepared.tokens,
+            params=params,
+            max_tokens=60,
+            resume_tokens=tuple(made[:cut]),
+        )
+        rest = [item async for item in generation]
+        generation.acknowledge()
+        tokens = [token for item in rest for token in item.ids]
+        assert rest[-1].final.usage.completion_tokens == cut + len(tokens)
+        assert sum(len(item.logprobs) for item in rest) == len(tokens)
+        assert rest[-1].final.reason == "stop"
+        return "".join(item.text for item in (*items[:cut], *rest))
+
+    assert all(len(item.ids) == 1 for item in items)
+    texts = await asyncio.gather(*(resumed(cut) for cut in range(1, len(made))))
+    assert all(re.fullmatch(r"Colours: ([a-z]{3,5} ){2}[a-z]{3,5}\. ", text) for text in texts)
+    assert texts.count(whole) >= len(texts) * 3 // 4, "the rest may differ in rounding: kernels follow a batch's shape"
+    within_stop = [cut for cut in range(1, len(made)) if "".join(item.text for item in items[:cut]) == whole]
+    assert len(within_stop) >= 2, "some cuts fall into the stop string"
+    assert {texts[cut - 1] for cut in within_stop} == {whole}
 
 
 REFUSED = {

@@ -338,6 +338,7 @@ ToAdmin = Call | Abort
 FromAdmin = Reply | Item | End | CallFailed
 AnyFrame = ToEngine | FromEngine | ToAdmin | FromAdmin
 
+
 def encode(frame: AnyFrame) -> bytes:
     """The frame as bytes for the wire, length first. Raises :class:`FrameError` above 16 MiB."""
     return wire.encode(frame)
