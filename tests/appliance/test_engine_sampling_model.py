@@ -187,7 +187,7 @@ async def test_log_probabilities_do_not_depend_on_parameters(client, story):
         for params in (Params(temperature=0.0, top_logprobs=5), Params(temperature=2.0, top_k=3, top_logprobs=5))
     ]
     assert [token for token, _, _ in plain] == [token for token, _, _ in changed]
-    assert [value for _, _, value in plain] == pytest.approx([value for _, _, value in changed], abs=0.05)
+    assert [value for _, _, value in plain] == pytest.approx([value for _, _, value in changed], abs=0.15)
 
 
 def longest_repeat(tokens):
