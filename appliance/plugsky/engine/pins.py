@@ -125,6 +125,7 @@ def request(frame: Pin) -> Submit:
         params=Params(),
         max_tokens=1,
         service_class="batch",
+        adapter=frame.adapter,
     )
 
 

@@ -295,8 +295,6 @@ class Service:
     def _pin(self, peer: Peer, frame: frames.Pin, loaded: loading.Loaded) -> None:
         if not loaded.cells:
             raise EngineError(ErrorKind.NOT_SUPPORTED, "nothing is kept between this model's batches to be shared")
-        if frame.adapter:
-            raise EngineError(ErrorKind.NOT_SUPPORTED, "this engine has no adapters", param="adapter")
         if self._pins.is_there(frame):
             peer.send(frames.Pinned(rid=frame.rid, cells=len(frame.tokens)))
             return
