@@ -17,10 +17,13 @@ _ENTRY = """
 import socket, sys
 from pathlib import Path
 from plugsky.engine.process import run
-from plugsky.engine.spec import AdapterSpec, EngineSpec
-model, file, digest, mode, n_ctx, threads, parent, *adapters = sys.argv[1:]
+from plugsky.engine.spec import AdapterSpec, EngineSpec, ProjectorSpec
+model, file, digest, mode, n_ctx, threads, parent, eye, eye_digest, *adapters = sys.argv[1:]
 adapters = tuple(AdapterSpec.parse(text) for text in adapters)
-spec = EngineSpec(model, Path(file), digest, mode, int(n_ctx), int(threads), adapters=adapters)
+projector = ProjectorSpec(Path(eye), eye_digest) if eye else None
+spec = EngineSpec(
+    model, Path(file), digest, mode, int(n_ctx), int(threads), adapters=adapters, projector=projector
+)
 sys.exit(run(spec, socket.socket(fileno=3), int(parent)))
 """
 ABSENT = "ab" * 32
@@ -47,6 +50,7 @@ def command_for(spec: EngineSpec) -> tuple[str, ...]:
         str(spec.n_ctx),
         str(spec.threads),
         str(os.getpid()),
+        *((str(spec.projector.file), spec.projector.digest) if spec.projector is not None else ("", "")),
         *map(str, spec.adapters),
     )
     return (sys.executable, "-c", _ENTRY, *words)

@@ -9,7 +9,7 @@ import pytest
 from appliance.cell_context import CellContext
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params, Submit
-from plugsky.engine import llama, orders
+from plugsky.engine import llama, orders, virtual
 from plugsky.engine.errors import EngineError
 from plugsky.engine.orders import Quit, SetThreads, Start, Stop, Unpin
 from plugsky.engine.stepper import Stepper
@@ -531,3 +531,72 @@ def test_each_request_is_computed_under_its_own_adapter():
     runs = Runs(ScriptedContext())
     runs.all(*(Start(n, submit((1, 2, 3), adapter=name)) for n, name in adapters.items()))
     assert runs.context.served == adapters
+
+
+class ScriptedImage:
+    """An image of ``count`` tokens that is computed as the context says; llama.cpp refuses it if ``refused``."""
+
+    def __init__(self, context, count, *, refused=False):
+        self.context, self.count, self.refused = context, count, refused
+        self.computed = 0
+
+    def compute(self, chunk):
+        assert list(chunk.tokens) == list(virtual.run(b"cat", self.count))
+        if self.refused:
+            raise llama.BatchRefusedError
+        if not self.context.compute([chunk]):
+            raise llama.CacheFullError
+        self.computed += 1
+        return [np.array([7], dtype=np.float32)] if chunk.outputs else []
+
+
+def seeing(ticket, context, before=(1, 2), after=(3, 4), count=20, **options):
+    """A start with an image in the middle, and the image."""
+    image = ScriptedImage(context, count, **options)
+    tokens = (*before, *virtual.run(b"cat", count), *after)
+    return Start(ticket, submit(tokens), images={len(before): image}), image
+
+
+def test_an_image_is_computed_by_itself_and_llama_cpp_sees_no_virtual_token():
+    context = ScriptedContext()
+    order, image = seeing(1, context)
+    runs = Runs(context).all(order, Start(2, submit((50, 51, 52))))
+    assert image.computed == 1
+    assert runs.ids(1) == [5, 6, 7, 8]
+    assert runs.finish(1).usage.prompt_tokens == 24
+    assert sum(count for batch in context.batches for ticket, count in batch if ticket == 1) == 2 + 2 + 3
+
+
+def test_an_image_longer_than_a_batch_is_computed_whole():
+    order, image = seeing(1, context := ScriptedContext(), count=100)
+    assert Runs(context).all(order).finish(1).reason == "length"
+    assert image.computed == 1
+
+
+def test_a_prompt_may_end_with_an_image():
+    order, _ = seeing(1, context := ScriptedContext(), after=())
+    assert Runs(context).all(order).ids(1) == [7, 8, 9, 10]
+
+
+def test_the_same_image_behind_the_same_text_is_not_computed_again():
+    context = ScriptedContext()
+    (first, one), (second, two) = seeing(1, context), seeing(2, context, after=(9,))
+    runs = Runs(context).all(first, second)
+    assert one.computed + two.computed == 1
+    assert sorted(runs.finish(ticket).usage.cached_tokens for ticket in (1, 2)) == [0, 22]
+
+
+def test_only_the_request_whose_image_is_refused_fails():
+    context = ScriptedContext()
+    order, _ = seeing(1, context, refused=True)
+    runs = Runs(context).all(order, Start(2, submit((50, 51, 52))))
+    assert runs.error(1).kind is ErrorKind.INTERNAL
+    assert runs.finish(2).reason == "length"
+
+
+def test_an_image_for_which_the_cache_is_fuller_than_counted_waits_its_turn():
+    context = ScriptedContext(cells=60)
+    order, image = seeing(2, context, count=30)
+    runs = Runs(context, cells=80).all(Start(1, submit(tuple(range(100, 125)))), order)
+    assert image.computed >= 1
+    assert {runs.finish(1).reason, runs.finish(2).reason} == {"length"}

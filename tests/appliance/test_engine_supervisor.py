@@ -18,7 +18,7 @@ from plugsky.core import processes
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.processes import how_it_ended
 from plugsky.engine.client import EngineClient, EngineError
-from plugsky.engine.spec import AdapterSpec
+from plugsky.engine.spec import AdapterSpec, ProjectorSpec
 from plugsky.engine.supervisor import EngineSupervisor, engine_command
 
 pytestmark = pytest.mark.integration
@@ -260,6 +260,11 @@ def test_the_command_of_an_engine_names_each_adapter(tmp_path):
     words = engine_command(replace(spec_of(tmp_path / "m.gguf"), adapters=adapters))
     given = [words[n + 1] for n, word in enumerate(words) if word == "--adapter"]
     assert tuple(map(AdapterSpec.parse, given)) == adapters
+
+
+def test_the_command_of_an_engine_names_its_projector(tmp_path):
+    spec = replace(spec_of(tmp_path / "m.gguf"), projector=ProjectorSpec(tmp_path / "eye.gguf", "ab"))
+    assert engine_command(spec)[-4:] == ("--projector", str(tmp_path / "eye.gguf"), "--projector-digest", "ab")
 
 
 ENDINGS = {

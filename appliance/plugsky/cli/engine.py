@@ -11,7 +11,7 @@ from plugsky.core import settings
 from plugsky.core.listeners import inherited_listener
 from plugsky.core.settings import AUTO, KvType, Numa
 from plugsky.engine import process
-from plugsky.engine.spec import AdapterSpec, EngineSpec, Mode
+from plugsky.engine.spec import AdapterSpec, EngineSpec, Mode, ProjectorSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Run one engine process.")
 
@@ -29,6 +29,10 @@ def run(
     mode: Annotated[Mode, typer.Option("--mode", help="generate, embed or rerank.")] = "generate",
     ctx: Annotated[int, typer.Option("--ctx", min=256, help="KV cells that all its sequences share.")] = 4096,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Its share of the host's cores.")] = 1,
+    projector: Annotated[Path | None, typer.Option("--projector", help="The GGUF that lets it read images.")] = None,
+    projector_digest: Annotated[
+        str, typer.Option("--projector-digest", help="The SHA-256 the projector was installed with.")
+    ] = "",
     idle_exit: Annotated[
         int, typer.Option("--idle-exit", min=0, help="End after so many seconds without a request; 0: never.")
     ] = 0,
@@ -49,9 +53,10 @@ def run(
     Example: systemd-socket-activate -l /run/m.sock plugsky engine run --model-id m --model-file m.gguf --digest 3f2a…
     """
     log_to_stderr()
+    eye = None if projector is None else ProjectorSpec(projector, projector_digest)
     layers = settings.gpu_layers(gpu_layers, "--gpu-layers")
     adapters = _adapters(adapter or [])
-    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch, adapters)
+    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch, adapters, eye)
     raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent, idle_exit or None))
 
 

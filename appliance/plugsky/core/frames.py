@@ -29,6 +29,7 @@ from plugsky.core.answer import StepItem as StepItem
 from plugsky.core.answer import TokenLogprob as TokenLogprob
 from plugsky.core.answer import Usage as Usage
 from plugsky.core.request import Effort as Effort
+from plugsky.core.request import ImagePart as ImagePart
 from plugsky.core.request import Message as Message
 from plugsky.core.request import Params as Params
 from plugsky.core.request import Tool as Tool
@@ -64,6 +65,7 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     At most one of ``grammar`` (GBNF) and ``json_schema`` (JSON text) is given; the schema is compiled.
     With messages, ``tools`` are on offer: as ``tool_choice`` says, or only the one that ``tool_name`` names, which then
     must be called. ``thinking`` and ``reasoning_effort`` are the template's own where they are not given.
+    ``images`` are PNG or JPEG files, each of which stands in one message (:class:`ImagePart`).
     """
 
     rid: int
@@ -82,6 +84,7 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     thinking: bool | None = None
     reasoning_effort: Effort = ""
     pair: tuple[str, str] | None = None
+    images: tuple[bytes, ...] = ()
 
 
 class Submit(_Frame, frozen=True, tag="submit"):
@@ -193,6 +196,8 @@ class Prepared(_Frame, frozen=True, tag="prepared"):
     """The answer to ``prepare``: the prompt's tokens, how many more the context can hold, and what to submit with them.
 
     ``family`` says how to read the answer (:mod:`plugsky.engine.families`); ``thinking`` that it begins in reasoning.
+    An image is a run of tokens below zero, which this engine knows for a while: a submit that comes too late, or to
+    another engine, is refused with ``conflict`` and has to be prepared again.
     """
 
     rid: int

@@ -16,14 +16,20 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
+class ImagePart(msgspec.Struct, frozen=True):
+    """An image in a message: which of those that the request brings, counted from 0."""
+
+    image: int
+
+
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One turn of a conversation. Parts of ``content`` are lines of one text.
+    """One turn of a conversation. Parts of ``content`` are lines of one text, and images between them.
 
     An assistant's turn may hold ``reasoning`` and ``tool_calls``; one of role ``tool`` names the call it answers.
     """
 
     role: str
-    content: str | tuple[str, ...] = ""
+    content: str | tuple[str | ImagePart, ...] = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""

@@ -17,15 +17,19 @@ from plugsky.engine.families.constraint import CallConstraint
 from plugsky.engine.families.family import Arranged, Asked
 from plugsky.engine.markers import Markers, Part
 from plugsky.engine.renderer import Renderer
+from plugsky.engine.stand_ins import StandIns
 from plugsky.engine.tool_rules import argument_rules, renamed
 
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A rendered prompt. ``reasons`` says that the answer may think first, ``thinking`` that it begins with that."""
+    """A rendered prompt; a number among its ``parts`` is an image of the request.
+
+    ``reasons`` says that the answer may think first, ``thinking`` that it begins with that.
+    """
 
     text: str
-    parts: list[Part]
+    parts: list[Part | int]
     tools: tuple[Tool, ...]
     reasons: bool
     thinking: bool
@@ -45,14 +49,18 @@ class Chats:
         tools = conversation.offered(frame)
         opens = family.reasoning.opens if family.reasoning else ()
         variables = conversation.reasoning_variables(frame, template, opens)
-        asked = {"messages": conversation.turns(frame.messages or ()), "tools": conversation.described(tools)}
+        images = StandIns(len(frame.images))
+        asked = {
+            "messages": conversation.turns(frame.messages or (), images.text),
+            "tools": conversation.described(tools),
+        }
         disarmed = self._markers.disarm(asked)
         arranged = family.arrange(Asked(**disarmed.value), template)
         rendered = self._render(arranged, variables)
         thinking = family.opens_reasoning(rendered)
         return ChatPrompt(
             text=rendered,
-            parts=self._markers.parts(rendered, disarmed.originals),
+            parts=images.cut(self._markers.parts(rendered, disarmed.originals)),
             tools=tools,
             reasons=thinking or (family.reasons(template) and not family.closes_reasoning(rendered)),
             thinking=thinking,

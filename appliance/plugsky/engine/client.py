@@ -97,6 +97,7 @@ class EngineClient:
         parallel_tool_calls: bool = True,
         thinking: bool | None = None,
         reasoning_effort: frames.Effort = "",
+        images: tuple[bytes, ...] = (),
     ) -> frames.Prepared:
         """Render, tokenise and check one prompt; exactly one of ``messages``, ``text``, ``tokens``, ``pair``.
 
@@ -121,6 +122,7 @@ class EngineClient:
                 parallel_tool_calls=parallel_tool_calls,
                 thinking=thinking,
                 reasoning_effort=reasoning_effort,
+                images=images,
             ),
             frames.Prepared,
         )

@@ -5,7 +5,7 @@ of the past that are no JSON object stay the text they are, whoever wrote them.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from plugsky.core.request import Message, Tool
 from plugsky.engine.errors import EngineError, bad_request
 from plugsky.engine.families.family import Turn
 from plugsky.engine.families.json_scan import is_object
+from plugsky.engine.stand_ins import NONE
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool"})
 """Roles a message may have: templates build control tokens from them, so a free text here could name any of those."""
@@ -31,17 +32,18 @@ _SWITCHES: Final = {
 """Variables by which templates turn reasoning on and off, and how to see that one asks for them."""
 
 
-def turns(messages: tuple[Message, ...]) -> list[Turn]:
-    """``messages`` for a template. Raises ``bad_request`` for none, and for a role that is none."""
+def turns(messages: tuple[Message, ...], image: Callable[[int], str] = NONE.text) -> list[Turn]:
+    """``messages`` for a template, with the text of each ``image``. Raises ``bad_request`` for none or a wrong role."""
     if not messages:
         raise bad_request("messages must hold at least one message", "messages")
     if any(message.role not in ROLES for message in messages):
         raise bad_request(f"the role of a message is one of {', '.join(sorted(ROLES))}", "messages")
-    return [_turn(message) for message in messages]
+    return [_turn(message, image) for message in messages]
 
 
-def _turn(message: Message) -> Turn:
-    content = message.content if isinstance(message.content, str) else "\n".join(message.content)
+def _turn(message: Message, image: Callable[[int], str]) -> Turn:
+    parts = (message.content,) if isinstance(message.content, str) else message.content
+    content = "\n".join(part if isinstance(part, str) else image(part.image) for part in parts)
     turn: Turn = {"role": message.role, "content": content}
     if message.reasoning:
         turn["reasoning_content"] = message.reasoning

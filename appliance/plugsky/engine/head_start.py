@@ -56,7 +56,7 @@ class HeadStart:
     def dismiss(self) -> None:
         """End the child: this model has no template."""
         if self.child is not None:
-            renderer.end(self.child)
+            self.child.close()
 
     def close(self) -> None:
         """Stop what was begun and is still of no use to anybody."""

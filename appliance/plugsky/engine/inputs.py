@@ -6,11 +6,13 @@ so that only the form's own become some.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Literal
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params, Prepare, Prepared, Submit
 from plugsky.engine.errors import EngineError, bad_request, context_exceeded
+from plugsky.engine.images import Piece
 from plugsky.engine.llama_pooling import PairForm
 from plugsky.engine.markers import Markers
 from plugsky.engine.prompts import MAX_NAME, Vocabulary
@@ -30,6 +32,8 @@ class Inputs:
         """The input's tokens. Raises :class:`EngineError` that says what is wrong with it."""
         if frame.messages is not None:
             raise self._not_supported("messages")
+        if frame.images:
+            raise self._not_supported("images")
         if frame.adapter:
             raise self._not_supported("adapter")
         if frame.max_tokens is not None:
@@ -45,8 +49,8 @@ class Inputs:
         self._check_tokens(tokens)
         return Prepared(rid=frame.rid, tokens=tokens, room=0)
 
-    def check(self, frame: Submit) -> None:
-        """Refuse a submit that could not run: it may come from a peer that did not prepare it."""
+    def check(self, frame: Submit) -> Mapping[int, Piece]:
+        """Refuse a submit that could not run: it may come from a peer that did not prepare it. It holds no images."""
         for name, value in (("job", frame.job), ("tenant", frame.tenant)):
             if not 0 < len(value) <= MAX_NAME:
                 raise bad_request(f"{name} has 1 to {MAX_NAME} characters", name)
@@ -64,6 +68,7 @@ class Inputs:
         if frame.deadline_us is not None and frame.deadline_us < 1:
             raise bad_request("deadline_us must be at least 1", "deadline_us")
         self._check_tokens(frame.tokens)
+        return {}
 
     def _tokens(self, frame: Prepare) -> tuple[int, ...]:
         if frame.tokens is not None:

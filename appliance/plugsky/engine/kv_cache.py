@@ -4,7 +4,8 @@ Pure: it changes its own books and leaves :class:`~plugsky.engine.plan.Op` value
 before anything is computed. Guarantees, held by tests over random schedules:
 
 1. A newcomer holds the cells of the longest beginning it has in common with a sequence of its own root, or of a public
-   one, that runs or is parked; every token is compared. At least one token is left to compute.
+   one, that runs or is parked; every token is compared. At least one token is left to compute, and no image is cut
+   (:mod:`.virtual`).
 2. A finished sequence is parked, unless others hold all of its cells. Parked cells are at most half of the cache; the
    one used longest ago goes first, and with it just the cells that nobody else holds. Where parked cells outnumber
    those in use, one sequence a step moves to host memory (:mod:`.shelf`), because a step is slowed by all of them.
@@ -23,6 +24,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from plugsky.engine import virtual
 from plugsky.engine.cells import CellMap
 from plugsky.engine.plan import TO_THE_END, Copy, Forget, Op, Remove, Restore, Save
 from plugsky.engine.prefix import PrefixTree, Resident, TokenBuffer
@@ -102,7 +104,7 @@ class KvCache:
         wanted = tokens.array(0, tokens.length)
         for root in roots:
             for alike in self._tree.alike(root, wanted):
-                length, resident = min(alike.length, most), alike.resident
+                length, resident = virtual.whole(wanted, min(alike.length, most)), alike.resident
                 if length <= ready:
                     break
                 if self._reuse == "prefix":

@@ -56,7 +56,7 @@ def _on_log(level: int, text: bytes, _data: object) -> None:
         LOG.error("llama.cpp: %s", line[:300])
 
 
-_LOG_CALLBACK: Final = llama_cpp.llama_log_callback(_on_log)  # kept alive: llama.cpp holds its address
+LOG_CALLBACK: Final = llama_cpp.llama_log_callback(_on_log)  # kept alive: llama.cpp holds its address
 
 
 class CacheFullError(Exception):
@@ -78,7 +78,7 @@ def last_error() -> str:
 
 def load_kernels() -> str:
     """Load the fastest CPU kernels that travel with llama.cpp; returns their CPU family. Raises ``not_supported``."""
-    llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+    llama_cpp.llama_log_set(LOG_CALLBACK, ctypes.c_void_p(0))
     return kernels.load(Path(llama_cpp.__file__).parent / "lib")
 
 
@@ -301,7 +301,12 @@ class Context:
         self._outputs[:] = 0
         self._outputs[outputs] = 1
         self._batch.n_tokens = filled
-        code = llama_cpp.llama_decode(self._handle, self._batch)
+        self.run(self._batch)
+        return self.rows(len(outputs))
+
+    def run(self, batch: Any) -> None:
+        """Compute llama.cpp's own ``batch``. Raises as :meth:`decode` does."""
+        code = llama_cpp.llama_decode(self._handle, batch)
         if code == 1:
             raise CacheFullError
         if code == -1:
@@ -309,7 +314,6 @@ class Context:
         if code != 0:
             raise ContextBrokenError(f"llama_decode gave {code}")
         llama_cpp.llama_synchronize(self._handle)
-        return self._rows(len(outputs))
 
     def sampler(self, stages: tuple[sampling.Stage, ...], grammar: GrammarSpec | None = None) -> Chooser:
         """How one sequence of this context chooses. Raises ``schema_refused`` for a grammar that cannot be read."""
@@ -363,8 +367,8 @@ class Context:
     def close(self) -> None:
         llama_cpp.llama_free(self._handle)
 
-    def _rows(self, count: int) -> list[Logits]:
-        """What the last decode gave for its outputs: llama.cpp keeps the rows side by side, in the batch's order."""
+    def rows(self, count: int) -> list[Logits]:
+        """What the latest batch gave for its outputs: llama.cpp keeps the rows side by side, in the batch's order."""
         if not count:
             return []
         rows = llama_cpp.llama_get_logits(self._handle)

@@ -15,22 +15,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from plugsky.core.errors import ErrorKind
 from plugsky.engine import adapter_files, adapters, canary, llama, llama_devices
 from plugsky.engine.batcher import Bounds
 from plugsky.engine.embedding import Embedder
 from plugsky.engine.errors import DoesNotFitError, EngineError
 from plugsky.engine.estimate import Holding, copied_cells
 from plugsky.engine.head_start import HeadStart
+from plugsky.engine.images import Images
 from plugsky.engine.inputs import Inputs
+from plugsky.engine.llama_images import Projector
 from plugsky.engine.llama_pooling import LONGEST, PooledContext, pair_form
 from plugsky.engine.measurer import TEXT
-from plugsky.engine.model_file import check_file
+from plugsky.engine.model_file import check_digest, check_file
 from plugsky.engine.offload import Device, Placement, place
 from plugsky.engine.orders import Report
+from plugsky.engine.pictures import Pictures
 from plugsky.engine.prompts import Prompts
 from plugsky.engine.renderer import Renderer
 from plugsky.engine.shape import shape
-from plugsky.engine.spec import EngineSpec
+from plugsky.engine.sight import Sight, sight
+from plugsky.engine.spec import EngineSpec, Mode, ProjectorSpec
 from plugsky.engine.stepper import Stepper
 from plugsky.engine.tasks import Limits
 from plugsky_bundles.gguf import GgufInfo
@@ -61,9 +66,15 @@ class Loaded:
     """Makes what steps the context, with the callback for its reports. To be called once."""
     read_canary: Callable[[], canary.Verdict] | None = None
     """Asks whether sequences are kept apart, on the owner's thread between steps; None where there is no cache."""
+    projector: Projector | None = None
+    images: Images | None = None
 
     def close(self) -> None:
         """Give back what lies outside Python's memory."""
+        if self.images is not None:
+            self.images.close()
+        if self.projector is not None:
+            self.projector.close()
         if self.renderer is not None:
             self.renderer.close()
         self.context.close()
@@ -89,7 +100,8 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
     try:
         headers = check_file(spec.file)
         adapted = adapter_files.check(spec, headers, lambda: progress(0.0))
-        free = free_memory()
+        seen = None if spec.projector is None else _seen(spec.mode, spec.projector, progress)
+        free = free_memory() - (seen.need if seen is not None else 0)
         holding, placement = fit(spec, headers, free, llama_devices.devices(), adapted)
         llama_devices.spread(spec.numa)
         try:
@@ -99,7 +111,7 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
             raise
         if spec.mode == "generate":
             saved = copied_cells(shape(headers), holding, free - placement.host.total)
-            loaded = _generating(spec, model, holding, head, saved)
+            loaded = _generating(spec, model, holding, head, saved, seen)
         else:
             loaded = _pooling(model, holding, spec.mode, spec.threads)
         head.vouch(hashed)
@@ -111,14 +123,32 @@ def load(spec: EngineSpec, progress: Callable[[float], bool], head: HeadStart | 
     return loaded
 
 
-def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: HeadStart, saved: int) -> Loaded:
+def _seen(mode: Mode, projector: ProjectorSpec, progress: Callable[[float], bool]) -> Sight:
+    """What a projector is, once it is known to be the one that was installed."""
+    if mode != "generate":
+        raise EngineError(ErrorKind.NOT_SUPPORTED, f"a model of mode {mode} reads no images")
+    seen = sight(check_file(projector.file)[0])
+    check_digest(projector.file, projector.digest, lambda _fraction: progress(0.0))
+    return seen
+
+
+def _generating(
+    spec: EngineSpec, model: llama.Model, holding: Holding, head: HeadStart, saved: int, seen: Sight | None
+) -> Loaded:
     renderer = Renderer(model.template, bos=model.bos, eos=model.eos, child=head.child) if model.template else None
     starting = head.beside(renderer.start if renderer is not None else head.dismiss)
+    context = projector = images = None
     try:
         for adapter in spec.adapters:
             model.add_adapter(adapter)
         context = llama.Context(model, holding, spec.threads)
+        if spec.projector is not None and seen is not None:
+            file = spec.projector.file
+            projector = Projector(model, context, file, side=seen.side, batch=holding.batch, threads=spec.threads)
+            images = Images(projector, Pictures())
     except EngineError:
+        if context is not None:
+            context.close()
         model.close()
         raise
     limits = Limits(
@@ -141,10 +171,12 @@ def _generating(spec: EngineSpec, model: llama.Model, holding: Holding, head: He
         model,
         context,
         renderer,
-        Prompts(model, renderer, n_ctx, tuple(adapter.id for adapter in spec.adapters)),
+        Prompts(model, renderer, n_ctx, tuple(adapter.id for adapter in spec.adapters), images),
         limits.cells,
         lambda report: Stepper(context, limits, report),
         read_canary,
+        projector,
+        images,
     )
     try:
         starting.result()

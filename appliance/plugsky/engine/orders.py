@@ -6,13 +6,14 @@ leaves as one :class:`Report` per turn of the owner's loop. Owners are :class:`p
 """
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Finish, Submit, TokenLogprob
 from plugsky.engine.errors import EngineError
+from plugsky.engine.images import Piece
 
 MAX_ORDERS: Final = 4096
 """Orders that may wait for the end of a step; further submits are refused as overloaded."""
@@ -20,11 +21,15 @@ MAX_ORDERS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run a submit under this ticket; tickets rise. With ``pin`` compute its prompt and keep that for all tenants."""
+    """Run a submit under this ticket; tickets rise. With ``pin`` compute its prompt and keep that for all tenants.
+
+    ``images`` are those of its prompt, by where each begins.
+    """
 
     ticket: int
     submit: Submit
     pin: bool = False
+    images: Mapping[int, Piece] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

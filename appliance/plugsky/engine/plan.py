@@ -75,6 +75,7 @@ class Chunk:
     """Consecutive tokens of one request, at positions from ``start`` of ``seq``.
 
     Logits are wanted for the last ``outputs`` tokens: none within a prompt, 1 to choose the next token, more to score.
+    Its tokens are a vocabulary's, or all those of one image (:mod:`.virtual`).
     """
 
     ticket: int

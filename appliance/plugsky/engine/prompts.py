@@ -3,7 +3,7 @@
 What a client wrote never becomes a control token; only the template's own text does (:mod:`plugsky.engine.markers`).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, Protocol
 
@@ -18,8 +18,10 @@ from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError, bad_request, context_exceeded
 from plugsky.engine.families.constraint import CallConstraint
 from plugsky.engine.grammar import GrammarSpec
+from plugsky.engine.images import Images, Piece
 from plugsky.engine.json_schema.compiler import compiled
 from plugsky.engine.markers import Markers, Part
+from plugsky.engine.pictures import MAX_IMAGES
 from plugsky.engine.renderer import Renderer
 
 MAX_NAME: Final = 128
@@ -45,11 +47,17 @@ class Prompts:
     """Prepares requests for one model. Used from one thread: the renderer's."""
 
     def __init__(
-        self, vocabulary: Vocabulary, renderer: Renderer | None, n_ctx: int, adapters: Collection[str] = ()
+        self,
+        vocabulary: Vocabulary,
+        renderer: Renderer | None,
+        n_ctx: int,
+        adapters: Collection[str] = (),
+        images: Images | None = None,
     ) -> None:
         """``adapters`` are the names that requests may give."""
         self._adapters = adapters
         self._vocabulary = vocabulary
+        self._images = images
         self._renderer = renderer
         self._markers = Markers(tuple(vocabulary.markers.values()), renderer.template if renderer else "")
         self._chats = Chats(renderer, self._markers) if renderer else None
@@ -69,9 +77,10 @@ class Prompts:
         check_known(frame.adapter, self._adapters)
         if frame.max_tokens is not None and frame.max_tokens < 0:
             raise bad_request("max_tokens must be at least 0", "max_tokens")
+        self._check_images(frame)
         chat = self._chat(frame)
         tokens = self._tokens(frame, chat)
-        self._check_tokens(tokens)
+        self._check_tokens(tokens, frame.tenant)
         if frame.max_tokens is not None and len(tokens) + frame.max_tokens > self.n_ctx:
             raise context_exceeded(len(tokens), self.n_ctx, frame.max_tokens)
         constraint = self._constraint(frame, chat)
@@ -87,14 +96,19 @@ class Prompts:
         family = self._chats.family.name
         return msgspec.structs.replace(prepared, family=family, thinking=chat.thinking, show_special=self._shown)
 
-    def check(self, frame: Submit) -> None:
-        """Refuse a submit that could not run: it may come from a peer that did not prepare it."""
+    def check(self, frame: Submit) -> Mapping[int, Piece]:
+        """Refuse a submit that could not run: it may come from a peer that did not prepare it.
+
+        The images of its prompt, by where each begins.
+        """
         for name, value in (("job", frame.job), ("tenant", frame.tenant)):
             if not 0 < len(value) <= MAX_NAME:
                 raise bad_request(f"{name} has 1 to {MAX_NAME} characters", name)
         check_known(frame.adapter, self._adapters)
-        self._check_tokens(frame.tokens)
+        images = self._check_tokens(frame.tokens, frame.tenant)
         scores = frame.params.prompt_logprobs is not None
+        if scores and images:
+            raise bad_request("a prompt with images cannot be scored", "prompt_logprobs")
         if frame.max_tokens < (0 if scores else 1):
             raise bad_request("max_tokens must be at least 1, or 0 with prompt_logprobs", "max_tokens")
         to_score = len(frame.tokens) - 1 if scores else 0
@@ -110,6 +124,17 @@ class Prompts:
         sampling.check(frame.params, self._vocabulary.n_vocab)
         if not frame.params.show_special.items() <= self._vocabulary.markers.items():
             raise bad_request("show_special holds what is no control token of this model", "show_special")
+        return images
+
+    def _check_images(self, frame: Prepare) -> None:
+        if not frame.images:
+            return
+        if self._images is None:
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "this model reads no images", param="images")
+        if frame.messages is None:
+            raise bad_request("images go with messages only", "images")
+        if len(frame.images) > MAX_IMAGES:
+            raise bad_request(f"a prompt holds at most {MAX_IMAGES} images", "images")
 
     def _constraint(self, frame: Prepare, chat: ChatPrompt | None) -> CallConstraint:
         """The grammar of the answer, checked; none asked for is empty."""
@@ -141,18 +166,25 @@ class Prompts:
         if chat is not None:
             # A template that writes the beginning-of-text token itself must not get a second one.
             bos = self._vocabulary.bos
-            return self._tokenised(chat.parts, add_special=not (bos and chat.text.startswith(bos)))
+            seen = [self._images.tokens(frame.tenant, data) for data in frame.images] if self._images else []
+            parts = [seen[part] if isinstance(part, int) else part for part in chat.parts]
+            return self._tokenised(parts, add_special=not (bos and chat.text.startswith(bos)))
         if frame.tokens is not None:
             return frame.tokens
         text = frame.text or ""
         return self._tokenised([Part(text, tuple(self._markers.places(text)))], add_special=True)
 
-    def _tokenised(self, parts: list[Part], *, add_special: bool) -> tuple[int, ...]:
-        if not any(part.forged for part in parts):
-            return self._vocabulary.tokens("".join(part.text for part in parts), add_special=add_special)
+    def _tokenised(self, parts: Sequence[Part | tuple[int, ...]], *, add_special: bool) -> tuple[int, ...]:
+        """The tokens of texts and, as they are, of what is tokens already."""
+        texts = [part for part in parts if isinstance(part, Part) and not part.forged]
+        if len(texts) == len(parts):
+            return self._vocabulary.tokens("".join(part.text for part in texts), add_special=add_special)
         tokens: list[int] = []
         for part in parts:
-            tokens += self._plain(part) if part.forged else self._vocabulary.tokens(part.text, add_special=False)
+            if not isinstance(part, Part):
+                tokens += part
+            else:
+                tokens += self._plain(part) if part.forged else self._vocabulary.tokens(part.text, add_special=False)
         if not add_special:
             return tuple(tokens)
         # What the vocabulary puts around any text, once around all parts.
@@ -177,12 +209,16 @@ class Prompts:
             raise bad_request("the prompt holds the text of a control token that this model cannot read as plain text")
         return tokens
 
-    def _check_tokens(self, tokens: tuple[int, ...]) -> None:
+    def _check_tokens(self, tokens: tuple[int, ...], tenant: str) -> dict[int, Piece]:
         if not tokens:
             raise bad_request("the prompt is empty", "prompt")
         if len(tokens) >= self.n_ctx:
             raise context_exceeded(len(tokens), self.n_ctx)
-        self._check_range(tokens, "tokens")
+        if self._images is None or min(tokens) >= 0:
+            self._check_range(tokens, "tokens")
+            return {}
+        self._check_range(tuple(token for token in tokens if token >= 0), "tokens")
+        return self._images.pieces(tenant, tokens)
 
     def _check_range(self, tokens: tuple[int, ...], param: str) -> None:
         if tokens and not (min(tokens) >= 0 and max(tokens) < self._vocabulary.n_vocab):

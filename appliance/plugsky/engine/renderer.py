@@ -3,22 +3,16 @@
 Used from one thread. A killed or crashed child costs one request its answer; the next request starts a new child.
 """
 
-import contextlib
-import os
-import select
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
-from plugsky.core import env
 from plugsky.core.errors import ErrorKind
 from plugsky.engine import templates
+from plugsky.engine.child import Child, ChildDiedError
 from plugsky.engine.errors import EngineError, bad_request
 
 RENDER_S: Final = 5.0
@@ -38,18 +32,18 @@ class Renderer:
         bos: str,
         eos: str,
         timeout_s: float = RENDER_S,
-        child: subprocess.Popen[bytes] | None = None,
+        child: Child | None = None,
     ) -> None:
         """``child`` is one that :func:`spawn` gave and nobody has used."""
         self.template: Final = template
         self._setup = templates.Setup(template=template, bos=bos, eos=eos, cpu_s=timeout_s)
         self._timeout_s = timeout_s
         self._fresh = child
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     def start(self) -> None:
         """Start the child now, so that the first request need not wait for it. Raises as :meth:`render` does."""
-        if self._child is None or self._child.poll() is not None:
+        if self._child is None or not self._child.lives:
             fresh, self._fresh = self._fresh, None
             self.close()
             self._child = fresh or spawn()
@@ -68,27 +62,33 @@ class Renderer:
         child = self._child
         if child is None:
             raise RuntimeError("the child is started before it is asked")
-        deadline = time.monotonic() + limit_s
         try:
-            _write(child, msgspec.msgpack.encode(question), deadline)
-            return msgspec.msgpack.decode(_read(child, deadline), type=templates.Rendered)
+            return msgspec.msgpack.decode(child.ask(msgspec.msgpack.encode(question), limit_s), type=templates.Rendered)
         except TimeoutError:
-            self.close()
             raise _too_long(limit_s) from None
-        except (OSError, EOFError, msgspec.DecodeError) as error:
-            self.close()
-            if child.returncode == -signal.SIGXCPU:
+        except ChildDiedError as error:
+            if error.returncode == -signal.SIGXCPU:
                 raise _too_long(self._timeout_s) from None
-            raise EngineError(
-                ErrorKind.INTERNAL, "the model's chat template ended its process", param="messages"
-            ) from error
+            raise _ended() from error
+        except msgspec.DecodeError as error:
+            self.close()
+            raise _ended() from error
 
     def close(self) -> None:
         """Kill the child, if there is one."""
         for child in (self._child, self._fresh):
             if child is not None:
-                end(child)
+                child.close()
         self._child = self._fresh = None
+
+
+def spawn() -> Child:
+    """A child for any template; it waits to be told which."""
+    return Child("plugsky.engine.templates")
+
+
+def _ended() -> EngineError:
+    return EngineError(ErrorKind.INTERNAL, "the model's chat template ended its process", param="messages")
 
 
 def _too_long(limit_s: float) -> EngineError:
@@ -97,71 +97,3 @@ def _too_long(limit_s: float) -> EngineError:
         f"the model's chat template took longer than {limit_s:g} seconds and was stopped",
         param="messages",
     )
-
-
-def spawn() -> subprocess.Popen[bytes]:
-    """A child for any template; it waits to be told which."""
-    # What a template raises may hold a prompt, so the child has no stderr.
-    child = subprocess.Popen(
-        [sys.executable, "-m", "plugsky.engine.templates"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        env=env.for_child(),
-    )
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            os.set_blocking(pipe.fileno(), False)
-    return child
-
-
-def end(child: subprocess.Popen[bytes]) -> None:
-    """Kill a child, whatever it does."""
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-def _left_ms(deadline: float) -> int:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return int(left * 1000) + 1
-
-
-def _write(child: subprocess.Popen[bytes], body: bytes, deadline: float) -> None:
-    """All of one message, or TimeoutError, or OSError when the child is gone."""
-    if child.stdin is None:
-        raise BrokenPipeError
-    descriptor = child.stdin.fileno()
-    data = memoryview(templates.LENGTH.pack(len(body)) + body)
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    while data:
-        if poll.poll(_left_ms(deadline)):
-            data = data[os.write(descriptor, data[: 1 << 16]) :]
-
-
-def _read(child: subprocess.Popen[bytes], deadline: float) -> bytes:
-    """One message, or TimeoutError, or EOFError when the child is gone."""
-    if child.stdout is None:
-        raise EOFError
-    descriptor = child.stdout.fileno()
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    data = bytearray()
-    wanted = templates.LENGTH.size
-    while len(data) < wanted:
-        if not poll.poll(_left_ms(deadline)):
-            continue
-        part = os.read(descriptor, 1 << 16)
-        if not part:
-            raise EOFError
-        data += part
-        if wanted == templates.LENGTH.size and len(data) >= wanted:
-            wanted += templates.LENGTH.unpack_from(data)[0]
-    return bytes(data[templates.LENGTH.size :])

@@ -7,7 +7,7 @@ it goes into one batch, under one set of adapters.
 Guarantees, each held by a test over random schedules or on a simulated machine:
 
 1. *Bounds.* A plan never needs more cells than the cache has, more tokens than a batch holds, nor more decoding tasks
-   than there are places. The line is bounded, in all and by tenant: :class:`QueueFullError` says the bound.
+   than there are places, and one image at most. The line is bounded, in all and by tenant: :class:`QueueFullError`.
 2. *Fair shares.* Compute time, as measured, is shared by weight among tenants with work (:mod:`.fairness`). A tenant
    ahead of its share keeps one token per step, or every other step while it has prompts to compute, so that nobody's
    stream stands still. A tenant alone has all places. What a step costs whoever is in it is split by tenants, so that
@@ -213,7 +213,7 @@ class Scheduler:
         prefill = sum(count for _, count in parts) - decode
         prices = self.pace.prices(decode, prefill, t_us)
         members = Counter(run.tenant for run in runs)
-        basic = prices.step / len(members) if members else 0.0
+        basic = prices.step / max(1, len(members))
         charges, spent = [], 0.0
         for run, (_, count) in zip(runs, parts, strict=True):
             us = basic / members[run.tenant] + (prices.decode if count == 1 else prices.prefill * count)
@@ -223,9 +223,9 @@ class Scheduler:
             run.advance()
         if runs and t_us > 0:
             self._adapters.charge(t_us)
-            self.pace.learn(decode, prefill, t_us)
-        if self._running:
-            self._accounts.raise_level(min(run.tenant.account.served for run in self._running))
+            if chunks[0].tokens[0] >= 0:  # an image's time says nothing of a token's
+                self.pace.learn(decode, prefill, t_us)
+        self._accounts.raise_level(min((run.tenant.account.served for run in self._running), default=0.0))
         return charges
 
     def charge(self, ticket: int, t_us: int) -> None:

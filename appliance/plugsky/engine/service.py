@@ -20,6 +20,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from plugsky.core import frames
@@ -29,6 +30,7 @@ from plugsky.engine import canary, llama, loading, pins
 from plugsky.engine.errors import DoesNotFitError, EngineError, failed
 from plugsky.engine.head_start import HeadStart
 from plugsky.engine.idle import IdleClock
+from plugsky.engine.images import Piece
 from plugsky.engine.jobs import JobTable, Run
 from plugsky.engine.notify import Notifier
 from plugsky.engine.orders import Report, SetThreads, Start, Stop, Unpin, Update
@@ -283,8 +285,7 @@ class Service:
             self._owner.order(Unpin(self._pins.release(frame.name)))
             peer.send(frames.Pinned(rid=frame.rid, cells=0))
         else:
-            loaded.prompts.check(frame)
-            self._submit(peer, frame)
+            self._submit(peer, frame, loaded.prompts.check(frame))
 
     def _canary_told(self, peer: Peer, rid: int, outcome: canary.Verdict | EngineError) -> None:
         if isinstance(outcome, EngineError):
@@ -298,17 +299,18 @@ class Service:
         if self._pins.is_there(frame):
             peer.send(frames.Pinned(rid=frame.rid, cells=len(frame.tokens)))
             return
+        submit = pins.request(frame)
+        if loaded.prompts.check(submit):
+            raise EngineError(ErrorKind.NOT_SUPPORTED, "images are not kept for all tenants", param="tokens")
         ticket = self._jobs.take_ticket()
         self._pins.begin(frame, ticket, peer)
         try:
-            submit = pins.request(frame)
-            loaded.prompts.check(submit)
             self._owner.order(Start(ticket, submit, pin=True))
         except EngineError:
             self._pins.settle(ticket, computed=False)
             raise
 
-    def _submit(self, peer: Peer, frame: frames.Submit) -> None:
+    def _submit(self, peer: Peer, frame: frames.Submit, images: Mapping[int, Piece]) -> None:
         had = len(frame.resume_tokens)
         run = self._jobs.claim(frame.job, peer, frame.rid, had, frame.scored, tenant=frame.tenant)
         if run.final is not None:
@@ -317,7 +319,7 @@ class Service:
             peer.send(frames.Step(n=self._tally.latest.n, t_us=0, items=(item,)))
             return
         try:
-            self._owner.order(Start(run.ticket, frame))
+            self._owner.order(Start(run.ticket, frame, images=images))
         except EngineError:
             self._jobs.drop(run.ticket)
             raise

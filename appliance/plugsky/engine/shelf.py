@@ -10,6 +10,7 @@ has the same tokens before ``start`` in cells, from elsewhere or from another co
 
 from dataclasses import dataclass
 
+from plugsky.engine import virtual
 from plugsky.engine.prefix import PrefixTree, Resident, TokenBuffer
 
 
@@ -58,9 +59,9 @@ class Shelf:
 
     def find(self, resident: Resident, most: int, gain: int) -> Found | None:
         """The copy that brings ``resident`` furthest, ``gain`` tokens at least and up to position ``most``."""
-        tokens = resident.tokens
-        for alike in self._tree.alike(resident.root, tokens.array(0, tokens.length)):
-            end = min(alike.length, most)
+        tokens = resident.tokens.array(0, resident.tokens.length)
+        for alike in self._tree.alike(resident.root, tokens):
+            end = virtual.whole(tokens, min(alike.length, most))
             if end < resident.computed + gain:
                 return None
             stored = self._stored[alike.resident]

@@ -43,6 +43,14 @@ class AdapterSpec:
 
 
 @dataclass(frozen=True)
+class ProjectorSpec:
+    """The GGUF that makes images readable to a model, and its digest as installed, in hex."""
+
+    file: Path
+    digest: str
+
+
+@dataclass(frozen=True)
 class EngineSpec:
     """One model, one mode. ``n_ctx`` counts the KV cells all its sequences share; ``threads`` is its share of cores."""
 
@@ -64,3 +72,4 @@ class EngineSpec:
     """Tokens computed at once at most. An encoder's texts are computed whole, however long they are."""
     adapters: tuple[AdapterSpec, ...] = ()
     """The adapters that a request may ask for; checked like the model before anything is mapped."""
+    projector: ProjectorSpec | None = None

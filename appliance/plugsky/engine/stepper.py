@@ -12,7 +12,7 @@ A cache fuller than counted gives back what is parked, then sends tasks back to 
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -22,6 +22,7 @@ from plugsky.core.frames import Finish, FinishReason, Submit, TokenLogprob, Usag
 from plugsky.engine import llama, sampling
 from plugsky.engine.errors import EngineError
 from plugsky.engine.grammar import GrammarSpec
+from plugsky.engine.images import Piece
 from plugsky.engine.logprobs import logprobs
 from plugsky.engine.orders import Order, OrderQueue, Quit, Report, SetThreads, Start, Stop, Unpin, Update, Work
 from plugsky.engine.plan import Chunk, Op
@@ -71,6 +72,7 @@ class _Sequence:
     submit: Submit
     sampler: SequenceSampler
     text: TextStream
+    images: Mapping[int, Piece]
     chosen: int = 0
     pin: bool = False
     engine_us: int = 0
@@ -184,7 +186,8 @@ class Stepper:
             self._report.updates.append(Update(ticket, error=error))
             return
         text = TextStream(submit.params.stop, submit.params.show_special)
-        sequence = _Sequence(submit, sampler, text, len(submit.resume_tokens), order.pin)
+        chosen = len(submit.resume_tokens)
+        sequence = _Sequence(submit, sampler, text, order.images, chosen=chosen, pin=order.pin)
         for token in submit.resume_tokens:
             sequence.text.feed(self._backend.piece(token), token)
         self._sequences[ticket] = sequence
@@ -234,14 +237,16 @@ class Stepper:
             self._backend.apply(ops)
 
     def _compute(self, chunks: Sequence[Chunk]) -> list[_Choice]:
-        """Compute ``chunks``, in one batch unless one of them is at fault; the tokens chosen."""
-        work: list[Sequence[Chunk]] = [chunks] if chunks else []
+        """Compute ``chunks``, images apart, the rest in one batch unless one is at fault; the tokens chosen."""
+        texts = [chunk for chunk in chunks if chunk.tokens[0] >= 0]
+        work: list[Sequence[Chunk]] = [[chunk] for chunk in chunks if chunk.tokens[0] < 0]
+        work += [texts] if texts else []
         choices: list[_Choice] = []
         while work:
             batch = work.pop()
             began = time.monotonic_ns()
             try:
-                rows = self._backend.decode(batch)
+                rows = self._decode(batch)
             except llama.BatchRefusedError:
                 if len(batch) == 1:
                     refused = EngineError(ErrorKind.INTERNAL, "llama.cpp refused this request's tokens")
@@ -255,6 +260,12 @@ class Stepper:
                 self._commit(batch, (time.monotonic_ns() - began) // 1000)
                 choices += self._read(batch, rows)
         return choices
+
+    def _decode(self, batch: Sequence[Chunk]) -> list[llama.Logits]:
+        first = batch[0]
+        if first.tokens[0] >= 0:
+            return self._backend.decode(batch)
+        return self._sequences[first.ticket].images[first.start].compute(first)
 
     def _relieved(self, work: list[Sequence[Chunk]]) -> list[Sequence[Chunk]]:
         """What is left of ``work`` once the cache has more room."""

@@ -262,6 +262,8 @@ def engine_command(spec: EngineSpec, idle_s: int = 0) -> tuple[str, ...]:
         "--numa": spec.numa,
         "--exit-with-parent": str(os.getpid()),
     }
+    if spec.projector is not None:
+        options |= {"--projector": str(spec.projector.file), "--projector-digest": spec.projector.digest}
     pairs = [*options.items(), *(("--adapter", str(adapter)) for adapter in spec.adapters)]
     return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in pairs for word in pair))
 

@@ -7,19 +7,18 @@ other end of the pipe and kills a child that overstays. What a template may use 
 brings (``tools``, ``enable_thinking`` and the like), ``raise_exception``, ``strftime_now``, ``tojson``, loop controls,
 ``generation`` blocks; lines are trimmed as there.
 
-On the pipe each message is a u32 length, big-endian, then MessagePack: first one :class:`Setup`, then any number of
+The messages (:mod:`plugsky.engine.child`) are MessagePack: first one :class:`Setup`, then any number of
 :class:`Render`. Each is answered by one :class:`Rendered`, the setup by an empty one.
 """
 
 import json
 import math
 import resource
-import struct
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import jinja2
 import msgspec
@@ -28,7 +27,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-LENGTH: Final = struct.Struct(">I")
+from plugsky.engine import child
+
 MAX_TEXT: Final = 12 << 20
 """Characters of rendered text."""
 MAX_MEMORY: Final = 512 << 20
@@ -133,19 +133,6 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _read(pipe: BinaryIO) -> bytes | None:
-    head = pipe.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    return pipe.read(LENGTH.unpack(head)[0])
-
-
-def _write(reply: Rendered) -> None:
-    body = msgspec.msgpack.encode(reply)
-    sys.stdout.buffer.write(LENGTH.pack(len(body)) + body)
-    sys.stdout.buffer.flush()
-
-
 def _bound_cpu(seconds: float) -> None:
     """Have the kernel end this process after ``seconds`` more of CPU time, should nobody be left to kill it."""
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), resource.RLIM_INFINITY))
@@ -163,7 +150,7 @@ def _answer(setup: Setup, template: jinja2.Template | str, request: Render) -> R
 def main() -> int:
     """Serve the pipe until it is closed. 0 at its end."""
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    first = _read(sys.stdin.buffer)
+    first = child.next_question(sys.stdin.buffer)
     if first is None:
         return 0
     setup = msgspec.msgpack.decode(first, type=Setup)
@@ -173,10 +160,10 @@ def main() -> int:
         template = compile_template(setup.template)
     except jinja2.TemplateError as error:
         template = f"it cannot be compiled: {error}"
-    _write(Rendered())
-    while (body := _read(sys.stdin.buffer)) is not None:
+    child.reply(msgspec.msgpack.encode(Rendered()))
+    while (body := child.next_question(sys.stdin.buffer)) is not None:
         _bound_cpu(setup.cpu_s)
-        _write(_answer(setup, template, msgspec.msgpack.decode(body, type=Render)))
+        child.reply(msgspec.msgpack.encode(_answer(setup, template, msgspec.msgpack.decode(body, type=Render))))
     return 0
 
 

@@ -8,6 +8,7 @@ The accounts are charged only once a step was measured; until then what a step i
 import heapq
 from typing import Final
 
+from plugsky.engine import virtual
 from plugsky.engine.kv_cache import KvCache
 from plugsky.engine.pace import Pace
 from plugsky.engine.plan import Chunk
@@ -81,13 +82,15 @@ class Turns:
         Call it after :meth:`decoding`.
         """
         decoding = len(chosen) or int(watched)
-        budget = min(self._pace.budget(decoding), self._kv.available - len(chosen))
-        reach = min(self._pace.reach(decoding), self._kv.available - len(chosen)) - budget
+        room = self._kv.available - len(chosen)
+        budget = min(self._pace.budget(decoding), room)
+        reach = min(self._pace.reach(decoding), room) - budget
         chunks = [self._chunk(run, 1) for run in chosen]
         if budget < 1 or not filling:
             return chunks
         takes: dict[Run, int] = {}
         outputs = self._limits.outputs
+        image: Run | None = None
         left = [run for runs in filling.values() for run in runs]
         while able := self._able(left):
             if takes:
@@ -100,14 +103,21 @@ class Turns:
             need, rows = self._need(run, before, outputs)
             completed = before + need == run.left() and need <= most + reach
             take = need if completed else min(need, most)
+            if need and self._at_image(run, before):
+                # An image is a piece of work of its own: whole, whatever the budget, and one in a step.
+                if image is not None or before or need > room:
+                    left.remove(run)
+                    continue
+                image, take = run, need
             if take < 1 and need:
                 break
             if take == need:
                 left.remove(run)
             if take > 0:
                 takes[run] = before + take
-                reach -= max(0, take - most)
-                budget -= min(take, most)
+                room -= take
+                budget = min(budget - min(take, most), room)
+                reach = min(reach - max(0, take - most), room - budget)
                 outputs -= max(0, take - (need - rows))
                 run.tenant.virtual += take * self._pace.believed.prefill * COST[run.level] / run.tenant.account.weight
         return chunks + [self._chunk(run, take) for run, take in takes.items()]
@@ -126,16 +136,21 @@ class Turns:
         ]
 
     def _need(self, run: Run, taken: int, outputs: int) -> tuple[int, int]:
-        """Prompt tokens a task can use beyond ``taken``, and how many of them are scored; at most ``outputs``."""
+        """Tokens a task can use in one piece beyond ``taken``, and how many of them are scored: at most ``outputs``."""
         start, end = run.held().computed + taken, run.length
         tail = self._kv.tail(run.ticket)
         if tail is not None:
             end = tail[0]
-        if run.score_from is None:
-            return end - start, 0
-        scored = max(start, run.score_from)
-        end = min(end, scored + outputs)
+        scored = end
+        if run.score_from is not None:
+            scored = max(start, run.score_from)
+            end = min(end, scored + outputs)
+        end = start + virtual.stretch(run.tokens.array(start, end))
         return end - start, max(0, end - scored)
+
+    def _at_image(self, run: Run, taken: int) -> bool:
+        """Whether the next token of a task beyond ``taken`` is an image's."""
+        return run.tokens.at(run.held().computed + taken) < 0
 
     def _chunk(self, run: Run, take: int) -> Chunk:
         resident, tokens = run.held(), run.tokens
