@@ -213,6 +213,7 @@ async def test_every_field_of_a_prepare_can_be_asked_for(path):
         thinking=True,
         reasoning_effort="low",
         pair=("q", "d"),
+        images=(b"x",),
     )
     unlike = frames.Prepare(rid=0, tenant="")
     fields = msgspec.structs.asdict(asked)
