@@ -23,7 +23,7 @@ class Caches(RuleBasedStateMachine):
     @rule(parts=st.lists(st.tuples(SEQUENCE, st.integers(1, 5)), min_size=1, max_size=4))
     def decode(self, parts):
         parts = list(dict(parts).items())
-        tokens = [(seq, self.map.length(seq) + n, 0) for seq, count in parts for n in range(count)]
+        tokens = [(seq, self.map.length(seq) + n, 0, "") for seq, count in parts for n in range(count)]
         if self.plain.place(tokens):
             self.map.take(parts)
         else:
@@ -55,7 +55,7 @@ class Caches(RuleBasedStateMachine):
         assert start <= top[0] < end <= start + most
         for seq in holders:
             self.plain.seq_rm(seq, start, end)
-        assert self.plain.place([(holders[0], position, 0) for position in range(start, end)])
+        assert self.plain.place([(holders[0], position, 0, "") for position in range(start, end)])
         for seq in holders[1:]:
             self.plain.seq_cp(holders[0], seq, start, end)
         self.map.move(holders, start, end)
