@@ -97,11 +97,13 @@ def features() -> frozenset[str]:
     return frozenset(name.strip() for name, _, value in facts if value.strip() not in ("", "0"))
 
 
-def no_context() -> EngineError:
-    """The error for a model that llama.cpp makes no context for, with its reason."""
-    return EngineError(
-        ErrorKind.NOT_SUPPORTED, "llama.cpp cannot make a context for this model as asked", why=last_error()
-    )
+def no_context(holding: Holding) -> EngineError:
+    """The error for a model that llama.cpp makes no context for, with its reason.
+
+    It cannot keep every model's cache in fewer bits; otherwise the memory was refused that was counted as free.
+    """
+    kind = ErrorKind.INTERNAL if holding.kv_type == "f16" else ErrorKind.NOT_SUPPORTED
+    return EngineError(kind, "llama.cpp cannot make a context for this model as asked", why=last_error())
 
 
 class Model:
@@ -240,7 +242,7 @@ class Context:
         """Raises ``not_supported`` for a model that generates nothing, or cannot be held like this."""
         self._handle: Any = llama_params.make_context(model.handle, holding, threads, on_gpu=model.on_gpu)
         if not self._handle:
-            raise no_context()
+            raise no_context(holding)
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
         if not self._memory:
             self.close()

@@ -80,7 +80,7 @@ class PooledContext:
         self.places, self._most = holding.sequences, holding.batch
         self._handle: Any = llama_params.make_context(model.handle, holding, threads, on_gpu=model.on_gpu)
         if not self._handle:
-            raise llama.no_context()
+            raise llama.no_context(holding)
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
         if not self._memory:
             self.longest = min(self.longest, self._most)
