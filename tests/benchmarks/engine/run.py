@@ -80,7 +80,8 @@ def _measure(name: str, scene: Scene, options: argparse.Namespace) -> None:
     scaled = "" if scene.scale == 1.0 else f" SCALED by {scene.scale}: not a measurement."
     body = (
         f"### {workload.title}\n\n"
-        f"`tests/benchmarks/engine/run.py {name} --rounds {options.rounds}`: {scene.threads} threads;"
+        f"`PYTHONPATH=tests .venv/bin/python tests/benchmarks/engine/run.py {name} --rounds {options.rounds}`:"
+        f" {scene.threads} threads;"
         f" {conditions}; {stolen:.1%} of core time stolen.{scaled}\n\n{workload.tell(found)}"
     )
     report.publish(f"engine-{name}", body, write=options.write)
