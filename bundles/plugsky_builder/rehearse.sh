@@ -61,7 +61,7 @@ if [ -d "$parts/python" ]; then
   if [ -d "$1" ]; then
     step llama.cpp
     if [ -x "$parts/venv/bin/plugsky" ]; then
-      fact kernels "$python" -I -c 'from plugsky.engine import llama; print(llama.load_kernels())'
+      fact kernels "$python" -I -c 'from plugsky.engine.llama import native; print(native.load_kernels())'
     fi
     "$python" -I -c 'import llama_cpp; llama_cpp.llama_backend_init(); llama_cpp.llama_backend_free()' >&2
     fact llama-cpp-python "$python" -I -c 'import importlib.metadata as m; print(m.version("llama-cpp-python"))'

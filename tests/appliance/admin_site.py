@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance.proven_site import DIGEST, ProvenSite
+from plugsky.access.aliases import Aliases
+from plugsky.access.tenants import Tenants
 from plugsky.admin.api import Duty, Host, Identity, RequestView, Traffic
 from plugsky.admin.assembly import OnDemandLog
 from plugsky.admin.service import AdminService, OperatorAdmin
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Operator, Role
-from plugsky.engine.status import EngineStatus
+from plugsky.engine.life.status import EngineStatus
 
 TRAFFIC = Traffic(7, 1, 1, 0, 70, 140, 12.5, 1000, 2000, 30, 60)
 REQUEST = RequestView("job-live", "demo", "key", "m", "decode", 10, 3, 5_000_000, 900)
@@ -87,6 +89,8 @@ class AdminSite:
         self.service = AdminService(
             paths=self.past.paths,
             keys=self.past.keys,
+            tenants=Tenants(self.past.database, self.past.clock),
+            aliases=Aliases(self.past.database, self.past.clock),
             ledger=self.past.ledger,
             audit=self.log,
             facts=Facts(),

@@ -10,18 +10,26 @@ from dataclasses import replace
 import openai
 
 from appliance.scripted_engine import DIGEST, ScriptedEngine
+from plugsky.access.aliases import Aliases
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
+from plugsky.access.tenants import Tenants
 from plugsky.audit import AuditLog
 from plugsky.audit.trail import search
+from plugsky.batches.batches import Batches
+from plugsky.batches.files import Files
 from plugsky.core.clock import SystemClock
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy, Limits
+from plugsky.glossaries.glossaries import Glossaries
+from plugsky.server.batch_runner import BatchRunner
 from plugsky.server.books import Books
 from plugsky.server.deps import Gateway, ServedModel
 from plugsky.server.engines import EnginePool
 from plugsky.server.flights import Flights
 from plugsky.server.gateway import HttpServer
+from plugsky.server.openai.batches import answering
+from plugsky.server.storage import Storage
 from plugsky.state import open_database
 
 MODEL = "poet-1b"
@@ -31,8 +39,10 @@ LIMITS = Limits(load_wait_s=1.0, request_timeout_s=20.0, reserve_step=8, max_bod
 class ApiSite:
     """One running gateway and everything around it."""
 
-    def __init__(self, directory, run, limits=LIMITS):
+    def __init__(self, directory, run, limits=LIMITS, where=None, tls=None):
         self.paths = SitePaths.at(directory / "site", run)
+        self.tls = tls
+        self.where = where or self.paths.database
         self.clock = SystemClock()
         self.policy = EffectivePolicy(limits=limits)
         self.engine = ScriptedEngine()
@@ -40,10 +50,12 @@ class ApiSite:
     async def __aenter__(self):
         self.paths.state.mkdir(parents=True)
         self.audit = AuditLog.open(self.paths, "gateway", self.clock)
-        self.database = open_database(self.paths.database)
+        self.database = open_database(self.where)
         self.keys = Keys.open(self.database, self.paths, self.clock)
+        self.tenants = Tenants(self.database, self.clock)
+        self.aliases = Aliases(self.database, self.clock)
         self.ledger = Ledger(self.database, self.clock, self.audit.name)
-        self.books = Books(self.keys, self.ledger, self.audit)
+        self.books = Books(self.keys, self.aliases, self.ledger, self.audit, self.clock)
         self.key = self.keys.create("acme").secret
         limits = self.policy.limits
         self.pool = EnginePool(self.paths.engine_socket, limits.load_wait_s, limits.max_queue)
@@ -57,10 +69,16 @@ class ApiSite:
             self.clock,
             self.policy,
         )
+        files = Files(self.database, self.paths.files, self.clock, limits)
+        self.gateway.storage = Storage(
+            files, Batches(self.database, files, self.clock), Glossaries(self.database, self.clock), self.audit
+        )
+        runner = BatchRunner(self.gateway, self.gateway.storage, answering(self.gateway))
+        self.batches = asyncio.create_task(runner.run())
         await self.engine.listen(self.paths.engine_socket(MODEL))
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        self.server = HttpServer(self.gateway)
+        self.server = HttpServer(self.gateway, self.tls)
         self.serving = asyncio.create_task(self.server.serve(sockets=[self.listener]))
         await until(lambda: self.server.started)
         self.clients = []
@@ -73,6 +91,7 @@ class ApiSite:
         self.server.drain()
         self.server.drain()
         await self.serving
+        await self.batches
         await self.pool.close()
         await self.engine.close()
         self.books.close()

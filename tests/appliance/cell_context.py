@@ -6,7 +6,7 @@ wrong silently is an assertion here: positions that do not follow each other, a 
 nothing.
 """
 
-from plugsky.engine.plan import Copy, Forget, Remove, Restore, Save
+from plugsky.engine.scheduling.plan import Copy, Forget, Remove, Restore, Save
 
 FAR = 1 << 30
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from plugsky.core import frames, ids
 from plugsky.core.processes import Child
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
 from plugsky.engine.spec import EngineSpec
 
 _ENTRY = """
 import socket, sys
 from pathlib import Path
-from plugsky.engine.process import run
+from plugsky.engine.serving.process import run
 from plugsky.engine.spec import AdapterSpec, EngineSpec, ProjectorSpec
 model, file, digest, mode, n_ctx, threads, parent, eye, eye_digest, *adapters = sys.argv[1:]
 adapters = tuple(AdapterSpec.parse(text) for text in adapters)

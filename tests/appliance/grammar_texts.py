@@ -2,8 +2,8 @@
 
 import random
 
-from plugsky.engine import gbnf
-from plugsky.engine.grammar import Chars, Ref, Repeat
+from plugsky.engine.grammars import gbnf
+from plugsky.engine.grammars.grammar import Chars, Ref, Repeat
 
 
 class Writer:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import llama_cpp
 
-from plugsky.engine import llama_params
-from plugsky.engine.estimate import Holding
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.llama import params as llama_params
 
 BUFFER = re.compile(r"(\w+) buffer size = *([0-9.]+) MiB")
 

@@ -1,9 +1,9 @@
 """A scheduler that keeps what it was asked and what it answered, to ask another one the same."""
 
-from plugsky.engine.plan import Plan
-from plugsky.engine.prefix import Resident
-from plugsky.engine.scheduler import Scheduler
-from plugsky.engine.tasks import QueueFullError
+from plugsky.engine.scheduling.plan import Plan
+from plugsky.engine.scheduling.prefix import Resident
+from plugsky.engine.scheduling.scheduler import Scheduler
+from plugsky.engine.scheduling.tasks import QueueFullError
 
 
 class RecordedScheduler:

@@ -5,6 +5,7 @@ an answer after some pieces, die in the middle (and be another instance to the n
 """
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 
 from plugsky.core import frames
@@ -31,6 +32,19 @@ class Script:
     loading: bool = False
     accepts: bool = True
     cached: int = 0
+    family: str = ""
+    thinking: bool = False
+    sureness: tuple[float, ...] = (-0.5,)
+    """The log-probability of every token of a job, by the job's number, around."""
+    keeps_images: bool | None = None
+    """Whether a submit is taken: only after its images were prepared by this instance, never, or without a question."""
+    silent_prepare: bool = False
+    refuse_pin: frames.Failed | None = None
+    die_of_pin: str = ""
+    """The name of a pin that ends the engine."""
+    stop: str = ""
+    turns: list[tuple[str, ...]] = field(default_factory=list)
+    """What the next answers say, each instead of ``pieces``."""
 
 
 @dataclass
@@ -40,10 +54,12 @@ class ScriptedEngine:
     script: Script = field(default_factory=Script)
     prepares: list[frames.Prepare] = field(default_factory=list)
     submits: list[frames.Submit] = field(default_factory=list)
+    pins: list[frames.Pin] = field(default_factory=list)
     cancels: int = 0
     acknowledged: list[str] = field(default_factory=list)
     connections: int = 0
     instance: int = 1
+    images_of: int = -1
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listen(self, path):
@@ -88,9 +104,13 @@ class ScriptedEngine:
             self._say(writer, frames.Failed(frame.rid, "loading", "the engine is being stopped"))
         elif isinstance(frame, frames.Prepare):
             self.prepares.append(frame)
-            self._say(writer, self._prepared(frame))
+            if not script.silent_prepare:
+                self._say(writer, self._prepared(frame))
         elif isinstance(frame, frames.Submit):
             self.submits.append(frame)
+            if script.keeps_images is not None and self.images_of != (self.instance if script.keeps_images else 0):
+                self._say(writer, frames.Failed(frame.rid, "conflict", "an image is not kept here", "tokens"))
+                return
             if script.refuse_submit is not None:
                 refused = script.refuse_submit
                 self._say(writer, frames.Failed(frame.rid, refused.kind, refused.what, refused.param))
@@ -102,6 +122,17 @@ class ScriptedEngine:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._running[frame.rid] = task
+        elif isinstance(frame, frames.Pin):
+            self.pins.append(frame)
+            refused = script.refuse_pin
+            if frame.name == script.die_of_pin:
+                self.die()
+            elif refused is not None:
+                self._say(writer, frames.Failed(frame.rid, refused.kind, refused.what, refused.param))
+            else:
+                self._say(writer, frames.Pinned(frame.rid, len(frame.tokens)))
+        elif isinstance(frame, frames.Unpin):
+            self._say(writer, frames.Failed(frame.rid, "not_found", "nothing is pinned under this name"))
         elif isinstance(frame, frames.Cancel):
             self.cancels += 1
             task = self._running.get(frame.rid)
@@ -112,41 +143,73 @@ class ScriptedEngine:
 
     def _prepared(self, frame):
         script = self.script
-        tokens = tuple(range(sum(len(message.content.split()) for message in frame.messages)))
+        pieces = ()
+        if frame.tokens is not None:
+            tokens = frame.tokens
+            pieces = tuple(b"<%d>" % token for token in tokens) if frame.shown else ()
+        elif frame.text is not None:
+            words = re.findall(r"\s*\S+|\s+$", frame.text + (frame.suffix or ""))
+            tokens = tuple(range(len(words)))
+            pieces = tuple(word.encode() for word in words) if frame.shown else ()
+        else:
+            tokens = tuple(range(sum(map(_words, frame.messages))))
         wanted = len(tokens) + (frame.max_tokens or 1)
+        if frame.images:
+            self.images_of = self.instance
         if script.refuse_prepare is not None:
             refused = script.refuse_prepare
             return frames.Failed(frame.rid, refused.kind, refused.what, refused.param)
         if wanted > script.n_ctx:
             error = context_exceeded(len(tokens), script.n_ctx, frame.max_tokens)
             return frames.Failed(frame.rid, error.kind.wire, error.what, error.param, error.n_prompt, error.n_ctx)
-        return frames.Prepared(frame.rid, tokens, script.n_ctx - len(tokens))
+        grammar = frame.grammar or frame.json_schema
+        room = script.n_ctx - len(tokens)
+        family = script.family if frame.messages is not None else ""
+        text = "".join(str(message.content) for message in frame.messages or ()) if frame.shown else ""
+        thinking = script.thinking and frame.messages is not None
+        return frames.Prepared(
+            frame.rid, tokens, room, grammar=grammar, family=family, thinking=thinking, text=text, pieces=pieces
+        )
 
     async def _answer(self, writer, submit):
         made = len(submit.resume_tokens)
         reason = self.script.reason
-        pieces = self.script.pieces[: submit.max_tokens]
-        if len(pieces) == submit.max_tokens < len(self.script.pieces):
+        said = self.script.turns.pop(0) if self.script.turns else self.script.pieces
+        pieces = said[: submit.max_tokens]
+        if len(pieces) == submit.max_tokens < len(said):
             reason = "length"
         try:
+            if submit.params.prompt_logprobs is not None:
+                known = tuple(frames.TokenLogprob(-1.5 - n, ((n, b"rival", -1.0),)) for n in submit.tokens[1:])
+                for one in known:  # an engine tells of them in chunks
+                    item = frames.StepItem(submit.rid, prompt_logprobs=(one,))
+                    self._say(writer, frames.Step(0, 1000, (item,)))
             for number, piece in list(enumerate(pieces))[made:]:
                 if self.script.die_after == number and self.script.deaths:
-                    self._die()
+                    self.die()
                     return
                 if self.script.silent_after == number:
                     return
                 if self.script.hold_after == number:
                     await self.release.wait()
                 made += 1
-                item = frames.StepItem(submit.rid, ids=(number,), text=piece)
+                known = ()
+                if submit.params.top_logprobs is not None:
+                    rivals = tuple((rival, b"rival", -2.0) for rival in range(submit.params.top_logprobs))
+                    number_of = int(submit.job.partition(".")[2] or 0)
+                    sureness = self.script.sureness[number_of % len(self.script.sureness)]
+                    known = (frames.TokenLogprob(sureness, rivals, piece.encode()),)
+                item = frames.StepItem(submit.rid, ids=(number,), text=piece, logprobs=known)
                 self._say(writer, frames.Step(number, 1000, (item,)))
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             reason = "cancelled"
         usage = frames.Usage(len(submit.tokens), made, cached_tokens=self.script.cached, engine_us=made * 1000)
-        self._say(writer, frames.Step(made, 1000, (frames.StepItem(submit.rid, final=frames.Finish(reason, usage)),)))
+        finish = frames.Finish(reason, usage, stop=self.script.stop)
+        self._say(writer, frames.Step(made, 1000, (frames.StepItem(submit.rid, final=finish),)))
 
-    def _die(self):
+    def die(self):
+        """End every connection, and be another instance to the next peer."""
         self.script.deaths -= 1
         self.instance += not self.script.cut_only
         for writer in list(self._writers):
@@ -161,3 +224,8 @@ class ScriptedEngine:
     def _say(self, writer, frame):
         if not writer.is_closing():
             writer.write(frames.encode(frame))
+
+
+def _words(message):
+    parts = (message.content,) if isinstance(message.content, str) else message.content
+    return sum(len(part.split()) if isinstance(part, str) else 1 for part in parts)

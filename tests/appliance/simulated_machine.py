@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from plugsky.engine.scheduler import Scheduler
-from plugsky.engine.tasks import Limits, Task
+from plugsky.engine.scheduling.scheduler import Scheduler
+from plugsky.engine.scheduling.tasks import Limits, Task
 
 
 @dataclass

@@ -1,27 +1,27 @@
 """API keys: their text, their life, and the one check that every request passes."""
 
 import hmac
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
-from appliance.fresh_site import fresh_database, fresh_paths
+from appliance.fresh_site import fresh_paths
 from appliance.hand_clock import HandClock
 from plugsky.access import key_text, keys
 from plugsky.access.keys import IssuedKey, Keys
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.state import Database
+from plugsky.state import Database, open_database
 
 
 class Site:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, where: Path | str) -> None:
         self.paths = fresh_paths(root)
         self.clock = HandClock()
-        self.database: Database = fresh_database(self.paths.database)
+        self.database: Database = open_database(where)
         self.keys = Keys.open(self.database, self.paths, self.clock)
 
     def ask(self, text: str):
@@ -29,8 +29,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
+def site(tmp_path: Path, where: Path | str) -> Iterator[Site]:
+    site = Site(tmp_path, where)
     yield site
     site.database.close()
 
@@ -72,6 +72,8 @@ def wrong_headers(key: IssuedKey) -> dict[str, list[tuple[bytes, bytes]]]:
         "bytes that are no text": [(b"authorization", b"Bearer \xff\xfe")],
         "the id alone": [(b"authorization", f"Bearer psk_{key.record.id}_".encode())],
         "two keys": [(b"authorization", f"Bearer {good}".encode())] * 2,
+        "two keys in two headers": [(b"authorization", b"Bearer " + good.encode()), (b"x-api-key", good.encode())],
+        "a scheme where none belongs": [(b"x-api-key", b"Bearer " + good.encode())],
         "a good key in an unknown header": [(b"x-key", good.encode())],
         "a statement instead of a key": [(b"authorization", b"Bearer ' OR 1=1 --")],
     }
@@ -117,6 +119,14 @@ def test_the_scheme_may_be_written_in_any_case(site: Site):
         assert site.keys.authenticate([(b"authorization", scheme + b" " + key.secret.encode())]).tenant == "demo"
 
 
+def test_a_key_may_come_in_a_header_of_its_own_through_the_same_check(site: Site):
+    key = site.keys.create("demo")
+    assert site.keys.authenticate([(b"x-api-key", key.secret.encode())]).tenant == "demo"
+    site.keys.revoke(key.record.id)
+    with pytest.raises(PlugskyError):
+        site.keys.authenticate([(b"x-api-key", key.secret.encode())])
+
+
 def test_a_revocation_by_another_process_counts_within_a_second(site: Site):
     key = site.keys.create("demo")
     site.ask(key.secret)
@@ -138,8 +148,8 @@ def test_a_revocation_in_the_same_process_counts_at_once(site: Site):
 def test_a_key_seen_a_moment_ago_needs_no_database(site: Site):
     key = site.keys.create("demo")
     site.ask(key.secret)
-    site.database.close()
-    site.paths.database.unlink()
+    with site.database.write() as session:
+        session.execute(text("DROP TABLE apikey"))
     assert site.ask(key.secret).tenant == "demo"
 
 
@@ -239,18 +249,17 @@ def test_a_pepper_of_another_length_is_none(site: Site, length: int):
     assert f"{length} bytes" in refused.value.why
 
 
-def test_keys_survive_a_restart(site: Site, tmp_path: Path):
+def test_keys_survive_a_restart(site: Site, tmp_path: Path, where: Path | str):
     key = site.keys.create("demo")
-    again = Site(tmp_path)
+    again = Site(tmp_path, where)
     assert again.ask(key.secret).tenant == "demo"
     again.database.close()
 
 
 def test_a_stolen_database_without_the_pepper_verifies_no_guess(site: Site, tmp_path: Path):
     key = site.keys.create("demo")
-    with sqlite3.connect(site.paths.database) as thief:
-        (digest,) = thief.execute("SELECT digest FROM apikey").fetchone()
-    thief.close()
+    with site.database.read() as thief:
+        digest = bytes(thief.scalar(text("SELECT digest FROM apikey")))
     assert digest != key_text.digest_of(key.secret, b"")
     assert digest == key_text.digest_of(key.secret, (site.paths.state / "pepper").read_bytes())
 
@@ -260,18 +269,17 @@ NAMES = st.sampled_from([b"authorization", b"x-api-key", b"cookie"])
 
 
 @given(st.lists(st.tuples(NAMES, SCHEMES, st.binary(max_size=80)), max_size=4))
-def test_any_headers_give_at_most_the_one_text_that_a_single_bearer_carries(
+def test_any_headers_give_at_most_the_one_text_that_a_single_one_carries(
     headers: list[tuple[bytes, bytes, bytes]],
 ):
     found = key_text.key_in([(name, scheme + value) for name, scheme, value in headers])
-    bearers = [
-        text.partition(" ")[2].strip()
-        for name, scheme, value in headers
-        if name == b"authorization"
-        and (scheme + value).isascii()
-        and (text := (scheme + value).strip().decode()).lower().startswith("bearer ")
+    texts = [(name, (scheme + value).strip().decode()) for name, scheme, value in headers if (scheme + value).isascii()]
+    carried = [
+        text.partition(" ")[2].strip() if name == b"authorization" else text
+        for name, text in texts
+        if name == b"x-api-key" or (name == b"authorization" and text.lower().startswith("bearer "))
     ]
-    told = [text for text in bearers if text]
+    told = [text for text in carried if text]
     assert found == (told[0] if len(told) == 1 else None)
 
 

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.simulated_machine import Machine, jain
-from plugsky.engine.adapter_turns import TURN_US, AdapterTurns
-from plugsky.engine.fairness import Account
-from plugsky.engine.prefix import Resident, TokenBuffer
-from plugsky.engine.tasks import Run, Task
-from plugsky.engine.waiting import Tenant
+from plugsky.engine.scheduling.adapter_turns import TURN_US, AdapterTurns
+from plugsky.engine.scheduling.fairness import Account
+from plugsky.engine.scheduling.prefix import Resident, TokenBuffer
+from plugsky.engine.scheduling.tasks import Run, Task
+from plugsky.engine.scheduling.waiting import Tenant
 
 STEP_US = 40_000
 TENANTS = {name: Tenant(Account(name, 0.0, 0.0)) for name in "abc"}

@@ -15,6 +15,7 @@ from plugsky.admin.provenance import custodians, verify_trail
 from plugsky.admin.recovery import recover, say_damage
 from plugsky.audit import AuditLog, events, log, trail
 from plugsky.audit.verify import SiteVerdict
+from plugsky.core.principal import Rate
 
 
 @pytest.fixture
@@ -245,6 +246,56 @@ def test_a_revocation_that_failed_is_none(site: ProvenSite):
         site.keys.revoke(site.key.record.id, fail)
     site.clock.pass_(minutes=1)
     assert verdict(site).problems == ()
+
+
+def replace_key(site: ProvenSite, *, then_fail: bool = False) -> None:
+    def witness(old: KeyRecord, new: KeyRecord) -> None:
+        site.gateway.record(*events.key_changed(events.KEY_ROTATE, "root(0)", old))
+        site.gateway.record(*events.key_changed(events.KEY_CREATE, "root(0)", new))
+        if then_fail:
+            site.gateway.record(events.KEY_ROTATE, "root(0)", old.id, "failed", {})
+            site.gateway.record(events.KEY_CREATE, "root(0)", new.id, "failed", {})
+            raise KeyError
+
+    site.keys.rotate(site.key.record.id, 24, witness)
+
+
+def test_a_replaced_key_is_proven_and_one_that_was_prolonged_is_found_out(site: ProvenSite):
+    replace_key(site)
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+    database(site, "UPDATE apikey SET expires_us = expires_us + 5 WHERE replaced_by IS NOT NULL")
+    assert "differs from its record" in verdict(site).problems[0]
+    assert verdict(site).problems[0].endswith("in expires_us")
+
+
+def test_a_replacement_that_failed_is_none(site: ProvenSite):
+    with pytest.raises(KeyError):
+        replace_key(site, then_fail=True)
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+
+
+LIFTED = {
+    "concurrency": "UPDATE apikey SET concurrency = 100 WHERE endpoints = 'chat'",
+    "endpoints": "UPDATE apikey SET endpoints = NULL WHERE endpoints = 'chat'",
+    "requests_per_minute": "UPDATE apikey SET requests_per_minute = NULL WHERE endpoints = 'chat'",
+}
+
+
+@pytest.mark.parametrize("change", LIFTED)
+def test_a_key_whose_limits_were_lifted_in_the_database_is_found_out(site: ProvenSite, change: str):
+    site.keys.create(
+        "demo",
+        witness=lambda key: site.gateway.record(*events.key_changed(events.KEY_CREATE, "root(0)", key)),
+        endpoints=("chat",),
+        rate=Rate(requests_per_minute=5),
+    )
+    site.clock.pass_(minutes=1)
+    assert verdict(site).problems == ()
+    database(site, LIFTED[change])
+    assert "differs from its record" in verdict(site).problems[0]
+    assert change in verdict(site).problems[0]
 
 
 def test_a_key_whose_making_was_cut_off_is_nobodys_harm(site: ProvenSite):

@@ -272,9 +272,32 @@ def test_keys_and_usage_work_without_a_running_site(desk):
     assert key["secret"] not in told
     assert desk.json("key", "revoke", key["id"])["revoked"]
     desk.run("key", "revoke", "nobody00", expect=ExitCode.NOT_FOUND)
+    limited = desk.json("key", "create", "--tenant", "demo", "--endpoint", "chat", "--requests-per-minute", 5)
+    assert desk.json("key", "rotate", limited["id"], "--overlap", 1)["tenant"] == "demo"
+    assert "5 req/min" in desk.run("key", "list").out
+    assert desk.json("tenant", "set", "demo", "--monthly-tokens", 500, "--concurrency", 2)["concurrency"] == 2
+    assert desk.json("tenant", "set", "demo", "--monthly-tokens", "none")["monthly_tokens"] is None
+    desk.run("tenant", "set", "demo", "--concurrency", "many", expect=ExitCode.USAGE)
+    assert "2 at once" in desk.run("tenant", "list").out
+    desk.json("alias", "set", "gpt-4o", "tiny", "--default", "temperature=0.3")
+    desk.run("alias", "set", "tiny", "tiny", expect=ExitCode.FAILED)
+    desk.run("alias", "set", "gpt-4o", "nobody", expect=ExitCode.NOT_FOUND)
+    desk.run("alias", "set", "gpt-4o", "tiny", "--default", "temperature=hot", expect=ExitCode.USAGE)
+    assert "temperature=0.3" in desk.run("alias", "list").out
+    desk.run("alias", "remove", "gpt-4o")
+    assert desk.json("alias", "list")["aliases"] == []
+    assert desk.json("audit", "verify")["ok"]
     assert desk.json("usage", "report")["rows"] == []
     actions = [record["action"] for record in desk.json("audit", "search", "--limit", 50)["records"]]
-    assert {"bundle.install", "key.create", "key.revoke"} <= set(actions)
+    assert {
+        "bundle.install",
+        "key.create",
+        "key.revoke",
+        "key.rotate",
+        "tenant.set",
+        "alias.set",
+        "alias.remove",
+    } <= set(actions)
     assert key["secret"] not in (Path(desk.place) / "site").joinpath("state/plugsky.db").read_bytes().decode("latin-1")
 
 

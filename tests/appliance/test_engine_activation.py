@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from appliance.engine_host import answer, digest_of
+from appliance.engine_host import answer, collect, digest_of
 from bundles.small_llama import small_llama
-from plugsky.engine.client import EngineClient, EngineError
+from plugsky.core.frames import Params
+from plugsky.engine.clients.client import EngineClient, EngineError
 
 pytestmark = pytest.mark.integration
+ENDLESS = Params(temperature=0.0, ignore_eos=True)
 HAND_OVER = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&"$LISTENER"'
 """What systemd does between fork and exec: the socket becomes descriptor 3, and LISTEN_PID the process itself."""
 
@@ -133,6 +135,25 @@ async def test_an_idle_engine_takes_nothing_more_and_ends_when_its_last_peer_has
         await client.close()
         assert await asyncio.to_thread(engine.wait, 30) == 0
     assert "STOPPING=1" in await asyncio.to_thread(told, notified, "STOPPING=1")
+
+
+async def test_systemd_is_asked_for_more_time_while_a_drained_engine_finishes_what_runs(place, systemd, chat_model):
+    listener, notified = systemd
+    (place / "m.gguf").unlink()
+    (place / "m.gguf").symlink_to(chat_model)
+    with started(place, listener) as engine:
+        await asyncio.to_thread(told, notified, "READY=1")
+        client = EngineClient(place / "e.sock")
+        await client.connect(60)
+        running = client.submit(job="j", tenant="t", tokens=(1, 2, 3), params=ENDLESS, max_tokens=500)
+        await running.accepted()
+        client.drain()
+        await asyncio.to_thread(told, notified, "STOPPING=1")
+        assert (await asyncio.to_thread(told, notified, "EXTEND_TIMEOUT_USEC="))[-1] == "EXTEND_TIMEOUT_USEC=30000000"
+        running.cancel()
+        await collect(running)
+        await client.close()
+        assert await asyncio.to_thread(engine.wait, 30) == 0
 
 
 @pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd's own tool is not here")

@@ -13,11 +13,12 @@ from bundles.gguf_forge import ARRAY, F16_TENSOR, F32, F32_TENSOR, F64, STRING, 
 from bundles.lora import RANK, lora
 from bundles.small_llama import TOKENS, WIDTH, small_llama
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama, loading
-from plugsky.engine.adapters import NONE, check_fits, check_known, memory
 from plugsky.engine.errors import DoesNotFitError, EngineError
-from plugsky.engine.estimate import Holding
-from plugsky.engine.plan import Chunk
+from plugsky.engine.headers.adapters import NONE, check_fits, check_known, memory
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.llama import native
+from plugsky.engine.loading import loading
+from plugsky.engine.scheduling.plan import Chunk
 from plugsky.engine.spec import AdapterSpec
 from plugsky_bundles import gguf
 from plugsky_bundles.errors import BundleError
@@ -202,13 +203,13 @@ def test_what_adapters_take_counts_when_memory_is_short(file, tmp_path, monkeypa
 
 @pytest.fixture
 def model(file):
-    model = llama.Model(file, lambda _fraction: True)
+    model = native.Model(file, lambda _fraction: True)
     yield model
     model.close()
 
 
 def context_of(model):
-    return llama.Context(model, Holding(256, 64, 2, 64), threads=1)
+    return native.Context(model, Holding(256, 64, 2, 64), threads=1)
 
 
 def logits(context):

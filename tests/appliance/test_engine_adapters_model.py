@@ -11,7 +11,7 @@ import pytest_asyncio
 from appliance.engine_host import answer, digest_of, running_engine, spec_of
 from bundles.lora import lora
 from plugsky.core.errors import ErrorKind
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
 from plugsky.engine.errors import EngineError
 from plugsky.engine.spec import AdapterSpec
 from plugsky_bundles import gguf

@@ -21,7 +21,7 @@ from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Params
 from plugsky.core.listeners import bind_unix
 from plugsky.core.processes import Child
-from plugsky.engine.client import EngineClient, EngineError
+from plugsky.engine.clients.client import EngineClient, EngineError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

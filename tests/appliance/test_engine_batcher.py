@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugsky.engine.batcher import AGE_US, Batcher, Bounds, QueueFullError, Text
+from plugsky.engine.scheduling.batcher import AGE_US, Batcher, Bounds, QueueFullError, Text
 
 
 def filled(*texts, tokens=100, places=4, **bounds):

@@ -15,13 +15,14 @@ from bundles.small_llama import small_llama
 from plugsky.core import processes
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params
-from plugsky.engine import canary, llama
-from plugsky.engine.canary import BOUND, Verdict
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
 from plugsky.engine.errors import EngineError
-from plugsky.engine.estimate import Holding
-from plugsky.engine.measurer import TEXT
-from plugsky.engine.supervisor import EngineSupervisor
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.known_text import TEXT
+from plugsky.engine.life.supervisor import EngineSupervisor
+from plugsky.engine.llama import native
+from plugsky.engine.loading import canary
+from plugsky.engine.loading.canary import BOUND, Verdict
 
 FIRST = 4
 
@@ -37,7 +38,7 @@ class ScriptedReader:
         among = len({chunk.seq for chunk in chunks}) > 1
         assert all(FIRST <= chunk.seq < FIRST + canary.SEQUENCES for chunk in chunks)
         if among and self.refuses:
-            raise llama.BatchRefusedError
+            raise native.BatchRefusedError
         row = np.zeros(16, dtype=np.float32)
         row[self.wrong if among and self.wrong is not None else 0] = 10.0
         return [row for chunk in chunks if chunk.outputs]
@@ -80,7 +81,7 @@ def test_a_tripped_engine_is_refused_with_both_numbers():
         assert str(BOUND) in refusal.value.why
 
 
-class Leaking(llama.Context):
+class Leaking(native.Context):
     """After each batch of several sequences the canary's also holds the first ``leak`` cells of its neighbour."""
 
     leak = 0
@@ -94,7 +95,7 @@ class Leaking(llama.Context):
 
 @pytest.mark.integration
 def test_eight_leaked_cells_trip_it_and_none_do_not(chat_model):
-    model = llama.Model(chat_model, lambda _fraction: True)
+    model = native.Model(chat_model, lambda _fraction: True)
     context = Leaking(model, Holding(512, 256, FIRST + canary.SEQUENCES, 64), threads=2)
     tokens = model.tokens(TEXT.read_text(), add_special=True, parse_special=False)
     healthy = canary.run(context, tokens, FIRST)
@@ -128,8 +129,9 @@ async def test_a_real_engine_reads_it_at_load_and_when_asked(chat_model):
 LEAK = 4242
 LEAKS = f"""
 import llama_cpp
-from plugsky.engine import llama, loading
-decode = llama.Context.decode
+from plugsky.engine.llama import native
+from plugsky.engine.loading import loading
+decode = native.Context.decode
 leaking = False
 def decode_and_leak(self, chunks):
     global leaking
@@ -138,7 +140,7 @@ def decode_and_leak(self, chunks):
     if leaking and len({{chunk.seq for chunk in chunks}}) > 1:
         llama_cpp.llama_memory_seq_cp(self._memory, loading.SEQUENCES + 1, loading.SEQUENCES, 0, 8)
     return rows
-llama.Context.decode = decode_and_leak
+native.Context.decode = decode_and_leak
 """
 """From the first batch with a certain token on, the canary's sequence also holds eight cells of its neighbour."""
 
@@ -179,7 +181,7 @@ async def test_an_engine_that_begins_to_leak_is_found_out_when_asked_ends_and_is
 async def test_an_engine_whose_canary_trips_is_never_ready(tmp_path, monkeypatch):
     file = tmp_path / "small.gguf"
     file.write_bytes(small_llama())
-    tripping = "from plugsky.engine import canary\ncanary.BOUND = -1.0\n"
+    tripping = "from plugsky.engine.loading import canary\ncanary.BOUND = -1.0\n"
     monkeypatch.setattr(engine_host, "_ENTRY", tripping + engine_host._ENTRY)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "e.sock"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from appliance.cell_context import FAR, CellContext
-from plugsky.engine.cells import CellMap, NoCellsError
+from plugsky.engine.scheduling.cells import CellMap, NoCellsError
 
 SIZE, SEQUENCES = 24, 5
 SEQUENCE = st.integers(0, SEQUENCES - 1)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import choosing, sampling
-from plugsky.engine.choosing import uniform
-from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError
-from plugsky.engine.grammar import GrammarSpec
+from plugsky.engine.grammars.constraint import Constraint, Pieces
+from plugsky.engine.grammars.grammar import GrammarSpec
+from plugsky.engine.tokens import choosing, sampling
+from plugsky.engine.tokens.choosing import uniform
 
 WORDS = [b"a", b"b", b"ab", b"{", b"}", b"<call>", b"x<ca", b"ll>b", b"ll>{", b"", b"", b"\xc3", b"\xa9"]
 NAMED, END = 9, 10

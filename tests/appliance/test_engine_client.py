@@ -8,7 +8,7 @@ import pytest
 
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind
-from plugsky.engine.client import EngineClient, EngineError
+from plugsky.engine.clients.client import EngineClient, EngineError
 
 HELLO = frames.EngineHello(proto=1, instance="i", build="b", digest="d", n_ctx=100)
 GREEDY = frames.Params(temperature=0.0)
@@ -214,6 +214,9 @@ async def test_every_field_of_a_prepare_can_be_asked_for(path):
         reasoning_effort="low",
         pair=("q", "d"),
         images=(b"x",),
+        suffix="y",
+        framed=False,
+        shown=True,
     )
     unlike = frames.Prepare(rid=0, tenant="")
     fields = msgspec.structs.asdict(asked)

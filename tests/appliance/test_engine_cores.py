@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugsky.engine.cores import HOLD_US, Leases, shares
-from plugsky.engine.leases import granted_cores
+from plugsky.engine.life.cores import HOLD_US, Leases, shares
+from plugsky.engine.life.leases import granted_cores
 
 SHARES = {
     "nobody is busy": (8, (), {}, {}),

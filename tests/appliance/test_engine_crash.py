@@ -13,7 +13,7 @@ from appliance.engine_host import command_for, spec_of
 from plugsky.core import ids, processes
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.frames import Params
-from plugsky.engine.supervisor import EngineSupervisor
+from plugsky.engine.life.supervisor import EngineSupervisor
 from plugsky.server.deps import ServedModel
 from plugsky.server.engines import EnginePool
 
@@ -25,10 +25,11 @@ DIES_OF_POISON = f"""
 import os, signal
 import time
 from plugsky.core import env
-from plugsky.engine.process import SPINS
+from plugsky.engine.serving.process import SPINS
 env.set_default(env.GOMP_SPINCOUNT, SPINS)
-from plugsky.engine import llama, watchdog
-decode = llama.Context.decode
+from plugsky.engine.llama import native
+from plugsky.engine.serving import watchdog
+decode = native.Context.decode
 def decode_or_die(self, chunks):
     if any({POISON} in tuple(chunk.tokens) for chunk in chunks):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -37,7 +38,7 @@ def decode_or_die(self, chunks):
         time.sleep(600)
     return decode(self, chunks)
 def entry():
-    llama.Context.decode = decode_or_die
+    native.Context.decode = decode_or_die
 """
 
 

@@ -11,9 +11,9 @@ import pytest
 from appliance.engine_host import digest_of, running_engine, spec_of
 from bundles.small_llama import small_llama
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import loading, model_file
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
 from plugsky.engine.errors import EngineError
+from plugsky.engine.loading import loading, model_file
 
 DATA = bytes(range(256)) * 256
 DIGEST = hashlib.sha256(DATA).hexdigest()

@@ -15,12 +15,13 @@ from appliance.engine_host import answer, running_engine, spec_of
 from plugsky.core import ids
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Params, Submit
-from plugsky.engine import embedding, llama
-from plugsky.engine.batcher import Bounds
-from plugsky.engine.client import EngineClient
-from plugsky.engine.embedding import Embedder, normalised
+from plugsky.engine.clients.client import EngineClient
 from plugsky.engine.errors import EngineError
-from plugsky.engine.orders import Quit, SetThreads, Start, Stop
+from plugsky.engine.llama import native
+from plugsky.engine.scheduling.batcher import Bounds
+from plugsky.engine.stepping import embedding
+from plugsky.engine.stepping.embedding import Embedder, normalised
+from plugsky.engine.stepping.orders import Quit, SetThreads, Start, Stop
 
 __all__ = ["embed_model"]
 POISON, ZERO, NAN = 66, 67, 68
@@ -35,9 +36,9 @@ class ScriptedPooling:
     def compute(self, texts):
         self.batches.append([len(text) for text in texts])
         if self.broken:
-            raise llama.ContextBrokenError("computing a batch of texts gave -3")
+            raise native.ContextBrokenError("computing a batch of texts gave -3")
         if any(POISON in text for text in texts):
-            raise llama.BatchRefusedError
+            raise native.BatchRefusedError
         named = {ZERO: (0.0, 0.0), NAN: (float("nan"), 1.0)}
         return [np.array(named.get(text[0], (text[0], text[-1])), dtype=np.float32) for text in texts]
 
@@ -129,7 +130,7 @@ def test_its_share_of_cores_changes_between_batches():
 def test_a_broken_context_ends_the_thread():
     backend = ScriptedPooling()
     backend.broken = True
-    with pytest.raises(llama.ContextBrokenError):
+    with pytest.raises(native.ContextBrokenError):
         ran(Start(1, submitted(1)), backend=backend)
 
 

@@ -16,10 +16,11 @@ from appliance.gemma_model import gemma_model
 from bundles.gguf_forge import F32_TENSOR, STRING, U32, Forge
 from bundles.small_llama import small_llama
 from bundles.small_memories import small_jamba, small_mamba
-from plugsky.engine import llama, loading
 from plugsky.engine.errors import DoesNotFitError
-from plugsky.engine.estimate import Holding, copied_cells, estimate, kv_bytes
-from plugsky.engine.shape import shape
+from plugsky.engine.headers.estimate import Holding, copied_cells, estimate, kv_bytes
+from plugsky.engine.headers.shape import shape
+from plugsky.engine.llama import native
+from plugsky.engine.loading import loading
 from plugsky_bundles import gguf
 from plugsky_bundles.gguf import Tensor
 
@@ -136,7 +137,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_mapped(tmp_path, monk
     file = tmp_path / "small.gguf"
     file.write_bytes(small_llama())
     monkeypatch.setattr(loading, "free_memory", lambda: 1000)
-    monkeypatch.setattr(llama, "Model", None)
+    monkeypatch.setattr(native, "Model", None)
     with pytest.raises(DoesNotFitError) as refusal:
         loading.load(spec_of(file, n_ctx=256), lambda _fraction: True)
     assert refusal.value.have == 1000
@@ -158,7 +159,7 @@ def measured(file, holding):
 
 def near(holding, told, model):
     """Assert that llama.cpp's buffers and the process are as large as was foreseen, within a tenth."""
-    foreseen = estimate(model, replace(holding, features=llama.features()))
+    foreseen = estimate(model, replace(holding, features=native.features()))
     assert foreseen.weights == pytest.approx(told["model"], rel=0.01)
     assert foreseen.kv == pytest.approx(told["KV"] + told["RS"], rel=0.01)
     assert foreseen.weights + foreseen.kv + foreseen.compute == pytest.approx(

@@ -3,8 +3,8 @@
 import pytest
 
 from appliance.simulated_machine import Machine, jain
-from plugsky.engine.fairness import REMEMBERED, Accounts
-from plugsky.engine.tasks import QueueFullError
+from plugsky.engine.scheduling.fairness import REMEMBERED, Accounts
+from plugsky.engine.scheduling.tasks import QueueFullError
 
 SLOW = {"step": 2500, "decode": 8000, "prefill": 4600}
 FAST = {"step": 20_000, "decode": 300, "prefill": 60}

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import gbnf, matcher
 from plugsky.engine.errors import EngineError
-from plugsky.engine.matcher import Matcher
+from plugsky.engine.grammars import gbnf, matcher
+from plugsky.engine.grammars.matcher import Matcher
 
 REFUSED = {
     "nothing": ("", "no rule 'root'"),

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plugsky.engine import gbnf
 from plugsky.engine.errors import EngineError
-from plugsky.engine.matcher import Matcher
+from plugsky.engine.grammars import gbnf
+from plugsky.engine.grammars.matcher import Matcher
 
 pytestmark = pytest.mark.integration
 
@@ -22,8 +22,8 @@ _PEER = """
 import ctypes, json, sys
 import llama_cpp
 from pathlib import Path
-from plugsky.engine import llama
-llama.load_kernels()
+from plugsky.engine.llama import native
+native.load_kernels()
 llama_cpp.llama_backend_init()
 params = llama_cpp.llama_model_default_params()
 params.vocab_only = True

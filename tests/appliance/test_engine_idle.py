@@ -1,6 +1,6 @@
 """When an engine is idle: after so many seconds in which nothing was to be done and nothing was asked."""
 
-from plugsky.engine.idle import IdleClock
+from plugsky.engine.serving.idle import IdleClock
 
 
 def test_it_runs_out_after_its_limit_and_not_before():

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.cell_context import CellContext
-from plugsky.engine import kv_cache, virtual
-from plugsky.engine.scheduler import Scheduler
-from plugsky.engine.tasks import Limits, Task
+from plugsky.engine.scheduling import kv_cache, virtual
+from plugsky.engine.scheduling.scheduler import Scheduler
+from plugsky.engine.scheduling.tasks import Limits, Task
 
 CAT, DOG = virtual.run(b"cat", 8), virtual.run(b"dog", 18)
 """Images, one of them longer than a batch."""

@@ -6,14 +6,14 @@ import pytest
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.request import ImagePart, Message
-from plugsky.engine import virtual
-from plugsky.engine.conversation import turns
 from plugsky.engine.errors import EngineError
-from plugsky.engine.images import Images
-from plugsky.engine.markers import Part
-from plugsky.engine.pictures import Picture
-from plugsky.engine.sight import sight
-from plugsky.engine.stand_ins import StandIns
+from plugsky.engine.headers.sight import sight
+from plugsky.engine.prompting.conversation import turns
+from plugsky.engine.prompting.images import Images
+from plugsky.engine.prompting.stand_ins import StandIns
+from plugsky.engine.scheduling import virtual
+from plugsky.engine.tokens.markers import Part
+from plugsky.engine.vision.pictures import Picture
 
 
 class PlainPictures:

@@ -5,9 +5,9 @@ import pytest
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Params, Prepare, Submit
 from plugsky.engine.errors import EngineError
-from plugsky.engine.inputs import Inputs
-from plugsky.engine.llama_pooling import PairForm
-from plugsky.engine.prompts import Prompts
+from plugsky.engine.llama.pooling import PairForm
+from plugsky.engine.prompting.inputs import Inputs
+from plugsky.engine.prompting.prompts import Prompts
 
 N_CTX = 12
 FORM = PairForm(None, (200,), (201, 202), (203,))
@@ -17,7 +17,7 @@ TEMPLATE = PairForm("<q>{query}<d>{document}")
 class Letters:
     """One token for a byte; ``<q>`` and ``<d>`` are control tokens where those may be parsed."""
 
-    n_vocab, bos, eos = 256, "", ""
+    n_vocab, bos, eos, infill = 256, "", "", None
 
     def __init__(self):
         self.markers = {250: "<q>", 251: "<d>"}
@@ -27,6 +27,9 @@ class Letters:
         if parse_special:
             data = data.replace(b"<q>", bytes([250])).replace(b"<d>", bytes([251]))
         return (254, *data, 255) if add_special else tuple(data)
+
+    def piece(self, token):
+        return bytes([token])
 
 
 def prepared(mode="embed", form=FORM, **given):

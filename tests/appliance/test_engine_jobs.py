@@ -4,9 +4,9 @@ import pytest
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Finish, StepItem, TokenLogprob, Usage
-from plugsky.engine import jobs
 from plugsky.engine.errors import EngineError
-from plugsky.engine.jobs import JobTable
+from plugsky.engine.serving import jobs
+from plugsky.engine.serving.jobs import JobTable
 
 DONE = Finish(reason="stop", usage=Usage(prompt_tokens=3, completion_tokens=2))
 

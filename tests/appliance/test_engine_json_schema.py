@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from appliance.grammar_texts import Writer
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import gbnf
 from plugsky.engine.errors import EngineError
-from plugsky.engine.json_schema import patterns
-from plugsky.engine.json_schema.compiler import compiled
-from plugsky.engine.json_schema.gbnf_text import Rules, literal
-from plugsky.engine.json_schema.numbers import Bounds, integers, numbers
-from plugsky.engine.matcher import Matcher
+from plugsky.engine.grammars import gbnf
+from plugsky.engine.grammars.json_schema import patterns
+from plugsky.engine.grammars.json_schema.compiler import compiled
+from plugsky.engine.grammars.json_schema.gbnf_text import Rules, literal
+from plugsky.engine.grammars.json_schema.numbers import Bounds, integers, numbers
+from plugsky.engine.grammars.matcher import Matcher
 
 CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from appliance.engine_host import answer, command_for, spec_of
-from plugsky.engine.client import EngineClient
-from plugsky.engine.leases import lend_cores
-from plugsky.engine.supervisor import EngineSupervisor
+from plugsky.engine.clients.client import EngineClient
+from plugsky.engine.life.leases import lend_cores
+from plugsky.engine.life.supervisor import EngineSupervisor
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +40,7 @@ async def test_cores_go_where_the_work_is_and_answers_stay_whole(chat_model):
         for name in engines:
             assert (await engines[name].settled()).serves
             await clients[name].connect(60)
-        lending = asyncio.create_task(lend_cores(2, engines))
+        lending = asyncio.create_task(lend_cores(2, engines, lambda _busy: None))
         stack.callback(lending.cancel)
         await until(engines, {"a": 1, "b": 1})
 

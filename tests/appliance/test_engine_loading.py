@@ -4,9 +4,9 @@ import pytest
 
 from plugsky.core.errors import ErrorKind
 from plugsky.engine.errors import EngineError
-from plugsky.engine.loading import free_memory
-from plugsky.engine.meter import RateMeter
-from plugsky.engine.model_file import check_file
+from plugsky.engine.loading.loading import free_memory
+from plugsky.engine.loading.model_file import check_file
+from plugsky.engine.serving.meter import RateMeter
 
 GIB = 1 << 30
 

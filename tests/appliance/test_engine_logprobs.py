@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugsky.engine.logprobs import LEAST, logprobs
+from plugsky.engine.tokens.logprobs import LEAST, logprobs
 
 
 def piece(token):

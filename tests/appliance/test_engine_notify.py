@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from plugsky.engine.notify import Notifier
+from plugsky.engine.serving.notify import Notifier
 
 ADDRESSES = {
     "a path": lambda folder: (str(folder / "n"), str(folder / "n")),
@@ -24,13 +24,15 @@ def test_each_state_is_one_datagram(tmp_path, monkeypatch, address):
         notifier.ready("serving")
         notifier.alive()
         notifier.stopping()
-        said = [systemd.recv(4096).decode().split("\n") for _ in range(4)]
+        notifier.finishing()
+        said = [systemd.recv(4096).decode().split("\n") for _ in range(5)]
         notifier.close()
     assert said == [
         ["STATUS=loading, 40%", "EXTEND_TIMEOUT_USEC=60000000"],
         ["READY=1", "STATUS=serving", f"MAINPID={os.getpid()}"],
         ["WATCHDOG=1"],
         ["STOPPING=1"],
+        ["EXTEND_TIMEOUT_USEC=30000000"],
     ]
 
 

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama, llama_devices
 from plugsky.engine.errors import DoesNotFitError, EngineError
-from plugsky.engine.estimate import Holding, compute_bytes, estimate, kv_bytes
-from plugsky.engine.offload import MARGIN, Device, place
-from plugsky.engine.shape import Layer, Shape
+from plugsky.engine.headers.estimate import Holding, compute_bytes, estimate, kv_bytes
+from plugsky.engine.headers.offload import MARGIN, Device, place
+from plugsky.engine.headers.shape import Layer, Shape
+from plugsky.engine.llama import devices as llama_devices
+from plugsky.engine.llama import native
 from plugsky_bundles.gguf import Tensor
 
 GIB = 1 << 30
@@ -164,7 +165,7 @@ def test_llama_cpp_reads_the_shares_as_they_are_meant_and_none_is_overfilled(lay
 
 @pytest.mark.integration
 def test_ggml_tells_of_the_cpu_and_its_memory():
-    llama.load_kernels()
+    native.load_kernels()
     (cpu,) = (device for device in llama_devices.devices() if device.kind == "cpu")
     assert cpu.name == "CPU"
     assert cpu.description

@@ -1,8 +1,9 @@
 """How many prompt tokens a step may take: the target held where it can be, prompts moving where it cannot."""
 
+import numpy as np
 import pytest
 
-from plugsky.engine.pace import SHARE, Pace
+from plugsky.engine.scheduling.pace import SHARE, Pace
 
 TARGET, ALONE, BATCH, FIRST = 100_000, 400_000, 256, 300_000
 
@@ -48,3 +49,18 @@ def test_steps_that_stalled_do_not_stop_prompts_for_good():
 def test_there_is_always_a_token_for_prompts_and_never_more_than_the_batch_holds():
     assert learnt(1_000, 1_000, 900_000).budget(1) == 1
     assert learnt(1, 1, 1).budget(16) == BATCH - 16
+
+
+def test_what_a_step_costs_is_fitted_as_a_solver_of_linear_equations_would():
+    pace = Pace(TARGET, ALONE, BATCH, FIRST)
+    squares, sums = np.zeros((3, 3)), np.zeros(3)
+    for number in range(100):
+        tokens = (number % 5, number * 7 % 40)
+        t_us = 3_000 + 2_500 * tokens[0] + 1_700 * tokens[1]
+        believed = np.array(pace.believed)
+        x = np.array((1.0, *tokens)) / t_us
+        squares, sums = 0.95 * squares + np.outer(x, x), 0.95 * sums + x
+        pull = 0.05 / np.maximum(believed, np.array((2_000.0, 4_000.0, 2_000.0)) / 20) ** 2
+        pace.learn(*tokens, t_us)
+        fit = np.linalg.solve(squares + np.diag(pull), sums + pull * believed)
+        assert pace.believed == pytest.approx(np.maximum(fit, 1.0), rel=1e-6)

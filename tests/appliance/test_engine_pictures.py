@@ -6,9 +6,9 @@ import zlib
 import pytest
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama_pixels, pictures
 from plugsky.engine.errors import EngineError
-from plugsky.engine.pictures import Picture, Pictures
+from plugsky.engine.vision import pictures, pixels
+from plugsky.engine.vision.pictures import Picture, Pictures
 
 
 def png(width, height, rows=None):
@@ -30,7 +30,7 @@ def refusal(decoder, data):
 
 @pytest.fixture(scope="module")
 def decoder():
-    if not llama_pixels.library_file().exists():
+    if not pixels.library_file().exists():
         pytest.skip("libmtmd is not installed")
     decoder = Pictures()
     yield decoder
@@ -42,7 +42,7 @@ def decoder():
     [(0, 4, "no pixels"), (1, 200, "100 times"), (20000, 300, "16384 a side"), (8000, 8000, "16777216 pixels")],
 )
 def test_a_picture_of_an_odd_or_huge_size_is_refused_by_its_head(width, height, why):
-    assert why in llama_pixels.refusal(width, height).problem
+    assert why in pixels.refusal(width, height).problem
 
 
 def test_a_file_beyond_the_bound_is_never_handed_to_the_decoder():

@@ -5,7 +5,7 @@ import pytest
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Pin
 from plugsky.engine.errors import EngineError
-from plugsky.engine.pins import MAX_PINS, Pins
+from plugsky.engine.serving.pins import MAX_PINS, Pins
 
 
 def pin(name="rules", tokens=(1, 2, 3), adapter="", rid=1):

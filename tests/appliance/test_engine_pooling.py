@@ -12,11 +12,12 @@ from appliance.embed_model import embed_model
 from appliance.small_bert import BEGIN, CLS, LAST, MEAN, RANK, SEPARATOR
 from bundles.small_llama import small_llama
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama, model_file
-from plugsky.engine.embedding import normalised
 from plugsky.engine.errors import EngineError
-from plugsky.engine.estimate import Holding
-from plugsky.engine.llama_pooling import PooledContext, cut, pair_form
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.llama import native
+from plugsky.engine.llama.pooling import PooledContext, cut, pair_form
+from plugsky.engine.loading import model_file
+from plugsky.engine.stepping.embedding import normalised
 
 __all__ = ["embed_model"]
 pytestmark = pytest.mark.integration
@@ -35,7 +36,7 @@ def pooled(tmp_path):
             path.write_bytes(file)
             file = path
         model_file.check_file(file)
-        model = llama.Model(file, lambda _fraction: True)
+        model = native.Model(file, lambda _fraction: True)
         opened.append(model)
         holding = Holding(**({"cells": 512, "batch": 512, "sequences": 8, "outputs": 512, "vectors": True} | options))
         context = PooledContext(model, holding, mode, threads=2)
@@ -103,9 +104,9 @@ def test_a_model_is_refused_a_mode_that_it_cannot_do(pooled, file, mode, what, w
 def test_an_encoder_is_refused_to_generate(tmp_path):
     file = tmp_path / "m.gguf"
     file.write_bytes(small_bert.small_bert(MEAN))
-    model = llama.Model(file, lambda _fraction: True)
+    model = native.Model(file, lambda _fraction: True)
     with pytest.raises(EngineError, match="generates no text"):
-        llama.Context(model, Holding(256, 64, 1, 64), threads=1)
+        native.Context(model, Holding(256, 64, 1, 64), threads=1)
     model.close()
 
 
@@ -146,7 +147,7 @@ BATCHES = {
 @pytest.mark.parametrize("texts", BATCHES.values(), ids=BATCHES)
 def test_what_would_end_the_process_is_refused_before(pooled, texts):
     _, context = pooled(small_bert.small_bert(MEAN), "embed")
-    with pytest.raises(llama.BatchRefusedError):
+    with pytest.raises(native.BatchRefusedError):
         context.compute(texts)
     assert len(context.compute([TEXTS[0]])) == 1
 

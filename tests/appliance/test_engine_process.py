@@ -14,8 +14,8 @@ from appliance.engine_host import answer, collect, digest_of, running_engine, sp
 from plugsky.core import frames, ids
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Params
-from plugsky.engine import llama
-from plugsky.engine.client import EngineClient, EngineError
+from plugsky.engine.clients.client import EngineClient, EngineError
+from plugsky.engine.llama import native
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -143,7 +143,7 @@ async def test_a_penalty_keeps_a_token_from_coming_again(client):
 async def test_every_character_of_a_prompt_survives(client, chat_model):
     text = "Grüße, 世界! 👩‍👩‍👧 \x00 العربية\n"
     prepared = await client.prepare(tenant="acme", messages=(Message("user", text),))
-    model = llama.Model(chat_model, lambda _fraction: True)
+    model = native.Model(chat_model, lambda _fraction: True)
     try:
         assert text.encode() in b"".join(map(model.piece, prepared.tokens))
     finally:

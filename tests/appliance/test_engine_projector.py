@@ -6,12 +6,13 @@ import pytest
 from bundles.small_llama import small_llama
 from bundles.small_projector import IMAGE_TOKENS, SIDE, small_projector
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import llama, llama_images
 from plugsky.engine.errors import EngineError
-from plugsky.engine.estimate import Holding
-from plugsky.engine.llama_images import ImagePiece, Projector
-from plugsky.engine.pictures import Picture
-from plugsky.engine.plan import Chunk
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.llama import images as llama_images
+from plugsky.engine.llama import native
+from plugsky.engine.llama.images import ImagePiece, Projector
+from plugsky.engine.scheduling.plan import Chunk
+from plugsky.engine.vision.pictures import Picture
 
 pytestmark = [
     pytest.mark.integration,
@@ -28,14 +29,14 @@ def picture(seed, width=40, height=30):
 def model(tmp_path_factory):
     file = tmp_path_factory.mktemp("model") / "small.gguf"
     file.write_bytes(small_llama())
-    model = llama.Model(file, lambda _fraction: True)
+    model = native.Model(file, lambda _fraction: True)
     yield model
     model.close()
 
 
 @pytest.fixture(scope="module")
 def context(model):
-    context = llama.Context(model, Holding(256, 64, 4, 64), threads=1)
+    context = native.Context(model, Holding(256, 64, 4, 64), threads=1)
     yield context
     context.close()
 
@@ -100,7 +101,7 @@ def test_an_image_that_the_cache_cannot_hold_leaves_nothing_of_itself(make, cont
     for start in range(63, 249, 62):
         context.decode([Chunk(1, 1, start, range(62), 0)])
     piece = only_piece(projector, picture(1))
-    with pytest.raises(llama.CacheFullError):
+    with pytest.raises(native.CacheFullError):
         piece.compute(Chunk(2, 0, 0, range(piece.count), 0))
     context.clear(1)
     assert np.allclose(after(context, projector, picture(1)), after(context, projector, picture(1), seq=2), atol=1e-4)

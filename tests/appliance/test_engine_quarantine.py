@@ -2,8 +2,8 @@
 
 import pytest
 
-from plugsky.engine import quarantine
-from plugsky.engine.quarantine import QUARANTINE_S, Quarantine
+from plugsky.engine.clients import quarantine
+from plugsky.engine.clients.quarantine import QUARANTINE_S, Quarantine
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from appliance.gemma_model import gemma_model
 from bundles.small_llama import small_llama
 from bundles.small_memories import small_gemma, small_jamba, small_mamba
 from plugsky.core.frames import Params, Submit
-from plugsky.engine import llama, loading
-from plugsky.engine.estimate import Holding
-from plugsky.engine.measurer import TEXT
-from plugsky.engine.stepper import Quit, Start, Stepper
-from plugsky.engine.tasks import Limits
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.known_text import TEXT
+from plugsky.engine.llama import native
+from plugsky.engine.loading import loading
+from plugsky.engine.scheduling.tasks import Limits
+from plugsky.engine.stepping.stepper import Quit, Start, Stepper
 
 __all__ = ["gemma_model"]
 pytestmark = pytest.mark.integration
@@ -117,8 +118,8 @@ def test_a_conversation_goes_on_from_the_cache_as_if_computed_anew(held, make, r
 def test_a_cache_of_no_more_than_the_windows_is_as_good(tmp_path):
     file = tmp_path / "m.gguf"
     file.write_bytes(small_gemma())
-    model = llama.Model(file, lambda _fraction: True)
-    context = llama.Context(model, Holding(1024, 64, 4, 64, whole_window=False), threads=1)
+    model = native.Model(file, lambda _fraction: True)
+    context = native.Context(model, Holding(1024, 64, 4, 64, whole_window=False), threads=1)
     converses_as_without_a_cache(context, PROMPT, MORE, sequences=3, batch=64)
     context.close()
     model.close()

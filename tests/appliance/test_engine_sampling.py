@@ -6,8 +6,8 @@ import pytest
 
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params
-from plugsky.engine import sampling
 from plugsky.engine.errors import EngineError
+from plugsky.engine.tokens import sampling
 
 WRONG = {
     "a negative temperature": (Params(temperature=-0.1), "temperature"),

@@ -15,7 +15,7 @@ from appliance.engine_host import answer, running_engine, spec_of
 from plugsky.core import ids
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Params
-from plugsky.engine.client import EngineClient, EngineError
+from plugsky.engine.clients.client import EngineClient, EngineError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

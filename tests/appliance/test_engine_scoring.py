@@ -6,16 +6,16 @@ import pytest
 
 from plugsky.core import frames
 from plugsky.core.frames import Params, Submit
-from plugsky.engine import llama
+from plugsky.engine.clients.running import Running
 from plugsky.engine.errors import EngineError
-from plugsky.engine.estimate import Holding
-from plugsky.engine.measure import nll
-from plugsky.engine.measurer import TEXT
-from plugsky.engine.orders import Quit, Start
-from plugsky.engine.running import Running
-from plugsky.engine.sampling import check
-from plugsky.engine.stepper import Stepper
-from plugsky.engine.tasks import Limits
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.known_text import TEXT
+from plugsky.engine.llama import native
+from plugsky.engine.scheduling.tasks import Limits
+from plugsky.engine.serving.measure import nll
+from plugsky.engine.stepping.orders import Quit, Start
+from plugsky.engine.stepping.stepper import Stepper
+from plugsky.engine.tokens.sampling import check
 
 SCORE = Params(prompt_logprobs=1, temperature=0.0)
 
@@ -45,8 +45,8 @@ async def test_a_request_that_is_carried_on_asks_for_what_it_lacks_only():
 
 @pytest.mark.integration
 def test_a_text_has_the_likelihood_among_neighbours_that_it_has_alone(chat_model):
-    model = llama.Model(chat_model, lambda _fraction: True)
-    context = llama.Context(model, Holding(1024, 256, 9, 80), threads=2)
+    model = native.Model(chat_model, lambda _fraction: True)
+    context = native.Context(model, Holding(1024, 256, 9, 80), threads=2)
     try:
         tokens = model.tokens(TEXT.read_text(encoding="utf-8"), add_special=True, parse_special=False)[:160]
         alone = nll(context, tokens, lambda _done: None)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from plugsky.core.frames import Params, Submit
-from plugsky.engine import llama
-from plugsky.engine.estimate import Holding
-from plugsky.engine.kv_cache import KvCache, Match
-from plugsky.engine.orders import Quit, Start
-from plugsky.engine.plan import Chunk
-from plugsky.engine.prefix import TokenBuffer
-from plugsky.engine.stepper import Stepper
-from plugsky.engine.tasks import Limits
+from plugsky.engine.headers.estimate import Holding
+from plugsky.engine.llama import native
+from plugsky.engine.scheduling.kv_cache import KvCache, Match
+from plugsky.engine.scheduling.plan import Chunk
+from plugsky.engine.scheduling.prefix import TokenBuffer
+from plugsky.engine.scheduling.tasks import Limits
+from plugsky.engine.stepping.orders import Quit, Start
+from plugsky.engine.stepping.stepper import Stepper
 
 pytestmark = pytest.mark.integration
 SEQUENCES = 40
@@ -21,14 +21,14 @@ SEQUENCES = 40
 
 @pytest.fixture(scope="module")
 def model(chat_model):
-    model = llama.Model(chat_model, lambda _fraction: True)
+    model = native.Model(chat_model, lambda _fraction: True)
     yield model
     model.close()
 
 
 @pytest.fixture
 def context(model):
-    context = llama.Context(model, Holding(4096, 256, SEQUENCES + 1, 256), threads=2)
+    context = native.Context(model, Holding(4096, 256, SEQUENCES + 1, 256), threads=2)
     yield context
     context.close()
 
@@ -81,8 +81,8 @@ def test_sixteen_requests_compute_their_common_system_prompt_once(model, context
 
 def test_a_cache_too_small_for_all_gives_every_request_its_whole_text(model):
     prompts = [tokens_of(model, f"Chapter {n}. " + "The road went on and on. " * 8) for n in range(6)]
-    large = llama.Context(model, Holding(4096, 256, SEQUENCES + 1, 256), threads=2)
-    small = llama.Context(model, Holding(256, 256, SEQUENCES + 1, 256), threads=2)
+    large = native.Context(model, Holding(4096, 256, SEQUENCES + 1, 256), threads=2)
+    small = native.Context(model, Holding(256, 256, SEQUENCES + 1, 256), threads=2)
     try:
         expected, _, _ = answers(large, prompts, max_tokens=24)
         made, usages, computed = answers(small, prompts, max_tokens=24)
@@ -155,7 +155,7 @@ def test_what_was_taken_out_of_the_cache_is_put_back_for_the_next_turn(model, co
 
 
 def test_the_cache_is_full_exactly_when_the_books_say_so(model):
-    context = llama.Context(model, Holding(256, 256, 9, 256), threads=2)
+    context = native.Context(model, Holding(256, 256, 9, 256), threads=2)
     try:
         kv = KvCache(context.cells, 8, saved=0, reuse="prefix")
         rng = np.random.default_rng(3)
@@ -175,7 +175,7 @@ def test_the_cache_is_full_exactly_when_the_books_say_so(model):
                 kv.extend([(resident, len(tokens) - start)])
                 residents.append(resident)
         free = kv.map.free
-        with pytest.raises(llama.CacheFullError):
+        with pytest.raises(native.CacheFullError):
             context.decode([Chunk(9, 8, 0, [5] * (free + 1), 1)])
         context.decode([Chunk(9, 8, 0, [5] * free, 1)])
     finally:

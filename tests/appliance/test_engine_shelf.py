@@ -3,10 +3,10 @@
 import pytest
 
 from appliance.cell_context import CellContext
-from plugsky.engine import kv_cache
-from plugsky.engine.kv_cache import KvCache
-from plugsky.engine.plan import Chunk, Forget, Save
-from plugsky.engine.prefix import TokenBuffer
+from plugsky.engine.scheduling import kv_cache
+from plugsky.engine.scheduling.kv_cache import KvCache
+from plugsky.engine.scheduling.plan import Chunk, Forget, Save
+from plugsky.engine.scheduling.prefix import TokenBuffer
 
 SYSTEM = list(range(100, 140))
 
@@ -105,6 +105,26 @@ def test_a_request_that_leaves_the_common_way_leaves_the_copy_to_others():
     assert cache.kv.saved == 100
     cache.clear_away()
     assert cache.ask([*told(1, 2), 7]) == 100
+
+
+def test_a_full_cache_gives_up_what_was_used_longest_ago():
+    cache = Cache(saved=0)
+    first, second, third = ([token + 1000 * number for token in range(60)] for number in range(3))
+    for tokens in (first, second, third):
+        cache.ask(tokens)
+    cache.ask([*first, 7])
+    assert cache.kv.make_room(cache.kv.map.free + 1)
+    cache.apply()
+    assert [cache.run([*tokens, 8])[0] for tokens in (first, third, second)] == [60, 60, 0]
+
+
+def test_copies_never_hold_more_cells_than_they_may():
+    cache = Cache(saved=150)
+    for number in range(20):
+        cache.ask([token + 1000 * number for token in range(60)])
+        cache.clear_away()
+        assert cache.kv.saved <= 150
+    assert cache.kv.saved > 0
 
 
 def test_the_same_beginning_is_not_saved_twice():

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from appliance.engine_host import spec_of
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Message, Prepare
-from plugsky.engine import loading
 from plugsky.engine.errors import EngineError
-from plugsky.engine.markers import Markers, Part, spelt_like_control
-from plugsky.engine.prompts import Prompts
-from plugsky.engine.renderer import Renderer
-from plugsky.engine.templates import Render, Setup, compile_template, render
+from plugsky.engine.loading import loading
+from plugsky.engine.prompting.prompts import Prompts
+from plugsky.engine.prompting.renderer import Renderer
+from plugsky.engine.prompting.templates import Render, Setup, compile_template, render
+from plugsky.engine.tokens.markers import Markers, Part, spelt_like_control
 
 TEXTS = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "<s", "[INST]", "[/INST]", "aba", "|", "a.b")
 TURNS = ("<|im_start|>", "<|im_end|>")
@@ -256,6 +256,7 @@ class Letters:
 
     n_vocab = 0x110000
     bos = "<|user|>"
+    infill = None
 
     def __init__(self, stubborn=""):
         self.markers = {1: "<|user|>", **{ord(char): "?" for char in stubborn}}

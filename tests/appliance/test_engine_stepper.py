@@ -9,11 +9,13 @@ import pytest
 from appliance.cell_context import CellContext
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params, Submit
-from plugsky.engine import llama, orders, virtual
 from plugsky.engine.errors import EngineError
-from plugsky.engine.orders import Quit, SetThreads, Start, Stop, Unpin
-from plugsky.engine.stepper import Stepper
-from plugsky.engine.tasks import Limits
+from plugsky.engine.llama import native
+from plugsky.engine.scheduling import virtual
+from plugsky.engine.scheduling.tasks import Limits
+from plugsky.engine.stepping import orders
+from plugsky.engine.stepping.orders import Quit, SetThreads, Start, Stop, Unpin
+from plugsky.engine.stepping.stepper import Stepper
 
 END = 99
 SEQUENCES = 40
@@ -57,12 +59,12 @@ class ScriptedContext(CellContext):
             self.wait()
         self.batches.append([(chunk.ticket, len(chunk.tokens)) for chunk in chunks])
         if self.broken:
-            raise llama.ContextBrokenError("llama_decode gave -3")
+            raise native.ContextBrokenError("llama_decode gave -3")
         if any(POISON in chunk.tokens for chunk in chunks):
-            raise llama.BatchRefusedError
+            raise native.BatchRefusedError
         self.served |= {chunk.ticket: self.adapter for chunk in chunks}
         if not self.compute(chunks, self.adapter):
-            raise llama.CacheFullError
+            raise native.CacheFullError
         return [np.array([chunk.tokens[-1] + 1], dtype=np.float32) for chunk in chunks if chunk.outputs]
 
     def sampler(self, _stages, _grammar):
@@ -125,7 +127,7 @@ class Runs:
     def _run(self):
         try:
             self.stepper.run()
-        except llama.ContextBrokenError as error:
+        except native.ContextBrokenError as error:
             self.failure = error
 
     def updates(self, ticket):
@@ -275,14 +277,19 @@ def test_resumed_tokens_that_the_grammar_refuses_end_the_request_alone(monkeypat
     assert runs.updates(2)[-1].finish.reason == "length"
 
 
+def test_an_answer_that_no_stop_string_ended_names_none():
+    runs = Runs(ScriptedContext()).all(Start(1, submit((97,), max_tokens=50, params=Params(stop=("z",)))))
+    assert (runs.finish(1).reason, runs.finish(1).stop) == ("stop", "")
+
+
 def test_the_end_token_can_be_ignored():
     runs = Runs(ScriptedContext()).all(Start(1, submit((97,), max_tokens=4, params=Params(ignore_eos=True))))
     assert (runs.ids(1), runs.finish(1).reason) == ([98, END, 100, 101], "length")
 
 
 def test_a_stop_string_ends_the_answer_before_it():
-    runs = Runs(ScriptedContext()).all(Start(1, submit((96,), max_tokens=50, params=Params(stop=("b",)))))
-    assert runs.finish(1).reason == "stop"
+    runs = Runs(ScriptedContext()).all(Start(1, submit((96,), max_tokens=50, params=Params(stop=("z", "b")))))
+    assert (runs.finish(1).reason, runs.finish(1).stop) == ("stop", "b")
     assert "".join(update.text for update in runs.updates(1)) == "a"
 
 
@@ -543,9 +550,9 @@ class ScriptedImage:
     def compute(self, chunk):
         assert list(chunk.tokens) == list(virtual.run(b"cat", self.count))
         if self.refused:
-            raise llama.BatchRefusedError
+            raise native.BatchRefusedError
         if not self.context.compute([chunk]):
-            raise llama.CacheFullError
+            raise native.CacheFullError
         self.computed += 1
         return [np.array([7], dtype=np.float32)] if chunk.outputs else []
 

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from appliance.engine_host import answer, command_for, digest_of, spec_of
+from appliance.engine_host import answer, collect, command_for, digest_of, spec_of
+from bundles.small_llama import small_llama
 from plugsky.core import processes
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.frames import Params
 from plugsky.core.processes import how_it_ended
-from plugsky.engine.client import EngineClient, EngineError
+from plugsky.engine.clients.client import EngineClient, EngineError
+from plugsky.engine.life.supervisor import EngineSupervisor, engine_command
 from plugsky.engine.spec import AdapterSpec, ProjectorSpec
-from plugsky.engine.supervisor import EngineSupervisor, engine_command
 
 pytestmark = pytest.mark.integration
 
@@ -116,7 +118,7 @@ async def test_an_engine_that_keeps_dying_is_given_up_and_peers_are_told_why(sup
     assert refusal.value.kind is ErrorKind.ENGINE_LOST
     assert refusal.value.what == "the engine was killed by SIGABRT while loading, 3 times in a row"
     supervisor.admit()
-    assert supervisor.life.state == "loading"
+    assert supervisor.life.state == "admitted"
     await supervisor.stop()
 
 
@@ -157,7 +159,7 @@ async def test_a_child_that_cannot_be_watched_does_not_run(path, monkeypatch):
 
 
 async def test_an_engine_that_ignores_sigterm_is_killed(supervise, path, tmp_path, monkeypatch):
-    monkeypatch.setattr("plugsky.engine.supervisor.STOP_S", 0.1)
+    monkeypatch.setattr("plugsky.engine.life.supervisor.STOP_S", 0.1)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     supervisor = supervise(spec_of(tmp_path / "any"), sys.executable, "-c", code)
     await supervisor.start()
@@ -166,6 +168,66 @@ async def test_an_engine_that_ignores_sigterm_is_killed(supervise, path, tmp_pat
         if log.exists() and log.read_bytes():
             break
         await asyncio.sleep(0.01)
+    await supervisor.stop()
+
+
+HANGS = """
+import signal, socket, sys, time
+from plugsky.core import frames
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+peer, _ = socket.socket(fileno=3).accept()
+peer.recv(4096)
+peer.sendall(frames.encode(frames.EngineHello(frames.PROTOCOL, "i", "b", "ab", 512)))
+if sys.argv[1] == "idle":
+    peer.sendall(frames.encode(frames.Retiring()))
+    while peer.recv(4096):
+        pass
+peer.close()
+time.sleep(600)
+"""
+"""An engine that is stuck at its end."""
+
+
+@pytest.mark.parametrize(("how", "state"), [("idle", "absent"), ("broken", "crashed")])
+async def test_an_engine_that_hangs_at_its_exit_is_killed(supervise, tmp_path, monkeypatch, how, state):
+    monkeypatch.setattr("plugsky.engine.life.supervisor.STOP_S", 0.1)
+    monkeypatch.setattr("plugsky.engine.life.supervisor.SILENCE_S", 0.1)
+    supervisor = supervise(spec_of(tmp_path / "any"), sys.executable, "-c", HANGS, how)
+    await supervisor.start()
+    while supervisor._child is None:
+        await supervisor._next_change()
+    pid = supervisor._child.pid
+    while supervisor._child is not None:
+        await supervisor._next_change()
+    assert (supervisor.life.state, supervisor.life.pid) == (state, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    await supervisor.stop()
+
+
+async def test_a_drained_engine_may_finish_what_runs_and_is_killed_when_it_then_hangs(
+    supervise, path, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("plugsky.engine.life.supervisor.STOP_S", 0.02)
+    (tmp_path / "m.gguf").write_bytes(small_llama())
+    spec = spec_of(tmp_path / "m.gguf", n_ctx=1024)
+    program, flag, code, *words = command_for(spec)
+    hangs = "import atexit, time; atexit.register(time.sleep, 600)\n"
+    supervisor = supervise(spec, program, flag, hangs + code, *words)
+    await supervisor.start()
+    await supervisor.settled()
+    client = EngineClient(path)
+    await client.connect(10)
+    endless = Params(temperature=0.0, ignore_eos=True)
+    running = client.submit(job="j", tenant="acme", tokens=(1, 2, 3), params=endless, max_tokens=250)
+    await running.accepted()
+    client.drain()
+    made, _, _ = await collect(running)
+    assert len(made) == 250
+    await client.close()
+    while supervisor._child is not None:
+        await supervisor._next_change()
+    assert supervisor.life.state == "absent"
     await supervisor.stop()
 
 
@@ -192,7 +254,7 @@ sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from appliance.engine_host import command_for, spec_of
 from plugsky.engine.spec import AdapterSpec
-from plugsky.engine.supervisor import EngineSupervisor
+from plugsky.engine.life.supervisor import EngineSupervisor
 async def main():
     spec = spec_of(Path({str(chat_model)!r}), n_ctx=512)
     supervisor = EngineSupervisor(spec, Path({str(path)!r}), command=command_for(spec))
@@ -250,6 +312,7 @@ def test_the_command_of_an_engine_names_everything_it_needs(tmp_path):
         "--kv-type",
         "--gpu-layers",
         "--numa",
+        "--taken",
         "--exit-with-parent",
     }
     assert options["--gpu-layers"] == "auto"

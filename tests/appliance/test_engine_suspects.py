@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from plugsky.engine.suspects import GUILTY, MAX_LOSSES, PROBATION, Suspects
+from plugsky.engine.clients.suspects import GUILTY, MAX_LOSSES, PROBATION, Suspects
 
 
 def with_requests(*numbers):

@@ -3,10 +3,10 @@
 import pytest
 
 from plugsky.core.errors import ErrorKind
-from plugsky.engine import templates
 from plugsky.engine.errors import EngineError
-from plugsky.engine.renderer import Renderer
-from plugsky.engine.templates import Render, Setup, TemplateRefusedError, compile_template, render
+from plugsky.engine.prompting import templates
+from plugsky.engine.prompting.renderer import Renderer
+from plugsky.engine.prompting.templates import Render, Setup, TemplateRefusedError, compile_template, render
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'"

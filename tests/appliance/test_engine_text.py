@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugsky.engine.text import TextStream
+from plugsky.engine.tokens.text import TextStream
 
 ALPHABET = st.text(alphabet="abS¡世👋\n", max_size=30)
 
@@ -22,7 +22,7 @@ def deliver(stream: TextStream, pieces: list[bytes]) -> str:
     text = ""
     for piece in pieces:
         text += stream.feed(piece)
-        if stream.stopped:
+        if stream.stop:
             return text
     return text + stream.finish()
 
@@ -38,10 +38,10 @@ def test_text_does_not_depend_on_how_its_bytes_are_cut(text, sizes):
     st.lists(st.integers(1, 7), min_size=1),
 )
 def test_text_ends_before_the_stop_string_that_is_complete_first(text, stops, sizes):
-    ends = [(at + len(stop), at) for stop in stops if (at := text.find(stop)) >= 0]
+    ends = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop)) >= 0]
     stream = TextStream(tuple(stops))
     assert deliver(stream, cut(text.encode(), sizes)) == (text[: min(ends)[1]] if ends else text)
-    assert stream.stopped == bool(ends)
+    assert stream.stop == (min(ends)[2] if ends else "")
 
 
 CASES = {
@@ -80,7 +80,7 @@ def test_what_is_held_back_is_shorter_than_the_longest_stop_string(size):
 def test_nothing_is_delivered_after_a_stop_string():
     stream = TextStream(("END",))
     assert stream.feed(b"a END b") == "a "
-    assert stream.stopped
+    assert stream.stop == "END"
     assert stream.feed(b"more") == ""
     assert stream.finish() == ""
 
@@ -91,4 +91,4 @@ def test_a_control_token_that_is_shown_has_its_text_and_may_hold_a_stop_string()
     assert stream.feed(b"", 7) + stream.feed(b"f", 2) == "[TOOL_CALLS]f"
     assert stream.feed(b"", 8) == ""
     assert stream.feed(b"", 7) + stream.feed(b"g", 3) == "[TOOL_"
-    assert stream.stopped
+    assert stream.stop == "CALLS]g"

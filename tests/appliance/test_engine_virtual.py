@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugsky.engine import virtual
-from plugsky.engine.prefix import PrefixTree, Resident, TokenBuffer
+from plugsky.engine.scheduling import virtual
+from plugsky.engine.scheduling.prefix import PrefixTree, Resident, TokenBuffer
 
 pieces = st.lists(
     st.one_of(

@@ -2,24 +2,32 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
-from appliance.engine_host import answer, digest_of, running_engine, spec_of
+from appliance.api_site import until
+from appliance.engine_host import answer, collect, command_for, digest_of, running_engine, spec_of
 from appliance.test_engine_pictures import png
 from bundles.small_llama import small_llama
 from bundles.small_projector import IMAGE_TOKENS, small_projector
+from plugsky.core import processes
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Params, Prepare
 from plugsky.core.ids import new_id
 from plugsky.core.request import ImagePart, Message
-from plugsky.engine import llama_images, loading
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
 from plugsky.engine.errors import DoesNotFitError, EngineError
+from plugsky.engine.life.supervisor import EngineSupervisor
+from plugsky.engine.llama import images as llama_images
+from plugsky.engine.loading import loading
 from plugsky.engine.spec import ProjectorSpec
+from plugsky.server.deps import ServedModel
+from plugsky.server.engines import EnginePool
 
 pytestmark = [
     pytest.mark.integration,
@@ -193,3 +201,26 @@ async def test_without_a_projector_images_are_refused_with_a_clear_501(spec):
         assert caught.value.what == "this model reads no images"
     finally:
         loaded.close()
+
+
+async def test_an_answer_about_an_image_goes_on_after_the_engine_was_killed_under_it(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.01)
+    path = tmp_path / "e.sock"
+    supervisor = EngineSupervisor(spec, path, command=command_for(spec), log=tmp_path / "log")
+    await supervisor.start()
+    pool = EnginePool(lambda _model: path, load_wait_s=30.0, max_waiting=4)
+    line = await pool.engine(ServedModel(spec.model_id, spec.digest, 512))
+    prompt = {"messages": LOOK, "images": (picture(7),)}
+    prepared = await line.prepare(tenant="acme", **prompt)
+    params = Params(temperature=0.0, ignore_eos=True)
+    running = line.submit(
+        job=new_id(), tenant="acme", tokens=prepared.tokens, params=params, max_tokens=200, prompt=prompt
+    )
+    first = line.hello.instance
+    await until(lambda: running.received >= 4)
+    os.kill(supervisor.life.pid, signal.SIGKILL)
+    made, _, final = await collect(running)
+    assert line.hello.instance != first, "it was not over yet"
+    assert (len(made), final.reason, final.usage.completion_tokens) == (200, "length", 200)
+    await pool.close()
+    await supervisor.stop()

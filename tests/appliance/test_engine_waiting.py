@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from plugsky.engine.fairness import Account
-from plugsky.engine.waiting import Tenant, WaitingLine
+from plugsky.engine.scheduling.fairness import Account
+from plugsky.engine.scheduling.waiting import Tenant, WaitingLine
 
 
 @dataclass(eq=False)

@@ -2,7 +2,15 @@
 
 import pytest
 
-from plugsky.engine.watchdog import FACTOR, FLOOR_S, HUNG_EXIT, TICK_S, UNMEASURED_S, Watchdog, how_an_engine_ended
+from plugsky.engine.serving.watchdog import (
+    FACTOR,
+    FLOOR_S,
+    HUNG_EXIT,
+    TICK_S,
+    UNMEASURED_S,
+    Watchdog,
+    how_an_engine_ended,
+)
 
 
 def seconds_until_it_hangs(dog, *, busy=True, most=100_000):

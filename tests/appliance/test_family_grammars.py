@@ -7,15 +7,15 @@ import pytest
 from appliance.grammar_texts import Writer
 from plugsky.core.errors import ErrorKind
 from plugsky.core.request import Tool
-from plugsky.engine import gbnf
-from plugsky.engine.constraint import Constraint, Pieces
 from plugsky.engine.errors import EngineError
-from plugsky.engine.families.catalogue import FAMILIES
-from plugsky.engine.families.constraint import text_without
-from plugsky.engine.families.parser import AnswerParser
-from plugsky.engine.grammar import GrammarSpec
-from plugsky.engine.matcher import Matcher
-from plugsky.engine.tool_rules import argument_rules, renamed
+from plugsky.engine.grammars import gbnf
+from plugsky.engine.grammars.constraint import Constraint, Pieces
+from plugsky.engine.grammars.grammar import GrammarSpec
+from plugsky.engine.grammars.matcher import Matcher
+from plugsky.engine.grammars.tool_rules import argument_rules, renamed
+from plugsky.engine.prompting.families.catalogue import FAMILIES
+from plugsky.engine.prompting.families.constraint import text_without
+from plugsky.engine.prompting.families.parser import AnswerParser
 
 WEATHER = Tool(
     name="weather",

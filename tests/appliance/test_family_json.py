@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugsky.engine.families.json_scan import JsonScanner, is_object, is_value, string_of
+from plugsky.engine.prompting.families.json_scan import JsonScanner, is_object, is_value, string_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

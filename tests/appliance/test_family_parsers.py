@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.family_answers import ANSWERS, BROKEN
-from plugsky.engine.families.catalogue import FAMILIES, named
-from plugsky.engine.families.events import ContentDelta, ReasoningDelta, ToolArgumentsDelta, ToolCallBegin
-from plugsky.engine.families.json_scan import MAX_DEPTH
-from plugsky.engine.families.parser import AnswerParser, random_call_id
+from plugsky.engine.prompting.families.catalogue import FAMILIES, named
+from plugsky.engine.prompting.families.events import ContentDelta, ReasoningDelta, ToolArgumentsDelta, ToolCallBegin
+from plugsky.engine.prompting.families.json_scan import MAX_DEPTH
+from plugsky.engine.prompting.families.parser import AnswerParser, random_call_id
 
 
 class Read(NamedTuple):

@@ -8,11 +8,11 @@ from appliance.family_answers import mark
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Prepare
 from plugsky.core.request import Message, Tool, ToolCall
-from plugsky.engine import conversation
 from plugsky.engine.errors import EngineError
-from plugsky.engine.families.catalogue import FAMILIES, detect, named
-from plugsky.engine.families.family import Asked
-from plugsky.engine.markers import Markers
+from plugsky.engine.prompting import conversation
+from plugsky.engine.prompting.families.catalogue import FAMILIES, detect, named
+from plugsky.engine.prompting.families.family import Asked
+from plugsky.engine.tokens.markers import Markers
 
 SIGNS = {
     "harmony": "<|start|>assistant<|channel|>final<|message|>{{ m }}",

@@ -9,11 +9,11 @@ from appliance.engine_host import spec_of
 from plugsky.core.errors import ErrorKind
 from plugsky.core.frames import Prepare, Submit
 from plugsky.core.request import Message, Params, Tool, ToolCall
-from plugsky.engine import loading
 from plugsky.engine.errors import EngineError
-from plugsky.engine.families.catalogue import named
-from plugsky.engine.families.parser import AnswerParser
-from plugsky.engine.orders import Quit, Start
+from plugsky.engine.loading import loading
+from plugsky.engine.prompting.families.catalogue import named
+from plugsky.engine.prompting.families.parser import AnswerParser
+from plugsky.engine.stepping.orders import Quit, Start
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,8 @@ from appliance import small_bert
 from appliance.working_site import working_site
 from bundles.small_llama import small_llama
 from plugsky.audit.trail import search
-from plugsky.engine import loading, measurer
+from plugsky.engine.loading import loading
+from plugsky.engine.serving import measurer
 from plugsky.fleet import health, switching
 from plugsky.fleet.health import judge
 from plugsky.fleet.survey import survey
@@ -276,7 +277,8 @@ def test_a_measuring_process_has_left_the_network_before_it_loads_anything(tmp_p
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy/__init__.py").write_text("import os, sys; sys.exit(os.readlink('/proc/self/ns/net'))")
     started = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from plugsky.engine.measurer import main; main(sys.argv[2:])"
+        "import sys; sys.path.insert(0, sys.argv[1]); "
+        "from plugsky.engine.serving.measurer import main; main(sys.argv[2:])"
     )
     command = [sys.executable, "-c", started, tmp_path, "m.gguf", "generate", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

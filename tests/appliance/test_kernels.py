@@ -2,7 +2,7 @@
 
 import pytest
 
-from plugsky.engine import kernels
+from plugsky.engine.llama import kernels
 
 
 def test_a_wheel_with_its_kernels_linked_in_has_nothing_to_load(tmp_path):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlmodel import col
 
-from appliance.fresh_site import fresh_database
 from appliance.hand_clock import HandClock
 from plugsky.access import quota
 from plugsky.access.ledger import Ledger, LedgerRow, UsageLine
@@ -20,13 +19,13 @@ from plugsky.core.clock import unix_us
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.frames import Usage
 from plugsky.core.principal import Principal
-from plugsky.state import ApiKey, Database, LedgerEntry, Tenant, TenantMonth
+from plugsky.state import ApiKey, Database, LedgerEntry, Tenant, TenantMonth, open_database
 
 
 class Books:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, where: Path | str) -> None:
         self.clock = HandClock()
-        self.database: Database = fresh_database(root / "site.db")
+        self.database: Database = open_database(where)
         self.ledger = Ledger(self.database, self.clock, "host.gateway")
         self.tenant("demo")
 
@@ -57,8 +56,8 @@ class Books:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
-    books = Books(tmp_path)
+def books(where: Path | str) -> Iterator[Books]:
+    books = Books(where)
     yield books
     books.database.close()
 
@@ -247,7 +246,7 @@ STEPS = st.lists(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_after_any_steps_the_months_sums_are_those_of_the_entries(tmp_path_factory, steps):
-    books = Books(tmp_path_factory.mktemp("books"))
+    books = Books(tmp_path_factory.mktemp("books") / "site.db")
     books.tenant("demo", budget=600)
     for what, number, count in steps:
         job = f"j{number}"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugsky.core.processes import pause_s
-from plugsky.engine.lifecycle import (
+from plugsky.engine.life.lifecycle import (
     Admit,
     Await,
     BackoffOver,

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from appliance.api_site import LIMITS, MODEL, ApiSite
+from appliance.api_site import LIMITS, MODEL, ApiSite, until
 from appliance.scripted_engine import DIGEST
 from plugsky.core import frames
 
@@ -141,7 +141,8 @@ async def test_a_silent_stream_is_kept_alive_with_comments(tmp_path):
             site.with_engine(hold_after=0)
             body = b'{"model":"poet-1b","stream":true,"messages":[{"role":"user","content":"hi"}]}'
             posting = asyncio.create_task(site.post(body))
-            await asyncio.sleep(0.3)
+            await until(lambda: site.engine.submits)
+            await asyncio.sleep(0.5)
             site.engine.release.set()
             status, headers, data = await posting
     assert status == 200

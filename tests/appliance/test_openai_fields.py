@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from openai.types.chat import completion_create_params as sdk
 
 from appliance.api_site import MODEL
+from plugsky.core import frames
 from plugsky.core.errors import PlugskyError
 from plugsky.core.policy import Limits
 from plugsky.server.openai.fields import ChatFields, parse
@@ -26,12 +27,21 @@ def chat(**changes):
 REFUSED_FIELDS = {
     "an unknown name": ({"colour": "blue"}, "colour", "unsupported_field"),
     "an unknown name that is null": ({"colour": None}, "colour", "unsupported_field"),
-    "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "unsupported_field"),
-    "a json schema": ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_field"),
-    "log-probabilities": ({"logprobs": True}, "logprobs", "unsupported_field"),
-    "two answers": ({"n": 2}, "n", "unsupported_field"),
-    "a billion answers": ({"n": 10**9}, "n", "unsupported_field"),
-    "n that is true": ({"n": True}, "n", "unsupported_field"),
+    "a tool of another kind": ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type", None),
+    "two tools of a name": (
+        {"tools": [{"type": "function", "function": {"name": "f"}}] * 2}, "tools", None,
+    ),
+    "a choice of no tool": (
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice.function.name", None,
+    ),
+    "a call that must be and cannot": ({"tool_choice": "required"}, "tool_choice", None),
+    "a form nobody knows": ({"response_format": {"type": "poem"}}, "response_format.type", None),
+    "rivals without log-probabilities": ({"top_logprobs": 2}, "top_logprobs", None),
+    "more rivals than are told": ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", None),
+    "no answers": ({"n": 0}, "n", None),
+    "nine answers": ({"n": 9}, "n", None),
+    "a billion answers": ({"n": 10**9}, "n", None),
+    "n that is true": ({"n": True}, "n", None),
     "a stored answer": ({"store": True}, "store", "unsupported_field"),
     "a part of an unknown kind": (
         {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
@@ -43,11 +53,25 @@ REFUSED_FIELDS = {
     "a text without text": (
         {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", None,
     ),
-    "a tool's answer": ({"messages": [{"role": "tool", "content": "4"}]}, "messages[0].role", None),
-    "a call in the history": (
+    "a tool's answer to nothing": ({"messages": [{"role": "tool", "content": "4"}]}, "messages[0].tool_call_id", None),
+    "a call in the history without a name": (
         {"messages": [USER, {"role": "assistant", "tool_calls": [{"id": "x"}]}]},
-        "messages[1].tool_calls", "unsupported_field",
+        "messages[1].tool_calls[0].function", None,
     ),
+    "a user who calls": (
+        {"messages": [{**USER, "tool_calls": [{"id": "x", "function": {"name": "f"}}]}]},
+        "messages[0].tool_calls", None,
+    ),
+    "an image that would have to be fetched": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
+        "messages[0].content[0].image_url.url", None,
+    ),
+    "an image that is no base64": (
+        {"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,*"}}]}]},
+        "messages[0].content[0].image_url.url", None,
+    ),
+    "an unknown template option": ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs.x", "unsupported_field"),
     "an unknown name in a message": ({"messages": [{**USER, "mood": 1}]}, "messages[0].mood", "unsupported_field"),
     "no model": ({"model": None}, "model", None),
     "no messages": ({"messages": []}, "messages", None),
@@ -106,12 +130,59 @@ def test_a_field_that_cannot_be_honoured_is_refused_by_its_name(case):
     assert refused.value.kind.value.status == 400
 
 
-def test_an_image_is_refused_as_not_supported_and_its_address_is_not_looked_at():
+def test_the_address_of_an_image_is_neither_looked_at_nor_repeated():
     image = {"type": "image_url", "image_url": {"url": "http://x/secret"}}
     with pytest.raises(PlugskyError) as refused:
         parse(chat(messages=[{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]), LIMITS)
-    assert (refused.value.kind.value.status, refused.value.param) == (501, "messages[0].content[1]")
-    assert "secret" not in refused.value.what + refused.value.why
+    assert "secret" not in refused.value.what + refused.value.why + refused.value.next
+
+
+def test_parts_with_images_keep_their_places():
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}}
+    parts = [{"type": "text", "text": "What is"}, image, {"type": "text", "text": "this?"}]
+    prompt = parse(chat(messages=[{"role": "user", "content": parts}]), LIMITS).prompt
+    assert prompt.messages[0].content == ("What is", frames.ImagePart(0), "this?")
+    assert prompt.images == (b"png",)
+
+
+def tool(name):
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+
+
+CHOICES = {
+    "nothing": (None, ("f", "g"), "auto", ""),
+    "none": ("none", ("f", "g"), "none", ""),
+    "required": ("required", ("f", "g"), "required", ""),
+    "one by name": ({"type": "function", "function": {"name": "g"}}, ("f", "g"), "required", "g"),
+    "some of them": (
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [
+            {"type": "function", "function": {"name": "g"}}]}},
+        ("g",), "required", "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_a_choice_among_tools_becomes_what_the_engine_offers(case):
+    choice, names, how, named = CHOICES[case]
+    prompt = parse(chat(tools=[tool("f"), tool("g")], tool_choice=choice), LIMITS).prompt
+    assert tuple(each.name for each in prompt.tools) == names
+    assert (prompt.tool_choice, prompt.tool_name) == (how, named)
+    assert prompt.callable == (frozenset() if how == "none" else frozenset(names))
+
+
+def test_a_schema_reaches_the_engine_letter_by_letter():
+    form = '{"type": "json_schema", "json_schema": {"name": "s", "schema": {"b": 1, "a": [ 2 ]}}}'
+    body = chat()[:-1] + f', "response_format": {form}}}'.encode()
+    assert parse(body, LIMITS).prompt.json_schema == '{"b": 1, "a": [ 2 ]}'
+    assert parse(chat(response_format={"type": "json_object"}), LIMITS).prompt.json_schema == '{"type":"object"}'
+    assert not parse(chat(response_format={"type": "text"}), LIMITS).prompt.json_schema
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
+def test_whether_to_think_may_be_told_by_either_name(name):
+    assert parse(chat(chat_template_kwargs={name: False}), LIMITS).prompt.thinking is False
+    assert parse(chat(), LIMITS).prompt.thinking is None
 
 
 @pytest.mark.parametrize("case", BAD_BODIES)

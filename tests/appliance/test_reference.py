@@ -4,14 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from plugsky.cli import api_page
 from plugsky.cli.reference import markdown
 
+API = Path(__file__).parents[2] / "docs/api.md"
 PAGE = Path(__file__).parents[2] / "docs/cli/reference.md"
 
 
 @pytest.mark.integration
 def test_the_reference_is_up_to_date():
     assert PAGE.read_text() == markdown() + "\n", "run: .venv/bin/plugsky help reference > docs/cli/reference.md"
+
+
+def test_the_page_of_the_api_is_up_to_date():
+    assert API.read_text() == api_page.markdown() + "\n", "run: .venv/bin/plugsky help api > docs/api.md"
 
 
 @pytest.mark.integration

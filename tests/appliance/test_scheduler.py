@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from appliance.cell_context import CellContext
 from appliance.recorded_scheduler import RecordedScheduler
-from plugsky.engine import adapter_turns, kv_cache, scheduler, tasks, turns
-from plugsky.engine.tasks import Limits, QueueFullError, Task
+from plugsky.engine.scheduling import adapter_turns, kv_cache, scheduler, tasks, turns
+from plugsky.engine.scheduling.tasks import Limits, QueueFullError, Task
 
 CLASSES = st.sampled_from(["interactive", "standard", "batch"])
 BEGINNINGS = [(), (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4), (9,) * 20]

@@ -9,7 +9,7 @@ import pytest
 from appliance.api_site import until
 from appliance.scripted_engine import DIGEST, ScriptedEngine
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.core.frames import Message, Params
+from plugsky.core.frames import ImagePart, Message, Params
 from plugsky.server.deps import ServedModel
 from plugsky.server.engines import EnginePool
 
@@ -169,3 +169,107 @@ async def test_when_no_engine_comes_after_one_that_retired_all_are_told_and_the_
         assert [end.kind for end in ends] == [ErrorKind.LOADING] * 3
         await place.engine.listen(place.path)
         assert (await place.pool.engine(POET)).connected
+
+
+SEEN = {"messages": (Message("user", ("What is this", ImagePart(0))),), "images": (b"a picture",)}
+
+
+async def ask_with_image(place, **changed):
+    """A line, its request with an image after two pieces of its answer, and what it was prepared from."""
+    await place.engine.listen(place.path)
+    line = await place.pool.engine(POET)
+    place.engine.script.keeps_images = True
+    prepared = await line.prepare(tenant="acme", **SEEN)
+    request = {"job": "j", "tenant": "acme", "tokens": prepared.tokens, "params": Params(), "max_tokens": 9}
+    return line.submit(**request, **{"prompt": SEEN, **changed})
+
+
+async def test_a_request_with_an_image_goes_on_after_a_crash_for_its_prompt_is_prepared_again(directory):
+    async with Place(directory) as place:
+        place.engine.script.die_after, place.engine.script.deaths = 2, 1
+        stream = await ask_with_image(place)
+        assert "".join([item.text async for item in stream]) == "The sea is wide."
+        assert [prepare.images for prepare in place.engine.prepares] == [SEEN["images"]] * 2
+        assert [submit.resume_tokens for submit in place.engine.submits] == [(), (0, 1), (0, 1)]
+
+
+async def test_an_image_that_is_forgotten_before_the_request_comes_is_prepared_again(directory):
+    async with Place(directory) as place:
+        place.engine.script.hold_after = 0
+        stream = await ask_with_image(place)
+        place.engine.images_of = -1
+        await stream.accepted()
+        place.engine.release.set()
+        assert "".join([item.text async for item in stream]) == "The sea is wide."
+
+
+@pytest.mark.parametrize("prompt", [None, SEEN], ids=["nothing-to-prepare", "the-engine-never-keeps-it"])
+async def test_a_lost_image_that_cannot_be_had_again_is_a_conflict(directory, prompt):
+    async with Place(directory) as place:
+        await place.engine.listen(place.path)
+        line = await place.pool.engine(POET)
+        place.engine.script.keeps_images = False
+        request = {"job": "j", "tenant": "acme", "tokens": (0, 1, 2, 3), "params": Params(), "max_tokens": 9}
+        stream = line.submit(**request, prompt=prompt)
+        with pytest.raises(PlugskyError) as lost:
+            await stream.accepted()
+        assert (lost.value.kind, lost.value.param) == (ErrorKind.CONFLICT, "tokens")
+        assert len(place.engine.prepares) == (0 if prompt is None else 1)
+
+
+async def test_a_prompt_that_is_read_in_another_way_by_the_next_engine_is_not_run(directory):
+    async with Place(directory) as place:
+        other = {**SEEN, "messages": (Message("user", ("What is this then", ImagePart(0))),)}
+        place.engine.script.die_after, place.engine.script.deaths = 2, 1
+        stream = await ask_with_image(place, prompt=other)
+        with pytest.raises(PlugskyError, match="reads this prompt in another way"):
+            [item async for item in stream]
+        assert len(place.engine.submits) == 2
+
+
+async def test_a_request_that_is_cancelled_while_its_image_is_prepared_again_is_over_at_once(directory):
+    async with Place(directory) as place:
+        place.engine.script.die_after, place.engine.script.deaths = 2, 1
+        stream = await ask_with_image(place)
+        place.engine.script.silent_prepare = True
+        await until(lambda: len(place.engine.prepares) == 2)
+        stream.cancel()
+        *_, last = [item async for item in stream]
+        assert (last.final.reason, last.final.usage.completion_tokens) == ("cancelled", 2)
+        assert len(place.engine.submits) == 2
+
+
+async def test_a_request_that_was_cancelled_before_its_image_is_found_lost_is_over(directory):
+    async with Place(directory) as place:
+        stream = await ask_with_image(place)
+        place.engine.images_of = -1
+        stream.cancel()
+        (last,) = [item async for item in stream]
+        assert last.final.reason == "cancelled"
+        assert len(place.engine.submits) == 1
+
+
+async def dies_while_it_prepares_again(place):
+    place.engine.script.die_after, place.engine.script.deaths = 2, 1
+    stream = await ask_with_image(place)
+    place.engine.script.silent_prepare = True
+    await until(lambda: len(place.engine.prepares) == 2)
+    place.engine.script.silent_prepare, place.engine.script.deaths = False, 1
+    return stream
+
+
+async def test_a_connection_that_is_lost_while_a_prompt_is_prepared_again_leaves_that_to_the_next(directory):
+    async with Place(directory) as place:
+        stream = await dies_while_it_prepares_again(place)
+        place.engine.script.cut_only = True
+        place.engine.die()
+        assert "".join([item.text async for item in stream]) == "The sea is wide."
+        assert len(place.engine.prepares) == 3
+
+
+async def test_an_engine_that_dies_of_preparing_a_prompt_again_counts_that_against_the_request(directory):
+    async with Place(directory) as place:
+        stream = await dies_while_it_prepares_again(place)
+        place.engine.die()
+        with pytest.raises(PlugskyError, match="ended the model's engine twice"):
+            [item async for item in stream]

@@ -26,9 +26,9 @@ LONG = tuple(f"w{number} " for number in range(60))
 
 
 @pytest.fixture
-async def site(tmp_path):
+async def site(tmp_path, where):
     with tempfile.TemporaryDirectory(prefix="ps") as run:
-        async with ApiSite(tmp_path, Path(run)) as running:
+        async with ApiSite(tmp_path, Path(run), where=where) as running:
             yield running
 
 
@@ -128,6 +128,15 @@ async def test_an_answer_goes_on_after_its_engine_died_and_is_billed_once(site):
     assert site.engine.submits[1].resume_tokens == (0, 1)
     assert len({submit.job for submit in site.engine.submits}) == 1
     await until(lambda: site.engine.acknowledged == [site.rows()[0].job])
+
+
+async def test_an_answer_about_an_image_goes_on_after_its_engine_died(site):
+    site.with_engine(die_after=2, deaths=1, keeps_images=True)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}}
+    asked = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]
+    pieces, failure = await read(await site.client.chat.completions.create(model=MODEL, messages=asked, stream=True))
+    assert (pieces, failure) == (["", "The ", "sea ", "is ", "wide.", None], None)
+    assert tokens(site.rows()[0]) == (4, 4, "stop")
 
 
 async def test_a_prompt_that_kills_the_engine_twice_alone_fails_is_billed_as_received_and_kept_out(site):

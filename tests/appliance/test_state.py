@@ -10,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlmodel import SQLModel
 
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.state import Tenant, migrate, open_database
+from plugsky.state import ApiKey, Tenant, migrate, open_database
 from plugsky.state.secrets import read_or_make, read_secret
 
 
@@ -105,6 +107,40 @@ def test_a_schema_of_a_later_release_is_taken_as_it_is(tmp_path: Path):
     after.close()
 
 
+def test_a_database_of_the_first_release_is_brought_here_with_what_it_holds(tmp_path: Path):
+    path = tmp_path / "site.db"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(migrate.MIGRATIONS))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    tenant = "INSERT INTO tenant (id, created_us, monthly_tokens, weight) VALUES ('demo', 1, 500, 2)"
+    key = "INSERT INTO apikey (id, tenant, name, digest, created_us) VALUES ('aaaaaaaa', 'demo', '', x'00', 1)"
+    with sqlite3.connect(path) as first:
+        first.execute(tenant)
+        first.execute(key)
+    first.close()
+    database = open_database(path)
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    with database.read() as session:
+        kept = session.get(Tenant, "demo")
+        assert kept is not None
+        assert (kept.monthly_tokens, kept.weight, kept.concurrency) == (500, 2, None)
+    database.close()
+    with sqlite3.connect(path) as former:  # the previous release goes on writing its rows into the new schema
+        former.execute(tenant.replace("demo", "later"))
+        former.execute(key.replace("aaaaaaaa", "bbbbbbbb").replace("demo", "later"))
+    former.close()
+    database = open_database(path)
+    with database.read() as session:
+        assert session.get(ApiKey, "bbbbbbbb") is not None
+    database.close()
+
+
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path):
     path = tmp_path / "site.db"
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 40)
@@ -140,8 +176,8 @@ def test_a_database_that_has_begun_is_opened_without_asking(tmp_path: Path):
     open_database(tmp_path / "site.db", refuse).close()
 
 
-def test_a_dropped_table_is_damage_and_nothing_to_try_again(tmp_path: Path):
-    database = open_database(tmp_path / "site.db")
+def test_a_dropped_table_is_damage_and_nothing_to_try_again(where: Path | str):
+    database = open_database(where)
     with database.write() as session:
         session.execute(text("DROP TABLE apikey"))
     with pytest.raises(PlugskyError) as failed, database.read() as session:
@@ -177,8 +213,8 @@ def test_a_url_without_its_driver_says_which_form_to_give():
     assert "postgresql" in refused.value.next
 
 
-def test_a_block_that_raises_leaves_no_trace(tmp_path: Path):
-    database = open_database(tmp_path / "site.db")
+def test_a_block_that_raises_leaves_no_trace(where: Path | str):
+    database = open_database(where)
 
     def fail_halfway() -> None:
         with database.write() as session:
@@ -193,8 +229,8 @@ def test_a_block_that_raises_leaves_no_trace(tmp_path: Path):
     database.close()
 
 
-def test_writers_in_many_threads_wait_for_each_other(tmp_path: Path):
-    database = open_database(tmp_path / "site.db")
+def test_writers_in_many_threads_wait_for_each_other(where: Path | str):
+    database = open_database(where)
     with database.write() as session:
         session.add(Tenant(id="demo", created_us=0))
 
@@ -213,8 +249,8 @@ def test_writers_in_many_threads_wait_for_each_other(tmp_path: Path):
     database.close()
 
 
-def test_a_failure_of_the_database_says_neither_statement_nor_values(tmp_path: Path):
-    database = open_database(tmp_path / "site.db")
+def test_a_failure_of_the_database_says_neither_statement_nor_values(where: Path | str):
+    database = open_database(where)
     with pytest.raises(PlugskyError) as failed, database.write() as session:
         session.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "hunter2"})
     assert failed.value.kind is ErrorKind.TAMPERED

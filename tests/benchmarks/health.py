@@ -20,15 +20,16 @@ CHILD = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from plugsky.engine import llama, measure
-from plugsky.engine.measurer import TEXT
-model = llama.Model(Path(sys.argv[2]), lambda _: True)
+from plugsky.engine.llama import native
+from plugsky.engine.serving import measure
+from plugsky.engine.known_text import TEXT
+model = native.Model(Path(sys.argv[2]), lambda _: True)
 tokens = model.tokens(TEXT.read_text(), add_special=True, parse_special=False)[: measure.TOKENS]
 found = {}
 for batch in map(int, sys.argv[3:]):
     for threads in (1, 2):
         size = dict(cells=measure.CELLS, places=1, batch=max(batch, 64))
-        context = llama.Context(model, **size, threads=threads, free_memory=1 << 50)
+        context = native.Context(model, **size, threads=threads, free_memory=1 << 50)
         found.setdefault(batch, []).append(measure.nll(context, tokens, lambda _: None, batch))
         context.close()
 print(json.dumps(found))

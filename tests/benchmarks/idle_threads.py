@@ -23,9 +23,9 @@ from pathlib import Path
 from plugsky.core import settings
 from plugsky.core.frames import Params
 from plugsky.core.ids import new_id
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
+from plugsky.engine.life.supervisor import EngineSupervisor
 from plugsky.engine.spec import EngineSpec
-from plugsky.engine.supervisor import EngineSupervisor
 from plugsky_builder import recipe
 from plugsky_builder.cache import Cache
 from plugsky_builder.sources import obtain

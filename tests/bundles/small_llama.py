@@ -23,20 +23,25 @@ def byte_names() -> list[str]:
 
 TOKENS = [*byte_names(), "\u0120t", "<end>"]
 END = len(TOKENS) - 1
+INFILL = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+"""Control tokens by which llama.cpp knows a model that writes between two texts."""
 
 
 @functools.cache
-def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3, pooling: int | None = None) -> bytes:
+def small_llama(
+    seed: int = 1, *, silent: bool = False, spread: float = 0.3, pooling: int | None = None, infill: bool = False
+) -> bytes:
     """The bytes of its GGUF. ``silent``: its likeliest next token is always the end of the text, else an ``e``.
 
     A wider ``spread`` of its weights makes it surer of itself, and so worse at any text. ``pooling`` is how the file
-    says that vectors of tokens become one, by llama.cpp's number.
+    says that vectors of tokens become one, by llama.cpp's number. ``infill``: it has the tokens :data:`INFILL` too.
     """
+    words = [*TOKENS, *INFILL] if infill else TOKENS
     draw = random.Random(seed)  # noqa: S311 - weights, not secrets
     shapes = {
-        "token_embd.weight": (WIDTH, len(TOKENS)),
+        "token_embd.weight": (WIDTH, len(words)),
         "output_norm.weight": (WIDTH,),
-        "output.weight": (WIDTH, len(TOKENS)),
+        "output.weight": (WIDTH, len(words)),
         "blk.0.attn_norm.weight": (WIDTH,),
         "blk.0.attn_q.weight": (WIDTH, WIDTH),
         "blk.0.attn_k.weight": (WIDTH, WIDTH),
@@ -55,7 +60,7 @@ def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3, poo
         if "norm" in name:
             weights[name] = [1.0] * WIDTH
     # One feature is always on; whatever reads it from there is said whatever the text.
-    for row in range(len(TOKENS)):
+    for row in range(len(words)):
         weights["token_embd.weight"][row * WIDTH] = 4.0
         weights["output.weight"][row * WIDTH] = 1.0 if row == (END if silent else ord("e")) else 0.0
     facts = [
@@ -63,11 +68,14 @@ def small_llama(seed: int = 1, *, silent: bool = False, spread: float = 0.3, poo
         ("attention.head_count", U32, HEADS),
         *([] if pooling is None else [("pooling_type", U32, pooling)]),
     ]
-    return written("llama", facts, {name: (shape, weights[name]) for name, shape in shapes.items()})
+    return written("llama", facts, {name: (shape, weights[name]) for name, shape in shapes.items()}, words)
 
 
 def written(
-    architecture: str, facts: list[tuple[str, int, Any]], tensors: dict[str, tuple[tuple[int, ...], list[float]]]
+    architecture: str,
+    facts: list[tuple[str, int, Any]],
+    tensors: dict[str, tuple[tuple[int, ...], list[float]]],
+    words: list[str] = TOKENS,
 ) -> bytes:
     """A GGUF with the small vocabulary and these ``tensors``: shape and values of each. ``facts`` are of its kind."""
     blocks = {name.split(".")[1] for name in tensors if name.startswith("blk.")}
@@ -83,8 +91,8 @@ def written(
             *((f"{architecture}.{key}", kind, value) for key, kind, value in facts),
             ("tokenizer.ggml.model", STRING, "gpt2"),
             ("tokenizer.ggml.pre", STRING, "gpt-2"),
-            ("tokenizer.ggml.tokens", ARRAY, (STRING, TOKENS)),
-            ("tokenizer.ggml.token_type", ARRAY, (I32, [NORMAL] * END + [CONTROL])),
+            ("tokenizer.ggml.tokens", ARRAY, (STRING, words)),
+            ("tokenizer.ggml.token_type", ARRAY, (I32, [NORMAL] * END + [CONTROL] * (len(words) - END))),
             ("tokenizer.ggml.merges", ARRAY, (STRING, ["\u0120 t"])),
             ("tokenizer.ggml.eos_token_id", U32, END),
             ("tokenizer.ggml.bos_token_id", U32, END),

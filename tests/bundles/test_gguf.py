@@ -82,6 +82,15 @@ def test_a_big_value_is_reported_with_its_exact_place():
     assert span.length == 12 + 3000 * 108
 
 
+@given(lengths=st.lists(st.integers(0, 60), max_size=30), window=st.integers(1, 70))
+def test_strings_are_walked_wherever_the_window_cuts_them(lengths, window):
+    forge = Forge().with_key("custom.words", ARRAY, (STRING, ["x" * length for length in lengths]))
+    data = forge.with_key("custom.after", U32, 7).build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf_header, "WINDOW", window)
+        assert read(data).metadata["custom.after"] == 7
+
+
 def test_a_long_string_is_passed_over_and_not_kept():
     data = Forge().with_key("tokenizer.huggingface.json", STRING, "x" * (gguf_header.MAX_STRING + 1)).build()
     info = read(data)

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -118,14 +120,26 @@ def test_a_tool_that_is_missing_names_its_package():
         system_tools.find("no-such-tool", "nowhere")
 
 
+def is_running(number):
+    """Whether the process `number` lives: not gone, and not a dead one that nobody has waited for."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):  # ended before the look, or in the middle of it
+        return False
+
+
 @pytest.mark.integration
 def test_a_tool_that_hangs_is_ended_with_its_children(tmp_path):
-    script = f"sleep 600 & echo $! > {tmp_path}/child; wait"
+    started = tmp_path / "child"
+    script = f"sleep 600 & echo $! > {started}; wait"
     with pytest.raises(SourceError, match="took too long"):
-        system_tools.run(["/bin/sh", "-c", script], seconds=1)
-    child = int((tmp_path / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+        system_tools.run(["/bin/sh", "-c", script], seconds=5)
+    child = int(started.read_text())
+    for _ in range(500):  # the signal has been sent; the kernel ends the child when it next gives it a turn
+        if not is_running(child):
+            break
+        time.sleep(0.01)
+    assert not is_running(child)
 
 
 @pytest.mark.integration
@@ -236,3 +250,10 @@ def test_a_delta_leaves_out_the_evidence_of_the_roles_that_it_leaves_out(tmp_pat
     evidence = [material("evidence/debs/t/lock.txt", b"lock 1\n"), material("evidence/rehearsal.json", b"{}")]
     work._write_evidence(evidence, tmp_path, base)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == written
+
+
+def test_what_the_rehearsal_asks_of_the_appliance_and_of_llama_cpp_is_there_to_be_asked():
+    asked = re.findall(r"""-I -c '([^']+)'""", rehearsal_host.SCRIPT.read_text())
+    assert any("load_kernels" in line for line in asked)
+    for line in asked:
+        subprocess.run([sys.executable, "-I", "-c", line], check=True, capture_output=True)

@@ -16,9 +16,9 @@ from bundles.gguf_splitter import split
 from bundles.recipe_text import local, one_model
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
-from plugsky.engine import loading, model_file
 from plugsky.engine.errors import EngineError
-from plugsky.engine.plan import Chunk
+from plugsky.engine.loading import loading, model_file
+from plugsky.engine.scheduling.plan import Chunk
 from plugsky.models import catalogue
 from plugsky_builder import model_parts, recipe
 from plugsky_builder.cache import Cache

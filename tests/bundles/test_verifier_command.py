@@ -86,8 +86,8 @@ def test_exit_codes_are_the_appliances(forge, bundle, tmp_path):
     assert error["error"]["code"] == "digest_mismatch"
 
 
-def test_a_wrong_word_of_the_pin_is_named_as_the_appliance_names_it(forge, bundle):
-    words = to_words(forge.fingerprint)
+def test_a_wrong_word_of_the_pin_is_named_as_the_appliance_names_it(bundle):
+    words = to_words("5a" * 32)  # of some fingerprints, a slip in another word would explain the last one as well
     wrong = words[:-1] + ("z" if words[-1] != "z" else "b")
     said = run(bundle, "--pin", wrong, code=2).stderr
     assert said == (

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.journey
 ROOT = Path(__file__).parents[2]
-LOADED = "from plugsky.engine import llama; print(llama.load_kernels(), llama.build())"
+LOADED = "from plugsky.engine.llama import native; print(native.load_kernels(), native.build())"
 NEEDS = {  # what a CPU must have, in the words of /proc/cpuinfo, from the fastest kernels down
     "sapphirerapids": {"amx_tile", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512vbmi", "avx512f"},
     "zen4": {"avx512_bf16", "avx512_vnni", "avx512vbmi", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"},

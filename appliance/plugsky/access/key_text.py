@@ -26,7 +26,12 @@ class Form:
     scheme: bytes | None
 
 
-FORMS: Final = (Form(b"authorization", b"bearer"),)
+FORMS: Final = (
+    Form(b"authorization", b"bearer"),
+    Form(b"authorization", b"deepl-auth-key"),
+    Form(b"x-api-key", None),
+    Form(b"api-key", None),
+)
 
 
 def new_key() -> tuple[str, str]:

@@ -180,6 +180,13 @@ class Ledger:
                 for entry in session.scalars(mine).all()
             )
 
+    def month(self, tenant: str) -> tuple[int, int | None]:
+        """Tokens that a tenant has used this month, with those set aside; and its budget of them, None for none."""
+        with self._database.read() as session:
+            budget = session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant))
+            sums = session.get(TenantMonth, (tenant, month_of(self._clock.now())))
+            return (0 if sums is None else sums.used + sums.reserved), budget
+
     def report(self, since_us: int | None = None, until_us: int | None = None, tenant: str | None = None) -> UsageSum:
         """Settled usage with ``since_us <= settled < until_us``, summed by tenant, key and model, in that order."""
         group = (col(LedgerEntry.tenant), col(LedgerEntry.key_id), col(LedgerEntry.model))

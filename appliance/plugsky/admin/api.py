@@ -156,6 +156,35 @@ class KeyView(_Value, frozen=True):
     expires: str | None
     revoked: str | None
     last_used: str | None
+    endpoints: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    replaced_by: str | None = None
+
+
+class TenantView(_Value, frozen=True):
+    """A tenant with its budget, its weight and its limits, and its tokens of this UTC month."""
+
+    id: str
+    created: str
+    monthly_tokens: int | None
+    weight: int
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    used: int
+    reserved: int
+
+
+class AliasView(_Value, frozen=True):
+    """Another name of a model. ``tenant`` is empty for an alias of the whole site."""
+
+    name: str
+    tenant: str
+    model: str
+    defaults: dict[str, float]
+    created: str
 
 
 class UsageRow(_Value, frozen=True):
@@ -232,14 +261,40 @@ class Admin(Protocol):
     async def request_cancel(self, job: str) -> None: ...
 
     async def key_create(
-        self, tenant: str, name: str = "", models: tuple[str, ...] | None = None, days: int | None = None
+        self,
+        tenant: str,
+        name: str = "",
+        models: tuple[str, ...] | None = None,
+        days: int | None = None,
+        endpoints: tuple[str, ...] | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        concurrency: int | None = None,
     ) -> NewKey:
         """A new key. The tenant is made if it does not exist."""
+        ...
+
+    async def key_rotate(self, key_id: str, overlap_hours: int = 24) -> NewKey:
+        """A new key in the place of another, which goes on for so many hours at most."""
         ...
 
     async def key_list(self, tenant: str | None = None) -> tuple[KeyView, ...]: ...
 
     async def key_revoke(self, key_id: str) -> KeyView: ...
+
+    async def tenant_list(self) -> tuple[TenantView, ...]: ...
+
+    async def tenant_set(self, tenant: str, terms: dict[str, int | None]) -> TenantView:
+        """``terms`` may name ``monthly_tokens``, ``weight`` and the limits; null takes one away, the rest stays."""
+        ...
+
+    async def alias_list(self) -> tuple[AliasView, ...]: ...
+
+    async def alias_set(
+        self, name: str, model: str, tenant: str = "", defaults: dict[str, float] | None = None
+    ) -> AliasView: ...
+
+    async def alias_remove(self, name: str, tenant: str = "") -> AliasView: ...
 
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None
@@ -278,7 +333,13 @@ VERBS: Final[dict[str, Verb]] = {
         Verb("request_cancel", Role.OPERATOR, writes=True),
         Verb("key_create", Role.ADMIN, writes=True),
         Verb("key_list", Role.VIEWER),
+        Verb("key_rotate", Role.ADMIN, writes=True),
         Verb("key_revoke", Role.ADMIN, writes=True),
+        Verb("tenant_list", Role.VIEWER),
+        Verb("tenant_set", Role.ADMIN, writes=True),
+        Verb("alias_list", Role.VIEWER),
+        Verb("alias_set", Role.ADMIN, writes=True),
+        Verb("alias_remove", Role.ADMIN, writes=True),
         Verb("usage_report", Role.VIEWER),
         Verb("audit_search", Role.VIEWER),
         Verb("audit_verify", Role.VIEWER),

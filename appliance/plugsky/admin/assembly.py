@@ -7,7 +7,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
+from plugsky.access.aliases import Aliases
 from plugsky.access.ledger import Ledger
+from plugsky.access.tenants import Tenants
 from plugsky.admin.first_use import opened_state
 from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
 from plugsky.admin.service import AdminService
@@ -58,6 +60,8 @@ def admin_service(
         yield AdminService(
             paths=paths,
             keys=keys,
+            tenants=Tenants(database, clock),
+            aliases=Aliases(database, clock),
             ledger=Ledger(database, clock, writer=process),
             audit=log,
             facts=facts,

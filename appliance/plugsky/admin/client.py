@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from plugsky.admin.api import (
+    AliasView,
     AuditRecord,
     AuditVerdict,
     Home,
@@ -21,6 +22,7 @@ from plugsky.admin.api import (
     ModelView,
     NewKey,
     RequestView,
+    TenantView,
     UsageReport,
 )
 from plugsky.admin.call_client import CallClient
@@ -72,15 +74,54 @@ class AdminClient:
         await self._calls.call("request_cancel", {"job": job})
 
     async def key_create(
-        self, tenant: str, name: str = "", models: tuple[str, ...] | None = None, days: int | None = None
+        self,
+        tenant: str,
+        name: str = "",
+        models: tuple[str, ...] | None = None,
+        days: int | None = None,
+        endpoints: tuple[str, ...] | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+        concurrency: int | None = None,
     ) -> NewKey:
-        return await self._call("key_create", NewKey, tenant=tenant, name=name, models=models, days=days)
+        return await self._call(
+            "key_create",
+            NewKey,
+            tenant=tenant,
+            name=name,
+            models=models,
+            days=days,
+            endpoints=endpoints,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            concurrency=concurrency,
+        )
+
+    async def key_rotate(self, key_id: str, overlap_hours: int = 24) -> NewKey:
+        return await self._call("key_rotate", NewKey, key_id=key_id, overlap_hours=overlap_hours)
 
     async def key_list(self, tenant: str | None = None) -> tuple[KeyView, ...]:
         return await self._call("key_list", tuple[KeyView, ...], tenant=tenant)
 
     async def key_revoke(self, key_id: str) -> KeyView:
         return await self._call("key_revoke", KeyView, key_id=key_id)
+
+    async def tenant_list(self) -> tuple[TenantView, ...]:
+        return await self._call("tenant_list", tuple[TenantView, ...])
+
+    async def tenant_set(self, tenant: str, terms: dict[str, int | None]) -> TenantView:
+        return await self._call("tenant_set", TenantView, tenant=tenant, terms=terms)
+
+    async def alias_list(self) -> tuple[AliasView, ...]:
+        return await self._call("alias_list", tuple[AliasView, ...])
+
+    async def alias_set(
+        self, name: str, model: str, tenant: str = "", defaults: dict[str, float] | None = None
+    ) -> AliasView:
+        return await self._call("alias_set", AliasView, name=name, model=model, tenant=tenant, defaults=defaults)
+
+    async def alias_remove(self, name: str, tenant: str = "") -> AliasView:
+        return await self._call("alias_remove", AliasView, name=name, tenant=tenant)
 
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None

@@ -39,7 +39,7 @@ def opened_state(paths: SitePaths, clock: Clock) -> Iterator[tuple[Database, Key
             )
 
     with ExitStack() as stack:
-        database = open_database(paths.database, beginning)
+        database = open_database(paths.database_url or paths.database, beginning)
         stack.callback(database.close)
         yield database, Keys.open(database, paths, clock, beginning)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from plugsky.admin.api import Duty, Host, Identity, RequestView, Traffic
-from plugsky.engine.status import EngineStatus
+from plugsky.engine.life.status import EngineStatus
 
 
 class CatalogueModel(Protocol):

@@ -1,44 +1,34 @@
 """The Admin service: answers every verb, for one operator at a time.
 
-Guarantees: a verb runs only for a role that :data:`~plugsky.admin.api.VERBS` allows; each write has its audit record on
-disk before it takes effect where it is a transaction, and before it is answered always; a refused write is recorded
-too. When the record cannot be written, the write does not happen; when the write fails behind its record, a second one
-with the outcome ``failed`` says so. Whatever touches the disk runs in a thread.
+Who may, and the record of each write, are :mod:`plugsky.admin.acting`'s; the verbs of accounts are next door. Whatever
+touches the disk runs in a thread.
 
 A part of the site that does not answer costs its own fields on the Home screen and nothing else.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from plugsky.access.keys import KeyRecord, Keys, Witness
-from plugsky.access.ledger import Ledger
 from plugsky.admin import unknown, views
+from plugsky.admin.account_verbs import AccountVerbs
+from plugsky.admin.acting import SiteParts
 from plugsky.admin.api import (
-    VERBS,
     AuditRecord,
     AuditVerdict,
     Duty,
     Home,
     Isolation,
-    KeyView,
     ModelView,
-    NewKey,
     RequestView,
     Traffic,
     UsageReport,
 )
-from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
 from plugsky.admin.provenance import verify_trail
 from plugsky.audit import events
-from plugsky.audit.events import Event, Fact
 from plugsky.audit.trail import search
-from plugsky.core.clock import Clock
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.core.paths import SitePaths
 from plugsky.core.principal import Operator
 from plugsky_bundles.errors import BundleError
 
@@ -50,40 +40,16 @@ ResultT = TypeVar("ResultT")
 UnknownT = TypeVar("UnknownT")
 
 
-class Recorder(Protocol):
-    """Writes one audit record and returns when it is on disk; raises PlugskyError when it cannot."""
-
-    def record(self, action: str, actor: str, subject: str, outcome: str, fields: Mapping[str, Fact]) -> object: ...
-
-
-@dataclass(frozen=True)
-class AdminService:
-    """What the verbs work on. ``engines`` and ``gateway`` are None where no site is running in this process."""
-
-    paths: SitePaths
-    keys: Keys
-    ledger: Ledger
-    audit: Recorder
-    facts: SiteFacts
-    probe: IsolationProbe
-    clock: Clock
-    engines: EngineTable | None = None
-    gateway: GatewayControl | None = None
-    started_us: int = 0
-    """When the site started, on the monotonic clock; Home counts its uptime from there."""
+class AdminService(SiteParts):
+    """A site's parts, and the Admin of each operator on them."""
 
     def for_operator(self, operator: Operator) -> "OperatorAdmin":
         """The Admin of one operator."""
         return OperatorAdmin(self, operator)
 
 
-class OperatorAdmin:
+class OperatorAdmin(AccountVerbs):
     """An :class:`~plugsky.admin.api.Admin` that acts for one operator and lets it do what its role may."""
-
-    def __init__(self, service: AdminService, operator: Operator) -> None:
-        self._site = service
-        self._operator = operator
-        self._actor = f"{operator.name}({operator.uid})"
 
     async def home(self) -> Home:
         await self._allow("home")
@@ -114,38 +80,6 @@ class OperatorAdmin:
             raise _not_running()
         await self._record(events.CANCEL, job, "asked", {})
         await self._site.gateway.cancel(job)
-
-    async def key_create(
-        self, tenant: str, name: str = "", models: tuple[str, ...] | None = None, days: int | None = None
-    ) -> NewKey:
-        await self._allow("key_create", tenant)
-        await asyncio.to_thread(self._check_models, models or ())
-        create = self._site.keys.create
-        issued = await self._witnessed(events.KEY_CREATE, lambda witness: create(tenant, name, models, days, witness))
-        key = issued.record
-        return NewKey(key.id, key.tenant, key.name, issued.secret, views.stamp(key.expires_us))
-
-    def _check_models(self, wanted: tuple[str, ...]) -> None:
-        """Refuse a key for models that nobody has here: it would be refused everywhere, and only then."""
-        there = {model.id for model in self._site.facts.models()} if wanted else set()
-        for model in wanted:
-            if model not in there:
-                raise PlugskyError(
-                    ErrorKind.MODEL_NOT_FOUND,
-                    f"the model {model!r} is not on this site",
-                    why=f"its models are {', '.join(sorted(there))}" if there else "no model is installed",
-                    next="plugsky model list",
-                    param="models",
-                )
-
-    async def key_list(self, tenant: str | None = None) -> tuple[KeyView, ...]:
-        await self._allow("key_list")
-        return tuple(map(views.key_view, await asyncio.to_thread(self._site.keys.list, tenant)))
-
-    async def key_revoke(self, key_id: str) -> KeyView:
-        await self._allow("key_revoke", key_id)
-        revoke = self._site.keys.revoke
-        return views.key_view(await self._witnessed(events.KEY_REVOKE, lambda witness: revoke(key_id, witness)))
 
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None
@@ -229,35 +163,6 @@ class OperatorAdmin:
                 raise
             return (), None
 
-    async def _allow(self, name: str, subject: str = "") -> None:
-        verb = VERBS[name]
-        if self._operator.role >= verb.role:
-            return
-        if verb.writes:
-            await self._record(name.replace("_", ".", 1), subject, ErrorKind.FORBIDDEN.wire, {})
-        raise PlugskyError(
-            ErrorKind.FORBIDDEN,
-            f"{self._operator.name} may not do that",
-            why=f"{name} needs the role {verb.role.name.lower()}; yours is {self._operator.role.name.lower()}",
-            next="run it as the owner of the site",
-        )
-
-    async def _witnessed(self, action: str, change: Callable[[Witness], ResultT]) -> ResultT:
-        """Make a change of a key, in a thread, with its record inside the transaction."""
-        witness = _Witness(self._site.audit, action, self._actor)
-
-        def act() -> ResultT:
-            try:
-                return change(witness)
-            except BaseException:
-                witness.undone()
-                raise
-
-        return await asyncio.to_thread(act)
-
-    async def _record(self, action: str, subject: str, outcome: str, fields: Mapping[str, Fact]) -> None:
-        await asyncio.to_thread(self._site.audit.record, *Event(action, self._actor, subject, outcome, fields))
-
 
 async def _part(
     name: str, read: Callable[[], Awaitable[ResultT]], otherwise: UnknownT, broken: list[Duty]
@@ -268,25 +173,6 @@ async def _part(
     except (PlugskyError, BundleError, OSError) as error:
         broken.append(unknown.duty(name, error))
         return otherwise
-
-
-@dataclass
-class _Witness:
-    """Records a change of a key inside the transaction that makes it, and that it came to nothing after all."""
-
-    audit: Recorder
-    action: str
-    actor: str
-    recorded: str = ""
-
-    def __call__(self, key: KeyRecord) -> None:
-        self.audit.record(*events.key_changed(self.action, self.actor, key))
-        self.recorded = key.id
-
-    def undone(self) -> None:
-        """The transaction failed: contradict the record, if there is one."""
-        if self.recorded:
-            self.audit.record(self.action, self.actor, self.recorded, "failed", {})
 
 
 def _bad(param: str, why: str) -> PlugskyError:

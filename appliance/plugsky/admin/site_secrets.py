@@ -16,9 +16,10 @@ from plugsky.access.keys import PEPPER_BYTES
 from plugsky.admin.first_use import was_used
 from plugsky.admin.health import Finding
 from plugsky.audit.site_key import known_site_keyid
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import site_trust
-from plugsky.state import RESTORE, ApiKey
+from plugsky.state import RESTORE, ApiKey, open_database
 from plugsky.state.secrets import read_secret
 
 RESTORE_TRUST: Final = "restore the trust/ directory from the backup, then: plugsky audit verify"
@@ -75,6 +76,9 @@ def _exposed(paths: SitePaths) -> Iterator[Finding]:
 
 def database(paths: SitePaths) -> Iterator[Finding]:
     """The database opens, holds together and has its tables."""
+    if paths.database_url:
+        yield _asked(paths)
+        return
     if not paths.database.exists():
         if was_used(paths):
             yield Finding("database", "failed", f"{paths.database} is missing, and the site was used", RESTORE)
@@ -86,6 +90,21 @@ def database(paths: SitePaths) -> Iterator[Finding]:
         yield Finding("database", "ok", "it reads well and has its tables")
     else:
         yield Finding("database", "failed", f"{paths.database}: {seen}", RESTORE)
+
+
+def _asked(paths: SitePaths) -> Finding:
+    """A PostgreSQL database, opened as a site that was used opens it: one that is not there is not made."""
+
+    def beginning() -> None:
+        raise PlugskyError(ErrorKind.NOT_FOUND, "it holds no tables")
+
+    try:
+        open_database(paths.database_url, beginning).close()
+    except PlugskyError as error:
+        if error.kind is ErrorKind.NOT_FOUND and not was_used(paths):
+            return Finding("database", "ok", "none yet; the first key or request makes it")
+        return Finding("database", "failed", f"{error.what}: {error.why}".rstrip(": "), error.next or RESTORE)
+    return Finding("database", "ok", f"{paths.database_url} answers and has its tables")
 
 
 def _seen(path: Path) -> str:

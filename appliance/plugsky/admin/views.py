@@ -3,15 +3,20 @@
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
-from plugsky.access.keys import KeyRecord
+from plugsky.access.aliases import AliasRecord
+from plugsky.access.keys import IssuedKey, KeyRecord
 from plugsky.access.ledger import UsageSum
+from plugsky.access.tenants import TenantRecord
 from plugsky.admin.api import (
+    AliasView,
     AuditRecord,
     AuditVerdict,
     ChainVerdict,
     Isolation,
     KeyView,
     ModelView,
+    NewKey,
+    TenantView,
     UsageReport,
     UsageRow,
 )
@@ -20,7 +25,7 @@ from plugsky.audit.trail import Record
 from plugsky.audit.verify import SiteVerdict
 from plugsky.core.clock import rfc3339, unix_us
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.engine.status import EngineStatus
+from plugsky.engine.life.status import EngineStatus
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ABSENT = EngineStatus("absent")
@@ -77,7 +82,34 @@ def key_view(key: KeyRecord) -> KeyView:
         expires=stamp(key.expires_us),
         revoked=stamp(key.revoked_us),
         last_used=stamp(key.last_used_us),
+        endpoints=key.endpoints,
+        **asdict(key.rate),
+        replaced_by=key.replaced_by,
     )
+
+
+def new_key(issued: IssuedKey) -> NewKey:
+    """A key just made, with its secret."""
+    key = issued.record
+    return NewKey(key.id, key.tenant, key.name, issued.secret, stamp(key.expires_us))
+
+
+def tenant_view(tenant: TenantRecord) -> TenantView:
+    """A tenant as it may be listed."""
+    return TenantView(
+        id=tenant.id,
+        created=stamp(tenant.created_us) or "",
+        monthly_tokens=tenant.terms.monthly_tokens,
+        weight=tenant.terms.weight,
+        **asdict(tenant.terms.rate),
+        used=tenant.used,
+        reserved=tenant.reserved,
+    )
+
+
+def alias_view(alias: AliasRecord) -> AliasView:
+    """An alias as it may be listed."""
+    return AliasView(alias.name, alias.tenant, alias.model, dict(alias.defaults), stamp(alias.created_us) or "")
 
 
 def usage_report(total: UsageSum, since_us: int | None, until_us: int | None) -> UsageReport:

@@ -10,8 +10,10 @@ writer and prover cannot drift apart.
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, Final, NamedTuple, Protocol
 
+from plugsky.core.principal import Rate
 from plugsky_bundles.enrolment import Enrolled
 from plugsky_bundles.errors import printable
 from plugsky_bundles.strict_json import MAX_INTEGER
@@ -35,6 +37,12 @@ REFUSED: Final = "request.refused"
 CANCEL: Final = "request.cancel"
 KEY_CREATE: Final = "key.create"
 KEY_REVOKE: Final = "key.revoke"
+KEY_ROTATE: Final = "key.rotate"
+"""The record of the key that is replaced, as it stands with that: its end, and which key replaces it."""
+KEY_CHANGES: Final = frozenset({KEY_CREATE, KEY_REVOKE, KEY_ROTATE})
+TENANT_SET: Final = "tenant.set"
+ALIAS_SET: Final = "alias.set"
+ALIAS_REMOVE: Final = "alias.remove"
 MAX_FACTS: Final = 64
 _HEALTH: Final = {True: "ok", False: "unhealthy"}
 HEAD_PREFIX: Final = "head:"
@@ -106,16 +114,27 @@ class StoredKey(Protocol):
     def expires_us(self) -> int | None: ...
     @property
     def revoked_us(self) -> int | None: ...
+    @property
+    def endpoints(self) -> tuple[str, ...] | None: ...
+    @property
+    def rate(self) -> Rate: ...
+    @property
+    def replaced_by(self) -> str | None: ...
 
 
 def key_changed(action: str, actor: str, key: StoredKey) -> Event:
-    """A key was made or revoked; ``key`` is as it stands with that."""
+    """A key was made, replaced or revoked; ``key`` is as it stands with that."""
     return Event(action, actor, key.id, "ok", key_facts(key))
 
 
 def key_facts(key: StoredKey) -> dict[str, Fact]:
-    """What the record of a change says of a key."""
-    return {
+    """What the record of a change says of a key. Limits that it has not are left out."""
+    limits: dict[str, Fact] = {
+        "endpoints": None if key.endpoints is None else ",".join(key.endpoints),
+        "replaced_by": key.replaced_by,
+        **asdict(key.rate),
+    }
+    return {name: value for name, value in limits.items() if value is not None} | {
         "tenant": key.tenant,
         "name": key.name,
         "models": None if key.models is None else ",".join(key.models),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from plugsky.audit.events import KEY_CREATE, KEY_REVOKE, Fact, StoredKey, key_facts
+from plugsky.audit.events import KEY_CREATE, KEY_REVOKE, KEY_ROTATE, Fact, StoredKey, key_facts
 from plugsky.audit.trail import Record
 from plugsky.core.clock import rfc3339
 from plugsky_bundles.errors import printable
@@ -23,20 +23,31 @@ def keys_speak(
     """What speaks against ``keys``, read before the records were. Records since ``before_us`` ask nothing of them."""
     made: dict[str, Record] = {}
     ends: dict[str, list[Record]] = {}
+    replaced: dict[str, Record] = {}
     for record in changes:
         if record.action == KEY_CREATE and record.outcome == "ok":
             made[record.subject] = record
+        elif record.action == KEY_ROTATE and record.outcome == "ok":
+            replaced[record.subject] = record
+        elif record.action == KEY_ROTATE:
+            replaced.pop(record.subject, None)
         elif record.action == KEY_REVOKE:
             ends.setdefault(record.subject, []).append(record)
     before = rfc3339(_EPOCH + timedelta(microseconds=before_us))
-    wrong = [sentence for key in keys for sentence in _of_key(key, made.get(key.id), ends.get(key.id, []), before)]
+    wrong = [
+        sentence
+        for key in keys
+        for sentence in _of_key(key, made.get(key.id), replaced.get(key.id), ends.get(key.id, []), before)
+    ]
     there = {key.id for key in keys}
     used = {str(record.fields.get("key_id")) for record in requests if record.time < before} - there
     wrong += [f"key {key_id} made requests, and is not in the database any more" for key_id in sorted(used)]
     return wrong
 
 
-def _of_key(key: StoredKey, made: Record | None, ends: Sequence[Record], before: str) -> Iterator[str]:
+def _of_key(
+    key: StoredKey, made: Record | None, replaced: Record | None, ends: Sequence[Record], before: str
+) -> Iterator[str]:
     name = f"key {printable(key.id)}"
     if made is None:
         yield f"{name} is in the database, and no record says that it was made"
@@ -44,7 +55,11 @@ def _of_key(key: StoredKey, made: Record | None, ends: Sequence[Record], before:
         where = f"its record ({made.chain}, line {made.seq})"
         told = key_facts(key)
         del told["revoked_us"]
-        differing = [fact for fact, value in told.items() if made.fields.get(fact) != _told(value)]
+        recorded = dict(made.fields)
+        if replaced is not None:
+            recorded |= {fact: replaced.fields.get(fact) for fact in ("expires_us", "replaced_by")}
+        facts = [fact for fact in {**told, **recorded} if fact != "revoked_us"]
+        differing = [fact for fact in facts if recorded.get(fact) != _told(told.get(fact))]
         if differing:
             yield f"{name} differs from {where} in {', '.join(differing)}"
     outcomes = Counter(record.outcome for record in ends if record.time < before)

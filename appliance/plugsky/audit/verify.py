@@ -13,8 +13,7 @@ from typing import Any, Protocol
 
 from plugsky.audit.events import (
     HEAD_PREFIX,
-    KEY_CREATE,
-    KEY_REVOKE,
+    KEY_CHANGES,
     MAKE_GENERATIONS,
     OPEN,
     REQUEST,
@@ -142,7 +141,7 @@ def _chain(audit: Path, name: str, trusted: Collection[str] | None, evidence: Ev
             evidence.requests.append(record)
         elif record.action in MAKE_GENERATIONS:
             evidence.installs.append(record)
-        elif record.action in (KEY_CREATE, KEY_REVOKE):
+        elif record.action in KEY_CHANGES:
             evidence.key_changes.append(record)
         elif record.action == OPEN:
             evidence.mentions.extend(_mentions(record))

@@ -10,7 +10,7 @@ from plugsky.cli.process_log import log_to_stderr
 from plugsky.core import settings
 from plugsky.core.listeners import inherited_listener
 from plugsky.core.settings import AUTO, KvType, Numa
-from plugsky.engine import process
+from plugsky.engine.serving import process
 from plugsky.engine.spec import AdapterSpec, EngineSpec, Mode, ProjectorSpec
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Run one engine process.")
@@ -46,17 +46,22 @@ def run(
         list[str] | None,
         typer.Option("--adapter", metavar="ID:SHA256:SCALE:FILE", help="A LoRA adapter of the model; repeatable."),
     ] = None,
+    taken: Annotated[
+        int, typer.Option("--taken", min=0, help="Bytes of memory that other engines hold though they count as free.")
+    ] = 0,
     exit_with_parent: ParentOption = None,
 ) -> None:
     """Serve one model on the Unix socket handed over as descriptor 3, without any network.
 
     Example: systemd-socket-activate -l /run/m.sock plugsky engine run --model-id m --model-file m.gguf --digest 3f2a…
     """
-    log_to_stderr()
+    log_to_stderr(settings.load().values.log_format)
     eye = None if projector is None else ProjectorSpec(projector, projector_digest)
     layers = settings.gpu_layers(gpu_layers, "--gpu-layers")
     adapters = _adapters(adapter or [])
-    spec = EngineSpec(model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch, adapters, eye)
+    spec = EngineSpec(
+        model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch, adapters, eye, taken
+    )
     raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent, idle_exit or None))
 
 

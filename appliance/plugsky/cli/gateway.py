@@ -6,6 +6,8 @@ import typer
 
 from plugsky.cli.options import ParentOption, RootOption, existing_site
 from plugsky.cli.process_log import log_to_stderr
+from plugsky.cli.tls import tls_files
+from plugsky.core import settings
 from plugsky.core.errors import ExitCode
 from plugsky.core.listeners import inherited_listener
 from plugsky.core.policy import EffectivePolicy
@@ -36,5 +38,7 @@ def run(
     """
     if exit_with_parent is not None and not die_with_parent(exit_with_parent):
         raise typer.Exit(ExitCode.FAILED)
-    log_to_stderr()
-    gateway.run(existing_site(root), inherited_listener(), EffectivePolicy(), generation, context)
+    chosen = settings.load().values
+    log_to_stderr(chosen.log_format)
+    tls = tls_files(chosen)
+    gateway.run(existing_site(root), inherited_listener(), EffectivePolicy(), generation, context, tls)

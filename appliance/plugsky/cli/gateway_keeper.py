@@ -54,6 +54,11 @@ class GatewayKeeper:
         """Never returns; raises what ended the keeping, a PlugskyError once the gateway has died too often."""
         await asyncio.shield(self._given_up)
 
+    def reload(self) -> None:
+        """Let it read its certificate again."""
+        if self._child is not None:
+            self._child.reload()
+
     async def stop(self) -> None:
         """Let it drain, and end it."""
         if self._task is not None:

@@ -2,7 +2,7 @@
 
 import typer
 
-from plugsky.cli import error_codes
+from plugsky.cli import api_page, error_codes
 from plugsky.cli import reference as pages
 from plugsky.cli.output import JsonFlag, table, tell, tell_json
 from plugsky.core import env
@@ -65,3 +65,13 @@ def reference(as_json: JsonFlag = False) -> None:
     """
     text = pages.markdown()
     tell_json("plugsky.help.reference/1", {"markdown": text}) if as_json else tell(text)
+
+
+@app.command()
+def api(as_json: JsonFlag = False) -> None:
+    """What the HTTP API honours, accepts without effect and refuses, as Markdown, made from what reads the requests.
+
+    Example: plugsky help api > api.md
+    """
+    text = api_page.markdown()
+    tell_json("plugsky.help.api/1", {"markdown": text}) if as_json else tell(text)

@@ -61,15 +61,15 @@ YesFlag = Annotated[bool, typer.Option("--yes", help="Do what the plan says with
 
 def site(root: Path | None) -> SitePaths:
     """The site that the flag, the environment or a settings file names."""
-    named = settings.load({"root": root}).values.root
-    if named is None:
+    chosen = settings.load({"root": root}).values
+    if chosen.root is None:
         raise PlugskyError(
             ErrorKind.BAD_REQUEST,
             "No site was named.",
             why="--root is missing",
             next="add --root DIR or set PLUGSKY_ROOT",
         )
-    return SitePaths.at(named)
+    return SitePaths.at(chosen.root, database_url=chosen.database)
 
 
 def existing_site(root: Path | None) -> SitePaths:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -10,12 +11,14 @@ from plugsky.cli.options import ParentOption, RootOption, existing_site
 from plugsky.cli.output import JsonFlag, say, tell, tell_json
 from plugsky.cli.process_log import log_to_stderr
 from plugsky.cli.site import Site
+from plugsky.cli.tls import tls_files
 from plugsky.core import settings
 from plugsky.core.errors import ExitCode
 from plugsky.core.listeners import announce, private_directory, withdraw
 from plugsky.core.locks import only_one
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.processes import die_with_parent
+from plugsky.server.tls import Tls
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -24,7 +27,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def serve(
     root: RootOption = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="Where to listen; loopback only. [env: PLUGSKY_HOST]")
+        str | None,
+        typer.Option("--host", help="Where to listen; loopback only, unless TLS is set. [env: PLUGSKY_HOST]"),
     ] = None,
     port: Annotated[int | None, typer.Option("--port", help="0 takes a free one. [env: PLUGSKY_PORT]")] = None,
     threads: Annotated[
@@ -63,6 +67,11 @@ def serve(
     }
     paths, chosen = existing_site(root).to_be_started(), settings.load(flags).values
 
+    policy = EffectivePolicy()
+    if (files := tls_files(chosen)) is not None:
+        Tls(files)  # what cannot be used is said here, not in the log of a gateway that cannot begin
+        policy = replace(policy, bind_hosts=(*policy.bind_hosts, chosen.host))
+
     def ready(base_url: str, models: tuple[str, ...]) -> None:
         if as_json:
             tell_json("plugsky.serve/1", {"event": "ready", "base_url": base_url, "models": models})
@@ -72,9 +81,9 @@ def serve(
     with only_one(paths.serve_lock, f"The site at {paths.root} is running"):
         private_directory(paths.run)
         announce(paths)
-        log_to_stderr()
+        log_to_stderr(chosen.log_format)
         try:
-            interrupted = asyncio.run(Site(paths, chosen, EffectivePolicy()).run(ready))
+            interrupted = asyncio.run(Site(paths, chosen, policy).run(ready))
         finally:
             withdraw(paths)
     if interrupted:

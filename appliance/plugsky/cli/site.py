@@ -33,10 +33,11 @@ from plugsky.core.listeners import authority, is_listened_on, listen
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.settings import Settings
-from plugsky.engine.leases import granted_cores, lend_cores
+from plugsky.engine.life.leases import granted_cores, lend_cores
+from plugsky.engine.life.rooms import Rooms
+from plugsky.engine.life.status import EngineStatus
+from plugsky.engine.life.supervisor import EngineSupervisor
 from plugsky.engine.spec import EngineSpec
-from plugsky.engine.status import EngineStatus
-from plugsky.engine.supervisor import EngineSupervisor
 from plugsky.fleet import generations
 from plugsky.fleet.lock import serving
 from plugsky.policy import isolation
@@ -58,6 +59,7 @@ class Site:
         self._clock = SystemClock()
         self._generation = generations.current(paths)
         self._facts = FilesOfSite(paths, self._clock, self._generation)
+        self._rooms = Rooms()
         self._engines = {spec.model_id: self._supervisor(spec) for spec in self._specs()}
         self._stopping = asyncio.Event()
         self._interrupted = False
@@ -84,11 +86,14 @@ class Site:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
+        scheme = "http" if self._settings.tls_certificate is None else "https"
         for supervisor in self._engines.values():
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
         if len(self._engines) > 1:
-            lending = asyncio.create_task(lend_cores(granted_cores(self._settings.threads), self._engines))
+            lending = asyncio.create_task(
+                lend_cores(granted_cores(self._settings.threads), self._engines, self._rooms.seen)
+            )
             stack.callback(lending.cancel)
         control = GatewayClient(self._paths.gateway_socket)
         stack.push_async_callback(control.close)
@@ -96,6 +101,7 @@ class Site:
         gateway = GatewayKeeper(self._gateway_command(), listener, log, control.traffic)
         stack.push_async_callback(gateway.stop)
         gateway.start()
+        loop.add_signal_handler(signal.SIGHUP, gateway.reload)
 
         async def probe() -> isolation.IsolationReading:
             pids = {os.getpid(): "admin", gateway.pid: "gateway"}
@@ -117,7 +123,7 @@ class Site:
         await record("site.start", address, {"models": len(self._engines)})
         served = await self._until(gateway, self._ready(gateway))
         if served is not None:
-            ready(f"http://{address}/v1", served)
+            ready(f"{scheme}://{address}/v1", served)
             await self._until(gateway, self._stopping.wait())
         await record("site.stop", address, {"interrupted": self._interrupted})
 
@@ -187,6 +193,7 @@ class Site:
             self._paths.engine_socket(spec.model_id),
             idle_s=self._settings.idle_exit,
             log=self._paths.logs / f"engine-{spec.model_id}.log",
+            rooms=self._rooms,
         )
 
     def _gateway_command(self) -> tuple[str, ...]:
@@ -205,5 +212,5 @@ class Site:
                 ErrorKind.POLICY_REFUSED,
                 f"This site may not listen on {self._settings.host}.",
                 why="beyond loopback, keys and prompts would travel unencrypted",
-                next="listen on 127.0.0.1 and let a TLS proxy on this host, or ssh -L, carry it further",
+                next="set tls_certificate and tls_key, or listen on 127.0.0.1 and let ssh -L carry it further",
             )

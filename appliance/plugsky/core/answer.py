@@ -19,20 +19,26 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
     """The end of a request: why it ended and what it used.
 
-    ``embedding`` holds little-endian 32-bit floats, as a vector of length 1; ``score`` is that of a pair.
+    ``stop`` is the stop string that ended it, empty if none did. ``embedding`` holds little-endian 32-bit floats, as a
+    vector of length 1; ``score`` is that of a pair.
     """
 
     reason: FinishReason
     usage: Usage
     embedding: bytes = b""
     score: float | None = None
+    stop: str = ""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The log-probability of one token and of the likeliest in its place, as ``(id, piece, logprob)``."""
+    """The log-probability of one token, whose text is ``piece``, and of the likeliest in its place.
+
+    Those are ``(id, piece, logprob)``. A piece may hold a part of a character.
+    """
 
     logprob: float
     top: tuple[tuple[int, bytes, float], ...] = ()
+    piece: bytes = b""
 
 
 class StepItem(msgspec.Struct, frozen=True, omit_defaults=True):

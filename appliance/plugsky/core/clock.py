@@ -5,7 +5,7 @@ epoch. Durations and deadlines inside one process use the monotonic clock.
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -34,6 +34,11 @@ class SystemClock:
 def rfc3339(moment: datetime) -> str:
     """``2026-11-22T17:20:05.123456Z``: RFC 3339 in UTC with microseconds (always six digits, so text sorts as time)."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def rfc3339_us(moment_us: int) -> str:
+    """The same of microseconds since the Unix epoch."""
+    return rfc3339(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=moment_us))
 
 
 def unix_us(moment: datetime) -> int:

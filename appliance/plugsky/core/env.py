@@ -44,6 +44,19 @@ MIRRORS: Final = Variable(
 )
 HOST: Final = Variable("PLUGSKY_HOST", "The address the gateway listens on, as --host. Default: 127.0.0.1.")
 PORT: Final = Variable("PLUGSKY_PORT", "The port the gateway listens on, as --port. Default: 8080.")
+DATABASE: Final = Variable(
+    "PLUGSKY_DATABASE",
+    "The PostgreSQL database of a site, as postgresql://USER@HOST/NAME. Default: a file of the site.",
+)
+TLS_CERTIFICATE: Final = Variable(
+    "PLUGSKY_TLS_CERTIFICATE",
+    "The gateway's certificate with its chain, in PEM. Default: none, HTTP on loopback.",
+)
+TLS_KEY: Final = Variable("PLUGSKY_TLS_KEY", "The file with that certificate's key, without a passphrase, mode 0600.")
+TLS_CLIENTS: Final = Variable(
+    "PLUGSKY_TLS_CLIENTS", "Certificates of authorities, in PEM: only clients that they vouch for may connect."
+)
+LOG_FORMAT: Final = Variable("PLUGSKY_LOG_FORMAT", "How processes write their logs: text or json. Default: text.")
 THREADS: Final = Variable(
     "PLUGSKY_THREADS", "Cores an engine may use, as --threads. Default: the host's physical cores."
 )

@@ -66,6 +66,8 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     With messages, ``tools`` are on offer: as ``tool_choice`` says, or only the one that ``tool_name`` names, which then
     must be called. ``thinking`` and ``reasoning_effort`` are the template's own where they are not given.
     ``images`` are PNG or JPEG files, each of which stands in one message (:class:`ImagePart`).
+    A ``suffix`` is what comes behind the answer to ``text``, for models trained to write what stands between. Without
+    ``framed`` a text is tokenised alone, with nothing put before or behind it. ``shown`` asks for what the tokens say.
     """
 
     rid: int
@@ -85,6 +87,9 @@ class Prepare(_Frame, frozen=True, tag="prepare"):
     reasoning_effort: Effort = ""
     pair: tuple[str, str] | None = None
     images: tuple[bytes, ...] = ()
+    suffix: str | None = None
+    framed: bool = True
+    shown: bool = False
 
 
 class Submit(_Frame, frozen=True, tag="submit"):
@@ -195,9 +200,12 @@ class Refused(_Frame, frozen=True, tag="refused"):
 class Prepared(_Frame, frozen=True, tag="prepared"):
     """The answer to ``prepare``: the prompt's tokens, how many more the context can hold, and what to submit with them.
 
-    ``family`` says how to read the answer (:mod:`plugsky.engine.families`); ``thinking`` that it begins in reasoning.
-    An image is a run of tokens below zero, which this engine knows for a while: a submit that comes too late, or to
-    another engine, is refused with ``conflict`` and has to be prepared again.
+    ``family`` says how to read the answer (:mod:`plugsky.engine.prompting.families`); ``thinking`` that it begins in
+    reasoning. An image is a run of tokens below zero, which this engine knows for a while: a submit that comes too
+    late, or to another engine, is refused with ``conflict`` and has to be prepared again.
+
+    Where it was asked for, ``pieces`` are the bytes of each token, the names of control tokens included, and ``text``
+    is the rendered template.
     """
 
     rid: int
@@ -208,6 +216,8 @@ class Prepared(_Frame, frozen=True, tag="prepared"):
     show_special: dict[int, str] = {}
     family: str = ""
     thinking: bool = False
+    text: str = ""
+    pieces: tuple[bytes, ...] = ()
 
 
 class Accepted(_Frame, frozen=True, tag="accepted"):

@@ -33,16 +33,18 @@ class SitePaths:
 
     root: Path
     run: Path
+    database_url: str = ""
+    """Where the database is when it is not the site's own file."""
 
     @classmethod
-    def at(cls, root: Path, run: Path | None = None) -> "SitePaths":
+    def at(cls, root: Path, run: Path | None = None, database_url: str = "") -> "SitePaths":
         """The paths of the site at ``root``. Its sockets: in ``run``, or where it was started with them, or new."""
         absolute = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would follow a symlinked root
-        return cls(absolute, run or _announced(absolute) or runtime_directory(absolute))
+        return cls(absolute, run or _announced(absolute) or runtime_directory(absolute), database_url)
 
     def to_be_started(self) -> "SitePaths":
         """The same site with the runtime directory that this process's environment gives it."""
-        return SitePaths(self.root, runtime_directory(self.root))
+        return SitePaths(self.root, runtime_directory(self.root), self.database_url)
 
     @property
     def store(self) -> Path:
@@ -91,6 +93,11 @@ class SitePaths:
     @property
     def database(self) -> Path:
         return self.state / "plugsky.db"
+
+    @property
+    def files(self) -> Path:
+        """What tenants gave and batches made, one file each, 0600."""
+        return self.state / "files"
 
     @property
     def audit(self) -> Path:

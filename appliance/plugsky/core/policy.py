@@ -3,6 +3,7 @@
 Rooms never ask which law applies; they obey the fields here. Jurisdiction packs are merged into it strictest-wins.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -15,11 +16,20 @@ class Limits:
     max_stop_strings: int = 16
     max_stop_chars: int = 256
     default_max_tokens: int = 1024
+    default_params: Mapping[str, float] = field(default_factory=dict)
+    """How tokens are drawn where a request does not say it, by the names of :class:`plugsky.core.request.Params`."""
     max_queue: int = 256
     load_wait_s: float = 60.0
     request_timeout_s: float = 600.0
     keepalive_s: float = 10.0
     reserve_step: int = 256
+    max_file_bytes: int = 200 << 20
+    max_stored_bytes: int = 2 << 30
+    """What the files of one tenant may hold together."""
+    max_files: int = 1_000
+    max_batch_lines: int = 50_000
+    file_days: int = 30
+    """How long a file is kept unless it is deleted before."""
 
 
 @dataclass(frozen=True)

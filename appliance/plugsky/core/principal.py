@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 
 class Role(IntEnum):
@@ -13,6 +14,19 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True)
+class Rate:
+    """How much a key, or all keys of a tenant together, may ask for. None: no such limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    """Requests in flight at a time."""
+
+
+UNLIMITED: Final = Rate()
+
+
+@dataclass(frozen=True)
 class Principal:
     """The owner of an API key: a tenant's program. Made by ``access`` only, after the key's digest matched."""
 
@@ -21,6 +35,14 @@ class Principal:
     models: frozenset[str] | None = None
     """Model ids this key may use; None means every model of the site."""
     weight: int = 1
+    endpoints: frozenset[str] | None = None
+    """Endpoints this key may call, by name or by what stands before the name's dot; None means every endpoint."""
+    rate: Rate = UNLIMITED
+    tenant_rate: Rate = UNLIMITED
+
+    def may_call(self, endpoint: str) -> bool:
+        """Whether the key's scope covers an endpoint: ``chat`` and ``chat.completions`` cover the latter."""
+        return self.endpoints is None or endpoint in self.endpoints or endpoint.partition(".")[0] in self.endpoints
 
     def may_use(self, model: str) -> bool:
         """Whether the key's scope covers the resolved model id."""

@@ -10,7 +10,7 @@ import ctypes
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from plugsky.core.listeners import FIRST
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
+ONE_WISH_S: Final = 1.0
+"""Seconds in which signals are one wish to end."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -35,6 +37,25 @@ def die_with_parent(parent: int) -> bool:
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     return os.getppid() == parent
+
+
+def on_wish_to_end(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    """Call ``act`` on SIGTERM and SIGINT: once for those that come within :data:`ONE_WISH_S` of the first.
+
+    A parent that is killed is not one signal: while its threads end, the kernel hands its children from one to the
+    next and sends what :func:`die_with_parent` asked for each time. Taken for a second wish, which is a less patient
+    one, that would cut the answers which the first lets finish.
+    """
+    heard_at = -ONE_WISH_S
+
+    def hear() -> None:
+        nonlocal heard_at
+        if loop.time() - heard_at >= ONE_WISH_S:
+            heard_at = loop.time()
+            act()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, hear)
 
 
 class Child:
@@ -82,6 +103,10 @@ class Child:
     def terminate(self) -> None:
         """Ask it to end."""
         self._signal(signal.SIGTERM)
+
+    def reload(self) -> None:
+        """SIGHUP: read again what may have changed."""
+        self._signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """End it."""

@@ -28,6 +28,10 @@ Numa = Literal["off", "distribute", "isolate", "numactl"]
 """How an engine spreads threads and memory over NUMA nodes: see llama.cpp's ``--numa``."""
 
 
+LogFormat = Literal["text", "json"]
+"""How processes write their logs: lines to read, or a JSON object a line."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values a command runs with."""
@@ -38,6 +42,14 @@ class Settings:
     wheelhouse: Path | None
     host: str
     port: int
+    database: str
+    """A PostgreSQL URL without a password; empty: the site keeps its own file."""
+    tls_certificate: Path | None
+    """With its chain. None: no TLS, and so loopback only."""
+    tls_key: Path | None
+    tls_clients: Path | None
+    """Authorities of clients. None: clients need no certificate."""
+    log_format: LogFormat
     threads: int
     context: int
     idle_exit: int
@@ -64,6 +76,11 @@ _VARIABLES: Final = {
     "wheelhouse": env.WHEELHOUSE,
     "host": env.HOST,
     "port": env.PORT,
+    "database": env.DATABASE,
+    "tls_certificate": env.TLS_CERTIFICATE,
+    "tls_key": env.TLS_KEY,
+    "tls_clients": env.TLS_CLIENTS,
+    "log_format": env.LOG_FORMAT,
     "threads": env.THREADS,
     "context": env.CONTEXT,
     "idle_exit": env.IDLE_EXIT,
@@ -120,6 +137,11 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         "wheelhouse": None,
         "host": LOOPBACK,
         "port": 8080,
+        "database": "",
+        "tls_certificate": None,
+        "tls_key": None,
+        "tls_clients": None,
+        "log_format": "text",
         "threads": physical_cores(),
         "context": 4096,
         "idle_exit": 0,
@@ -161,7 +183,7 @@ def _read_file(path: Path, *, named: bool) -> dict[str, Any]:
 
 
 _TYPES: Final = {field.name: get_type_hints(Settings)[field.name] for field in fields(Settings)}
-_CHOICES: Final = {"kv_type": get_args(KvType), "numa": get_args(Numa)}
+_CHOICES: Final = {"log_format": get_args(LogFormat), "kv_type": get_args(KvType), "numa": get_args(Numa)}
 _RANGES: Final = {
     "port": (0, 65535),
     "threads": (1, 1024),

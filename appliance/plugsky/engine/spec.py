@@ -73,3 +73,5 @@ class EngineSpec:
     adapters: tuple[AdapterSpec, ...] = ()
     """The adapters that a request may ask for; checked like the model before anything is mapped."""
     projector: ProjectorSpec | None = None
+    taken: int = 0
+    """Bytes of the host's memory that are not free though the kernel says so: what other engines have mapped."""

@@ -28,7 +28,7 @@ MODES: Final = ("generate", "embed", "rerank")
 class SignedHealth:
     """What the model made of the fixed text where it was built: the mean NLL over ``tokens`` tokens of it.
 
-    In millionths of a nat per token. ``text_sha256`` says which text, see :mod:`plugsky.engine.measure`.
+    In millionths of a nat per token. ``text_sha256`` says which text, see :mod:`plugsky.engine.serving.measure`.
     """
 
     text_sha256: str
@@ -70,6 +70,8 @@ class ModelEntry:
     health: SignedHealth | None = None
     """What its builder measured; None where nobody did."""
     parts: tuple[ModelFile, ...] = ()
+    dimensions: tuple[int, ...] = ()
+    """The lengths that its vectors were trained to be cut to; none of a model whose vectors have one length."""
 
     @property
     def local(self) -> bool:
@@ -129,7 +131,8 @@ def parse(content: bytes, path: Path) -> ModelEntry:
     name = values.pop("file", None)
     health = _health(values.pop("health"), path) if "health" in values else None
     listed = values.pop("files", None)
-    expected = {field.name for field in fields(ModelEntry)} - {"path", "health", "parts"}
+    dimensions = values.pop("dimensions", [])
+    expected = {field.name for field in fields(ModelEntry)} - {"path", "health", "parts", "dimensions"}
     if values.keys() != expected:
         raise _damaged(path, f"its fields are not those of {SCHEMA}: {', '.join(sorted(values.keys() ^ expected))}")
     languages = values.pop("languages")
@@ -138,6 +141,8 @@ def parse(content: bytes, path: Path) -> ModelEntry:
         or not all(type(values[key]) is int for key in _COUNTS)
         or not isinstance(languages, list)
         or not all(isinstance(language, str) for language in languages)
+        or not isinstance(dimensions, list)
+        or not all(type(length) is int and length > 0 for length in dimensions)
         or values["mode"] not in MODES
         or values["id"] != path.parent.name
         or not isinstance(name, str)
@@ -149,7 +154,14 @@ def parse(content: bytes, path: Path) -> ModelEntry:
         sizes, digests = sum(part.size for part in parts), [part.sha256 for part in parts]
         if (name, values["size"], values["sha256"]) != (parts[0].path.name, sizes, split_model.digest_of(digests)):
             raise _damaged(path, "its files are not those of the model")
-    return ModelEntry(path=path.parent / name, languages=tuple(languages), health=health, parts=parts, **values)
+    return ModelEntry(
+        path=path.parent / name,
+        languages=tuple(languages),
+        health=health,
+        parts=parts,
+        dimensions=tuple(dimensions),
+        **values,
+    )
 
 
 def _parts(path: Path, listed: Any) -> tuple[ModelFile, ...]:

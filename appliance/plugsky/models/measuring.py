@@ -2,7 +2,7 @@
 
 Which Plugsky measures is the caller's choice by its Python: a site asks that of the generation that is to run, a
 builder its own. The process gets an almost empty environment, cannot outlive this one, is killed when it takes longer
-than it may, and nothing it says is believed beyond its form. :mod:`plugsky.engine.measurer` is the other end.
+than it may, and nothing it says is believed beyond its form. :mod:`plugsky.engine.serving.measurer` is the other end.
 """
 
 import json
@@ -20,7 +20,7 @@ from plugsky.core import bound_child
 from plugsky_bundles.errors import GgufError
 from plugsky_bundles.format import is_sha256
 
-MODULE: Final = "plugsky.engine.measurer"
+MODULE: Final = "plugsky.engine.serving.measurer"
 BASE_S: Final = 120
 BYTES_PER_S: Final = 20_000_000
 """What the slowest machine that is waited for reads and computes of a model in a second."""

@@ -13,14 +13,16 @@ out short prompts and answers against it, and the site still can prove one that 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from plugsky.access.keys import Keys
+from plugsky.access.aliases import Aliases, AliasRecord
+from plugsky.access.keys import FRESH_US, Keys
 from plugsky.access.ledger import Ledger
 from plugsky.audit import AuditLog, events
+from plugsky.core.clock import Clock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
 from plugsky.server.deps import Entry, Outcome, RawHeaders
@@ -34,8 +36,12 @@ _log: Final = logging.getLogger(__name__)
 class Books:
     """The gateway's :class:`~plugsky.server.deps.Accounts`, over the site's own."""
 
-    def __init__(self, keys: Keys, ledger: Ledger, audit: AuditLog) -> None:
+    def __init__(self, keys: Keys, aliases: Aliases, ledger: Ledger, audit: AuditLog, clock: Clock) -> None:
         self._keys = keys
+        self._named = aliases
+        self._clock = clock
+        self._aliases: dict[str, dict[str, AliasRecord]] | None = None
+        self._aliases_us = 0
         self._ledger = ledger
         self._audit = audit
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -45,10 +51,28 @@ class Books:
         """Whose key the headers carry."""
         return await _in(self._reader, lambda: self._keys.authenticate(headers))
 
+    async def vouch(self, key_id: str) -> Principal:
+        """Whose key that is."""
+        return await _in(self._reader, lambda: self._keys.vouch(key_id))
+
+    async def aliases(self, tenant: str) -> Mapping[str, AliasRecord]:
+        """The other names that models have for a tenant: its own before those of the site."""
+        if self._aliases is None or self._clock.monotonic_us() - self._aliases_us >= FRESH_US:
+            found: dict[str, dict[str, AliasRecord]] = {}
+            asked_us = self._clock.monotonic_us()
+            for alias in await _in(self._reader, self._named.list):
+                found.setdefault(alias.tenant, {})[alias.name] = alias
+            self._aliases, self._aliases_us = found, asked_us
+        return {**self._aliases.get("", {}), **self._aliases.get(tenant, {})}
+
     def check(self) -> None:
         """Raise ``overloaded`` while the audit trail cannot be written and policy forbids serving without it."""
         with _reasons_kept():
             self._audit.check()
+
+    async def month(self, tenant: str) -> tuple[int, int | None]:
+        """What a tenant has used this month, and its budget."""
+        return await _in(self._reader, lambda: self._ledger.month(tenant))
 
     async def reserve(self, entry: Entry) -> None:
         """Set tokens aside for a job."""
@@ -62,6 +86,7 @@ class Books:
                 digest=entry.model.digest,
                 tokens=entry.tokens,
                 end_user=entry.end_user,
+                service_class=entry.service_class,
             ),
         )
 

@@ -6,13 +6,17 @@ may touch the database or wait for a disk is an ``async`` method here: no such c
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from plugsky.access.aliases import AliasRecord
 from plugsky.core import frames
 from plugsky.core.clock import Clock
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.principal import Principal
 from plugsky.server.flights import Flights
+from plugsky.server.metrics import Metrics
+from plugsky.server.rates import Rates
+from plugsky.server.storage import Storage
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 """Request headers as ASGI gives them: names in lower case."""
@@ -22,7 +26,10 @@ AuditFields = dict[str, str | int | bool | None]
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What the API tells of a model. ``digest`` is the SHA-256 of its file; ``created`` is in Unix seconds."""
+    """What the API tells of a model. ``digest`` is the SHA-256 of its file; ``created`` is in Unix seconds.
+
+    ``dimensions`` are the lengths that its vectors were trained to be cut to.
+    """
 
     id: str
     digest: str
@@ -31,6 +38,7 @@ class ServedModel:
     licence: str = ""
     languages: tuple[str, ...] = ()
     created: int = 0
+    dimensions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Entry:
     model: ServedModel
     tokens: int
     end_user: str = ""
+    service_class: frames.ServiceClass = "standard"
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,20 @@ class Accounts(Protocol):
         """Whose key the headers carry. Raises ``unauthenticated``, the same for every way a key can be wrong."""
         ...
 
+    async def vouch(self, key_id: str) -> Principal:
+        """Whose key that is, for what a batch asks in its place. Raises ``unauthenticated`` for one that has ended."""
+        ...
+
     def check(self) -> None:
         """Raise ``overloaded`` while the audit trail cannot be written and the policy forbids serving without it."""
+        ...
+
+    async def aliases(self, tenant: str) -> Mapping[str, AliasRecord]:
+        """The other names that models have for a tenant, at most half a second old."""
+        ...
+
+    async def month(self, tenant: str) -> tuple[int, int | None]:
+        """Tokens that a tenant has used this month, with those set aside; and its budget of them, None for none."""
         ...
 
     async def reserve(self, entry: Entry) -> None:
@@ -104,28 +125,26 @@ class Engine(Protocol):
     @property
     def hello(self) -> frames.EngineHello: ...
 
-    async def prepare(
-        self,
-        *,
-        tenant: str,
-        messages: tuple[frames.Message, ...] | None = None,
-        text: str | None = None,
-        tokens: tuple[int, ...] | None = None,
-        max_tokens: int | None = None,
-    ) -> frames.Prepared: ...
+    async def prepare(self, *, tenant: str, max_tokens: int | None = None, **prompt: Any) -> frames.Prepared:
+        """``prompt`` holds the fields of a :class:`~plugsky.server.prompt.Prompt`."""
+        ...
 
     def submit(
         self,
         *,
         job: str,
         tenant: str,
+        adapter: str = "",
         tokens: tuple[int, ...],
         params: frames.Params,
         max_tokens: int,
         service_class: frames.ServiceClass = "standard",
         weight: int = 1,
         deadline_us: int | None = None,
-    ) -> EngineAnswer: ...
+        prompt: Mapping[str, Any] | None = None,
+    ) -> EngineAnswer:
+        """``prompt`` is what ``tokens`` were prepared from, for an engine that has to prepare it again."""
+        ...
 
 
 class Engines(Protocol):
@@ -135,6 +154,10 @@ class Engines(Protocol):
         """A connected engine. Waits while it loads; raises ``loading`` or ``overloaded`` when that takes too long."""
         ...
 
+    def connected(self) -> frozenset[str]:
+        """The ids of the models whose engines are there now."""
+        ...
+
     def context_of(self, model: ServedModel) -> int:
         """The context the model is served with, in tokens; before its engine was first seen, the trained one."""
         ...
@@ -142,7 +165,10 @@ class Engines(Protocol):
 
 @dataclass
 class Gateway:
-    """Everything one gateway process holds. ``draining`` turns on once and stays on."""
+    """Everything one gateway process holds. ``draining`` turns on once and stays on.
+
+    Without ``storage`` there are no files and no batches.
+    """
 
     models: Mapping[str, ServedModel]
     accounts: Accounts
@@ -151,3 +177,8 @@ class Gateway:
     clock: Clock
     policy: EffectivePolicy = field(default_factory=EffectivePolicy)
     draining: bool = False
+    storage: Storage | None = None
+
+    def __post_init__(self) -> None:
+        self.rates = Rates(self.clock)
+        self.metrics = Metrics(self.flights)

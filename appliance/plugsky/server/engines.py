@@ -1,9 +1,10 @@
 """The gateway's connections to the engines: one per model, made by the first request that wants it.
 
-Requests that find their model loading wait together for one connection, up to ``load_wait``; only beyond that, or when
-too many wait already, is one turned away. What is in flight when an engine is lost is carried on by the next one, and
-so is what comes after one has retired (:mod:`plugsky.engine.line`). A socket where nobody listens is an engine that its
-supervisor is about to start (again), so it is waited for too; a load that failed, or does not fit, is said at once.
+Requests that find their model loading wait together for one connection, up to ``load_wait``; only beyond that, or
+when too many wait already, is one turned away. What is in flight when an engine is lost is carried on by the next
+one, and so is what comes after one has retired (:mod:`plugsky.engine.clients.line`). A socket where nobody listens is
+an engine that its supervisor is about to start (again), so it is waited for too, and so is a little while one that
+does not fit; a load that failed is said at once.
 """
 
 import asyncio
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.engine.client import EngineClient
-from plugsky.engine.line import EngineLine
-from plugsky.engine.quarantine import Quarantine
+from plugsky.engine.clients.client import EngineClient
+from plugsky.engine.clients.line import EngineLine
+from plugsky.engine.clients.quarantine import Quarantine
+from plugsky.engine.errors import DoesNotFitError
 from plugsky.server.deps import Engine, ServedModel
 
+ROOM_S: Final = 4.0
+"""How long a model that does not fit is waited for: others may be making room."""
 _KEY_BYTES: Final = 32
 _WORTH_WAITING: Final = frozenset({ErrorKind.UNREACHABLE, ErrorKind.ENGINE_LOST})
 _FIRST_PAUSE_S: Final = 0.05
@@ -60,6 +64,10 @@ class EnginePool:
         finally:
             self._waiting -= 1
 
+    def connected(self) -> frozenset[str]:
+        """The ids of the models whose engines are there now."""
+        return frozenset(model for model, line in self._lines.items() if line.connected)
+
     def context_of(self, model: ServedModel) -> int:
         """The context the model is served with, in tokens; before its engine was first seen, the trained one."""
         return self._contexts.get(model.id, model.context)
@@ -93,10 +101,16 @@ class EnginePool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._load_wait_s
         pause = _FIRST_PAUSE_S
+        until = 0.0
         while True:
             try:
                 hello = await client.connect(max(deadline - loop.time(), 0.001))
                 break
+            except DoesNotFitError:
+                # Its site may be making room for it: others that have nothing to do are ended, and it is started again.
+                until = until or loop.time() + ROOM_S
+                if loop.time() >= until:
+                    raise
             except PlugskyError as error:
                 if error.kind not in _WORTH_WAITING:
                     raise

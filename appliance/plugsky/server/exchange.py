@@ -8,11 +8,13 @@ request goes on to its settled end. Writes go out one after another, and none be
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, Protocol
 
+from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.frames import ServiceClass
 
 STALL_S: Final = 60.0
 """How long one write may wait for the client to read."""
@@ -33,6 +35,18 @@ STREAM_HEADERS: Final[HeaderList] = [
 JSON_HEADERS: Final[HeaderList] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
 
+class Wording(Protocol):
+    """How a dialect words a failure: its status, its body, its headers, and the event that ends a stream."""
+
+    def status(self, error: PlugskyError) -> int: ...
+
+    def body(self, error: PlugskyError) -> bytes: ...
+
+    def headers(self, error: PlugskyError) -> HeaderList: ...
+
+    def event(self, error: PlugskyError) -> bytes: ...
+
+
 class Exchange:
     """The server's end of one request. ``request_id`` names it on every reply, in the ledger and in the audit trail."""
 
@@ -44,7 +58,16 @@ class Exchange:
             (b"x-content-type-options", b"nosniff"),
         ]
         """Headers that go out with whatever is answered."""
+        self.vouched_for = ""
+        """The id of the key that asks where a batch does it for it; else the headers say who asks."""
+        self.service_class: ServiceClass = "standard"
+        self.wording: Wording | None = None
+        """How failures are worded; OpenAI's way until a dialect says otherwise."""
         self.started = False
+        self.status = 0
+        """What was answered; 0 before that."""
+        self.key_id = ""
+        """Whose key it came with, once that is known."""
         self.streaming = False
         self.gone = False
         self._scope = scope
@@ -54,6 +77,7 @@ class Exchange:
         self._ended = False
         self._writing = asyncio.Lock()
         self._wrote_at = 0.0
+        self._keep_alive = KEEP_ALIVE
         self._on_gone: Callable[[], None] | None = None
 
     @classmethod
@@ -68,6 +92,15 @@ class Exchange:
         exchange: Exchange = scope[_KEY]
         return exchange
 
+    def header(self, name: bytes) -> str:
+        """The value of a header, by its name in lower case; empty where there is none."""
+        return dict(self.raw_headers).get(name, b"").decode("latin-1")
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What stands behind the path's question mark: the last of each name."""
+        return dict(QueryParams(self._scope.get("query_string", b"")))
+
     @property
     def path_params(self) -> dict[str, str]:
         """What the route's pattern matched."""
@@ -76,22 +109,28 @@ class Exchange:
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises ``too_large`` above ``limit`` bytes and ``timeout`` when it takes over a minute."""
-        self._check_headers(limit)
-        parts: list[bytes] = []
-        size = 0
         try:
             async with asyncio.timeout(BODY_S):
-                while not self._heard:
-                    part = await self._hear()
-                    if self.gone:
-                        raise PlugskyError(ErrorKind.CANCELLED, "The client hung up while it sent its request")
-                    size += len(part)
-                    if size > limit:
-                        raise _too_large(limit)
-                    parts.append(part)
+                return b"".join([part async for part in self.parts(limit)])
         except TimeoutError:
-            raise PlugskyError(ErrorKind.TIMEOUT, f"The request's body did not arrive within {BODY_S:.0f} s") from None
-        return b"".join(parts)
+            raise _too_slow() from None
+
+    async def parts(self, limit: int) -> AsyncIterator[bytes]:
+        """The body as it comes in. Raises ``too_large``, and ``timeout`` when a part takes over a minute."""
+        self._check_headers(limit)
+        size = 0
+        while not self._heard:
+            try:
+                async with asyncio.timeout(BODY_S):
+                    part = await self._hear()
+            except TimeoutError:
+                raise _too_slow() from None
+            if self.gone:
+                raise PlugskyError(ErrorKind.CANCELLED, "The client hung up while it sent its request")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            yield part
 
     def _check_headers(self, limit: int) -> None:
         for name, value in self.raw_headers:
@@ -131,10 +170,11 @@ class Exchange:
         part: bytes = message.get("body", b"")
         return part
 
-    async def open_stream(self) -> None:
-        """Answer 200 and begin a stream of events."""
+    async def open_stream(self, headers: HeaderList = STREAM_HEADERS, *, keep_alive: bytes = KEEP_ALIVE) -> None:
+        """Answer 200 and begin a stream. ``keep_alive`` is sent where it is silent; empty: nothing is."""
         self.streaming = True
-        await self._start(200, STREAM_HEADERS)
+        self._keep_alive = keep_alive
+        await self._start(200, headers)
 
     async def write(self, data: bytes) -> None:
         """Send part of a stream."""
@@ -164,14 +204,15 @@ class Exchange:
                 async with asyncio.timeout(keepalive_s):
                     message = await self._receive()
             except TimeoutError:
-                if self.streaming and loop.time() - self._wrote_at >= keepalive_s / 2:
-                    await self.write(KEEP_ALIVE)
+                if self.streaming and self._keep_alive and loop.time() - self._wrote_at >= keepalive_s / 2:
+                    await self.write(self._keep_alive)
                 continue
             if message["type"] == "http.disconnect":
                 self._leave()
 
     async def _start(self, status: int, headers: HeaderList) -> None:
         self.started = True
+        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": self.reply_headers + headers})
 
     async def _put(self, data: bytes, *, more: bool) -> None:
@@ -190,6 +231,10 @@ class Exchange:
         act, self._on_gone = self._on_gone, None
         if act is not None:
             act()
+
+
+def _too_slow() -> PlugskyError:
+    return PlugskyError(ErrorKind.TIMEOUT, f"The request's body did not arrive within {BODY_S:.0f} s")
 
 
 def _too_large(limit: int) -> PlugskyError:

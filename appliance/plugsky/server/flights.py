@@ -14,6 +14,7 @@ from typing import Final, Literal
 from plugsky.admin.api import RequestView, Traffic
 from plugsky.core.clock import Clock
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.core.frames import ServiceClass
 from plugsky.core.principal import Principal
 
 SAMPLES: Final = 1024
@@ -33,6 +34,9 @@ class Flight:
         self.state: FlightState = "queued"
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.service_class: ServiceClass = "standard"
+        self.weighed = 0
+        """Tokens taken from its key's and its tenant's share of this minute."""
         self.booked = False
         """Whether tokens are reserved for it, so that its end is the ledger's business."""
         self.failed = False
@@ -49,6 +53,11 @@ class Flight:
     def first_token_us(self) -> int | None:
         """Microseconds from arrival to the first token, or None before it."""
         return None if self._first_us is None else self._first_us - self._began_us
+
+    @property
+    def age_us(self) -> int:
+        """Microseconds from arrival until now."""
+        return self._flights.now_us() - self._began_us
 
     def produced(self, tokens: int, now_us: int) -> None:
         """Count tokens that came from the engine just now."""
@@ -121,6 +130,10 @@ class Flights:
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    def now_us(self) -> int:
+        """The monotonic clock, in microseconds."""
+        return self._clock.monotonic_us()
 
     def begin(self, job: str, principal: Principal) -> Flight:
         """Take a request into the air."""

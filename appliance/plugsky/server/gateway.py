@@ -2,7 +2,8 @@
 
 The process binds nothing: it serves the listening socket it is given, and only on an address that the policy allows.
 SIGTERM or SIGINT drains: no connection is accepted any more, what runs may finish for :data:`DRAIN_S`, what then still
-runs is cancelled and settled; a second signal cancels at once. Then the books and the audit trail are closed.
+runs is cancelled and settled; a second signal, a second later or more, cancels at once. Then the books and the audit
+trail are closed.
 """
 
 import asyncio
@@ -10,28 +11,39 @@ import logging
 import signal
 import socket
 from collections.abc import Generator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Final
 
 import uvicorn
 
+from plugsky.access.aliases import Aliases
 from plugsky.access.ledger import Ledger
 from plugsky.admin.call_server import CallServer
 from plugsky.admin.first_use import opened_state
 from plugsky.admin.recovery import recover, say_damage
 from plugsky.audit import AuditLog
+from plugsky.batches.batches import Batches
+from plugsky.batches.files import Files
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
+from plugsky.core.processes import on_wish_to_end
+from plugsky.glossaries.glossaries import Glossaries
 from plugsky.models import catalogue
 from plugsky.models.catalogue import ModelEntry
 from plugsky.server import control
 from plugsky.server.app import build_app
+from plugsky.server.batch_runner import BatchRunner
 from plugsky.server.books import Books
+from plugsky.server.connections import Connection
 from plugsky.server.deps import Gateway, ServedModel
 from plugsky.server.engines import EnginePool
 from plugsky.server.flights import Flights
+from plugsky.server.openai.batches import answering
+from plugsky.server.storage import Storage
+from plugsky.server.tls import Tls, TlsFiles
+from plugsky.state import Database
 
 PROCESS: Final = "gateway"
 DRAIN_S: Final = 30.0
@@ -48,15 +60,17 @@ def run(
     policy: EffectivePolicy,
     generation: int | None = None,
     context: int | None = None,
+    tls_files: TlsFiles | None = None,
 ) -> None:
     """Serve the site's API on ``listener`` until told to stop, with the models of ``generation`` or the current one.
 
     ``context`` is how many tokens an engine is given at most; until an engine says so itself, clients are told that.
     Raises :class:`PlugskyError` when it cannot begin.
     """
-    check_listener(listener, policy)
+    tls = None if tls_files is None else Tls(tls_files)
+    check_listener(listener, policy, encrypted=tls is not None)
     models = {entry.id: _served(entry, context) for entry in catalogue.models(paths, generation)}
-    asyncio.run(_run(paths, listener, policy, models))
+    asyncio.run(_run(paths, listener, policy, models, tls))
 
 
 def _served(entry: ModelEntry, context: int | None) -> ServedModel:
@@ -67,14 +81,15 @@ def _served(entry: ModelEntry, context: int | None) -> ServedModel:
         mode=entry.mode,
         licence=entry.licence,
         languages=entry.languages,
+        dimensions=entry.dimensions,
         created=int(entry.path.stat().st_mtime),
     )
 
 
-def check_listener(listener: socket.socket, policy: EffectivePolicy) -> None:
-    """Refuse an address that the policy does not name: by default only loopback is named."""
+def check_listener(listener: socket.socket, policy: EffectivePolicy, *, encrypted: bool = False) -> None:
+    """Refuse an address that the policy does not name (by default any but loopback) for what is not encrypted."""
     host = listener.getsockname()[0]
-    if host not in policy.bind_hosts:
+    if host not in policy.bind_hosts and not encrypted:
         raise PlugskyError(
             ErrorKind.POLICY_REFUSED,
             f"the gateway may not listen on {host}",
@@ -84,7 +99,11 @@ def check_listener(listener: socket.socket, policy: EffectivePolicy) -> None:
 
 
 async def _run(
-    paths: SitePaths, listener: socket.socket, policy: EffectivePolicy, models: Mapping[str, ServedModel]
+    paths: SitePaths,
+    listener: socket.socket,
+    policy: EffectivePolicy,
+    models: Mapping[str, ServedModel],
+    tls: Tls | None,
 ) -> None:
     clock = SystemClock()
     loop = asyncio.get_running_loop()
@@ -100,29 +119,53 @@ async def _run(
         left = await asyncio.to_thread(recover, paths, ledger, audit)
         if left.reservations:
             _log.warning("%d requests of an earlier gateway were closed without charge", left.reservations)
-        books = Books(keys, ledger, audit)
+        books = Books(keys, Aliases(database, clock), ledger, audit, clock)
         stack.push_async_callback(asyncio.to_thread, books.close)
         engines = EnginePool(paths.engine_socket, policy.limits.load_wait_s, policy.limits.max_queue)
         stack.push_async_callback(engines.close)
         gateway = Gateway(models, books, engines, Flights(clock), clock, policy)
+        storage = Storage(*await asyncio.to_thread(_stored, database, paths, clock, policy), audit)
+        gateway.storage = storage
         calls = CallServer(control.verbs(gateway.flights))
         await calls.start(paths.gateway_socket)
         stack.push_async_callback(calls.close)
-        server = HttpServer(gateway)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.drain)
+        server = HttpServer(gateway, tls)
+        loop.add_signal_handler(signal.SIGHUP, _reload, tls)
+        on_wish_to_end(loop, server.drain)
+        batches = asyncio.create_task(BatchRunner(gateway, storage, answering(gateway)).run())
         await server.serve(sockets=[listener])
-        await gateway.flights.landed(CLOSE_S)
+        await gateway.flights.landed(DRAIN_S + CLOSE_S)
+        await asyncio.wait([batches], timeout=CLOSE_S)
+        batches.cancel()
+        with suppress(asyncio.CancelledError):
+            await batches
+
+
+def _reload(tls: Tls | None) -> None:
+    """Take new certificates. Where they cannot be used, the former go on."""
+    try:
+        if tls is not None:
+            tls.reload()
+            _log.info("the certificate was read again")
+    except PlugskyError as error:
+        _log.error("%s: %s. The former goes on. Next: %s", error.what, error.why, error.next)
+
+
+def _stored(
+    database: Database, paths: SitePaths, clock: SystemClock, policy: EffectivePolicy
+) -> tuple[Files, Batches, Glossaries]:
+    files = Files(database, paths.files, clock, policy.limits)
+    return files, Batches(database, files, clock), Glossaries(database, clock)
 
 
 class HttpServer(uvicorn.Server):
     """uvicorn, with its signals and its end in our hands."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, tls: Tls | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 build_app(gateway),
-                http="h11",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -135,6 +178,8 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._gateway = gateway
+        self.config.load()
+        self.config.ssl = None if tls is None else tls.context
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

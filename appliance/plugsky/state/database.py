@@ -4,7 +4,9 @@ Guarantees: a database that was opened has this release's schema (or a later one
 file is 0600, journalled ahead (WAL), durable at every commit (``synchronous=FULL``: what the audit trail names is never
 missing from the ledger after a power cut), checks foreign keys, and waits for another writer instead of failing. A
 writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``), so that it never learns halfway that
-it may not write. PostgreSQL is opened by URL through the same code.
+it may not write. PostgreSQL is opened by URL through the same code and with the same promises: a writing transaction of
+any process takes one advisory lock first, a reading one sees one moment (REPEATABLE READ). Its password is libpq's
+business (a ``.pgpass`` file, or the peer of a Unix socket) and never in the URL.
 
 A database begins once: where none is, or an empty one, the caller is asked first whether this site may have none.
 
@@ -21,17 +23,22 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoResultFound, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, NoResultFound
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.state.migrate import held, migrate
+from plugsky.state.migrate import TAKE_TURN, held, migrate
 
 BUSY_TIMEOUT_MS: Final = 10_000
+CONNECT_S: Final = 5
+SCHEMES: Final = ("postgresql", "postgresql+psycopg")
 _WRITES: Final = "plugsky_writes"
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB})
 """SQLite's primary result codes (sqlite.org/rescode.html) that no second try mends. The statements are ours and right,
 so the generic one says that the schema is not."""
+_GONE: Final = frozenset({"42P01", "42703", "3F000"})
+"""PostgreSQL's codes for a table, a column or a schema that is not there."""
 RESTORE: Final = "stop the site, restore its state/ directory from the backup, then: plugsky audit verify"
 
 
@@ -42,17 +49,21 @@ class Database:
         self.engine = engine
         self.where = where
         self._writing = engine.execution_options(**{_WRITES: True})
+        one_moment = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        self._reading = engine.execution_options(**one_moment)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that reads one moment of the database."""
-        with _named_failures(self.where), Session(self.engine, expire_on_commit=False) as session:
+        with _named_failures(self.where), Session(self._reading, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that commits when the block ends and leaves no trace when it raises."""
         with _named_failures(self.where), Session(self._writing, expire_on_commit=False) as session, session.begin():
+            if self.engine.dialect.name == "postgresql":
+                session.execute(TAKE_TURN)
             yield session
 
     def close(self) -> None:
@@ -73,17 +84,8 @@ def open_database(url_or_path: str | Path, beginning: Callable[[], None] = lambd
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         _prepare_sqlite(engine)
     else:
-        try:
-            url = make_url(url_or_path)
-            engine = create_engine(url, pool_pre_ping=True)
-        except (ArgumentError, ImportError) as error:
-            raise PlugskyError(
-                ErrorKind.BAD_REQUEST,
-                "the database URL cannot be used",
-                why=f"{type(error).__name__}: its form or its driver is unknown here",
-                next="give a path, or postgresql+psycopg://USER@HOST/NAME with that driver installed",
-            ) from error
-        where, lock = url.render_as_string(hide_password=True), None
+        where, lock = url_or_path, None
+        engine = _postgres(url_or_path)
     database = Database(engine, where)
     try:
         with _named_failures(where):
@@ -92,6 +94,34 @@ def open_database(url_or_path: str | Path, beginning: Callable[[], None] = lambd
         database.close()
         raise
     return database
+
+
+def _postgres(text: str) -> Engine:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise _unusable("it is no URL") from None
+    if url.drivername not in SCHEMES:
+        raise _unusable(f"it names {url.drivername}")
+    if url.password is not None:
+        raise _unusable("it holds a password, which everybody sees who may list processes")
+    limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout={6 * BUSY_TIMEOUT_MS}"
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",  # what others commit while this one waits for the lock is seen behind it
+        connect_args={"connect_timeout": CONNECT_S, "application_name": "plugsky", "options": limits},
+    )
+
+
+def _unusable(why: str) -> PlugskyError:
+    return PlugskyError(
+        ErrorKind.BAD_REQUEST,
+        "the database cannot be used",
+        why=why,
+        next="give a path, or postgresql://USER@HOST/NAME and its password in ~/.pgpass",
+        param="database",
+    )
 
 
 def _make_private_file(path: Path, lock: Path, beginning: Callable[[], None]) -> None:
@@ -134,22 +164,38 @@ def _named_failures(where: str) -> Iterator[None]:
         yield
     except NoResultFound:
         raise _damaged(where, "a row that others name is gone") from None
+    except NoConnection:
+        raise _not_taken(where, "all its connections are in use") from None
     except DBAPIError as error:
+        why = f"{type(error.orig).__name__}: {_said(error)}"
         if _is_damage(error):
-            raise _damaged(where, f"{type(error.orig).__name__}: {error.orig}") from None
-        raise PlugskyError(
-            ErrorKind.OVERLOADED,
-            "the site's database did not take the transaction",
-            why=f"{where}: {type(error.orig).__name__}: {error.orig}",
-            next="plugsky doctor",
-            retry_after=1.0,
-        ) from None
+            raise _damaged(where, why) from None
+        if isinstance(error, DataError):
+            raise PlugskyError(ErrorKind.BAD_REQUEST, "a value cannot be kept", why=why) from None
+        raise _not_taken(where, why) from None
+
+
+def _not_taken(where: str, why: str) -> PlugskyError:
+    return PlugskyError(
+        ErrorKind.OVERLOADED,
+        "the site's database did not take the transaction",
+        why=f"{where}: {why}",
+        next="plugsky doctor",
+        retry_after=1.0,
+    )
+
+
+def _said(error: DBAPIError) -> str:
+    """What the database says, without the values that PostgreSQL adds as details."""
+    diagnosis = getattr(error.orig, "diag", None)
+    told = getattr(diagnosis, "message_primary", None) or str(error.orig)
+    return " ".join(told.split())
 
 
 def _is_damage(error: DBAPIError) -> bool:
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is None:
-        return isinstance(error, ProgrammingError)  # PostgreSQL: a table or column that is not there
+        return getattr(error.orig, "sqlstate", None) in _GONE
     return code & 0xFF in _DAMAGE
 
 

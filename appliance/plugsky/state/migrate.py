@@ -15,9 +15,10 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-HEAD: Final = "0001"
+HEAD: Final = "0004"
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
-_POSTGRES_LOCK: Final = 0x706C7567736B79
+TAKE_TURN: Final = text(f"SELECT pg_advisory_xact_lock({0x706C7567736B79})")
+"""What every writing transaction of a PostgreSQL database says first. The lock's number is ``plugsky`` in ASCII."""
 
 
 def migrate(engine: Engine, lock: Path | None, beginning: Callable[[], None]) -> None:
@@ -30,7 +31,7 @@ def migrate(engine: Engine, lock: Path | None, beginning: Callable[[], None]) ->
             return
     with held(lock) if lock else nullcontext(), engine.execution_options(plugsky_writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _POSTGRES_LOCK})
+            connection.execute(TAKE_TURN)
         _upgrade(connection, beginning)
 
 

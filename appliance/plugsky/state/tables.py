@@ -20,16 +20,25 @@ class LedgerState:
 
 
 class Tenant(SQLModel, table=True):
-    """Who is billed. ``monthly_tokens`` is the budget of prompt plus completion tokens a UTC month; None: no limit."""
+    """Who is billed. ``monthly_tokens`` is the budget of prompt plus completion tokens a UTC month; None: no limit.
+
+    The rates bound all keys of the tenant together.
+    """
 
     id: str = Field(primary_key=True, sa_type=Text)
     created_us: int = Field(sa_type=BigInteger)
     monthly_tokens: int | None = Field(default=None, sa_type=BigInteger)
     weight: int = 1
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = Field(default=None, sa_type=BigInteger)
+    concurrency: int | None = None
 
 
 class ApiKey(SQLModel, table=True):
-    """A tenant's key: an HMAC of it, never the key. ``models`` is a comma-separated scope; None: every model."""
+    """A tenant's key: an HMAC of it, never the key. ``models`` and ``endpoints`` are comma-separated; None: every one.
+
+    ``replaced_by`` is the id of the key that was made in its place.
+    """
 
     id: str = Field(primary_key=True, sa_type=Text)
     tenant: str = Field(foreign_key="tenant.id", index=True, sa_type=Text)
@@ -40,6 +49,85 @@ class ApiKey(SQLModel, table=True):
     expires_us: int | None = Field(default=None, sa_type=BigInteger)
     revoked_us: int | None = Field(default=None, sa_type=BigInteger)
     last_used_us: int | None = Field(default=None, sa_type=BigInteger)
+    endpoints: str | None = Field(default=None, sa_type=Text)
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = Field(default=None, sa_type=BigInteger)
+    concurrency: int | None = None
+    replaced_by: str | None = Field(default=None, sa_type=Text)
+
+
+class Alias(SQLModel, table=True):
+    """Another name of a model, for one tenant or, where ``tenant`` is empty, for all.
+
+    ``defaults`` is a JSON object of parameters for requests that do not give them.
+    """
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    tenant: str = Field(default="", primary_key=True, sa_type=Text)
+    model: str = Field(sa_type=Text)
+    defaults: str = Field(default="{}", sa_type=Text)
+    created_us: int = Field(sa_type=BigInteger)
+
+
+class StoredFile(SQLModel, table=True):
+    """A file of a tenant. Its bytes lie in a file of that name under ``state/files``."""
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    tenant: str = Field(foreign_key="tenant.id", index=True, sa_type=Text)
+    key_id: str = Field(sa_type=Text)
+    name: str = Field(sa_type=Text)
+    purpose: str = Field(sa_type=Text)
+    size: int = Field(sa_type=BigInteger)
+    created_us: int = Field(sa_type=BigInteger)
+    expires_us: int = Field(sa_type=BigInteger)
+
+
+class Batch(SQLModel, table=True):
+    """Many requests in one file, run when nobody else wants the engines. Moments are None until they come.
+
+    ``output`` and ``errors`` are the ids that the files of the answers have or will have; ``problem`` is the JSON of
+    what was wrong with the input.
+    """
+
+    __table_args__ = (Index("ix_batch_tenant", "tenant"), Index("ix_batch_status", "status"))
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    tenant: str = Field(foreign_key="tenant.id", sa_type=Text)
+    key_id: str = Field(sa_type=Text)
+    endpoint: str = Field(sa_type=Text)
+    input: str = Field(sa_type=Text)
+    output: str = Field(sa_type=Text)
+    errors: str = Field(sa_type=Text)
+    metadata_json: str = Field(default="{}", sa_type=Text)
+    status: str = Field(default="validating", sa_type=Text)
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    problem: str = Field(default="[]", sa_type=Text)
+    created_us: int = Field(sa_type=BigInteger)
+    expires_us: int = Field(sa_type=BigInteger)
+    started_us: int | None = Field(default=None, sa_type=BigInteger)
+    cancelling_us: int | None = Field(default=None, sa_type=BigInteger)
+    ended_us: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class Glossary(SQLModel, table=True):
+    """Which word stands for which when a tenant has texts translated."""
+
+    id: str = Field(primary_key=True, sa_type=Text)
+    tenant: str = Field(foreign_key="tenant.id", index=True, sa_type=Text)
+    name: str = Field(sa_type=Text)
+    created_us: int = Field(sa_type=BigInteger)
+
+
+class GlossaryDictionary(SQLModel, table=True):
+    """The entries of a glossary for one pair of languages: a JSON object of terms."""
+
+    glossary: str = Field(primary_key=True, foreign_key="glossary.id", sa_type=Text)
+    source: str = Field(primary_key=True, sa_type=Text)
+    target: str = Field(primary_key=True, sa_type=Text)
+    count: int
+    entries: str = Field(sa_type=Text)
 
 
 class TenantMonth(SQLModel, table=True):

@@ -19,7 +19,7 @@ from benchmarks import big_bundles, report
 from benchmarks.engine import chats, figures, generation, loading, neighbours, peers, subject
 from benchmarks.engine.scene import Figures, Scene, Workload, chance
 from plugsky.core import settings
-from plugsky.engine import measurer
+from plugsky.engine.known_text import TEXT
 from plugsky_builder import recipe
 from plugsky_builder.cache import Cache
 from plugsky_builder.sources import obtain
@@ -54,7 +54,7 @@ async def rounds_of(workload: Workload, scene: Scene, rounds: int, name: str) ->
 async def pool_of(model: Path) -> tuple[int, ...]:
     """The tokens of a text of ours, of which prompts are made."""
     async with subject.running(model, threads=1, cells=2048) as engine:
-        prepared = await engine.client.prepare(tenant="bench", text=measurer.TEXT.read_text())
+        prepared = await engine.client.prepare(tenant="bench", text=TEXT.read_text())
     return tuple(sorted(set(prepared.tokens)))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.engine.asks import Answer, Ask, Server
-from plugsky.engine import measurer
+from plugsky.engine.known_text import TEXT
 
 Figures = dict[str, float]
 """What one round measured, by name."""
@@ -43,7 +43,7 @@ def chance(seed: object) -> random.Random:
 
 def words() -> tuple[str, ...]:
     """The words of a text of ours."""
-    return tuple(measurer.TEXT.read_text().split())
+    return tuple(TEXT.read_text().split())
 
 
 def prompt(scene: Scene, rng: random.Random, length: int) -> tuple[int, ...]:

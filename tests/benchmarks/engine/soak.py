@@ -7,11 +7,14 @@ that they outlive a kill. The cache is small beside the work: it is always full.
 
 - anything does not hold that `soak_work.py` says of every request, or a request fails but by the error it should have,
 - an engine without requests still counts some that run or wait, or cells that they hold,
-- an engine's own memory grows by more than 64 MiB after it has lived for a minute,
+- an engine's own memory grows by more than 64 MiB after it has lived for a minute; the copies of quiet conversations
+  are not counted, which it may make until as many cells lie in host memory as in its cache,
 - the canary, asked every minute, is over its bound,
 - fewer than 30 % of the tokens of greedy answers come before the first that differs from those of an engine at rest.
 
-SIGINT ends it early, with the table. The last quarter, ten minutes at most, is without kills.
+What goes wrong is told at once, and how it stands every minute. SIGINT ends it early, with the table. The last quarter,
+ten minutes at most, is without kills. Where it is not over when all its requests must long have ended, it says what it
+waits for, and ends with 1.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import os
 import random
 import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,12 +39,15 @@ from appliance import embed_model, engine_host
 from benchmarks import big_bundles, report
 from benchmarks.engine import figures, run, subject
 from benchmarks.engine.scene import chance
-from benchmarks.engine.soak_work import Work, memory
+from benchmarks.engine.soak_work import END_S, Books, Work, memory
 from plugsky.core.errors import PlugskyError
-from plugsky.engine import canary
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
+from plugsky.engine.headers.estimate import Holding, kv_bytes
+from plugsky.engine.headers.shape import shape
+from plugsky.engine.life.supervisor import EngineSupervisor
+from plugsky.engine.loading import canary
+from plugsky.engine.loading.model_file import check_file
 from plugsky.engine.spec import EngineSpec
-from plugsky.engine.supervisor import EngineSupervisor
 from plugsky.server.deps import ServedModel
 from plugsky.server.engines import EnginePool
 
@@ -53,6 +61,8 @@ AGAIN, AGAIN_S = 0.2, (0.2, 6.0)
 CALM = (0.25, 600.0)
 """The share of the time, and its seconds at most, that is left without kills at the end."""
 SETTLE_S = 15.0
+BESIDE_S = 600.0
+"""Seconds at most for all but the work: to load, to have the answers that are compared later, to end the engines."""
 
 
 @dataclass
@@ -64,7 +74,7 @@ class Watch:
     unread: Counter[str] = field(default_factory=Counter)
     """Canaries that were not read, by the error."""
     lives: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
-    """Of each life of the chat engine, when it was looked at and the bytes of its memory."""
+    """Of each life of the chat engine, when it was looked at and the bytes of its memory without its copies."""
     left: str = ""
     """How the engine stood when everything had ended."""
 
@@ -77,6 +87,7 @@ class Soak:
         self._engines = engines
         self._rng = rng
         self._seconds = seconds
+        self._cell = _cell_bytes(engines["chat"].spec)
         self._warm_s = min(60.0, seconds / 8)
         self._over = asyncio.Event()
 
@@ -88,12 +99,14 @@ class Soak:
         """Work, kill, look; then see that nothing is left."""
         await self.work.learn(self._rng)
         clients = [asyncio.create_task(self._client(chance(self._rng.random()))) for _ in range(CLIENTS)]
-        beside = [asyncio.create_task(each) for each in (self._kill(), self._read_canaries(), self._look())]
+        beside = [
+            asyncio.create_task(each) for each in (self._kill(), self._read_canaries(), self._look(), self._tell())
+        ]
         await self._pause(self._seconds)
         self._over.set()
         for ended in await asyncio.gather(*clients, return_exceptions=True):
             if ended is not None:
-                self.work.books.wrong.append(f"a request failed without a name: {ended!r}")
+                self.work.books.found(f"a request failed without a name: {ended!r}")
         for task in beside:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -138,12 +151,32 @@ class Soak:
             await client.close()
 
     async def _look(self) -> None:
+        client = EngineClient(self._engines["chat"].socket_path)
+        try:
+            while True:
+                await asyncio.sleep(5.0)
+                with contextlib.suppress(OSError, StopIteration, PlugskyError):  # it has just ended
+                    await client.connect(30.0)
+                    pid = self._engines["chat"].life.pid
+                    copied = int((await client.stats()).saved * self._cell)
+                    size = sum(memory(one) for one in subject.family(pid)) - copied
+                    self.watch.lives.setdefault(pid, []).append((time.monotonic(), size))
+        finally:
+            await client.close()
+
+    async def _tell(self) -> None:
         while True:
-            await asyncio.sleep(5.0)
-            pid = self._engines["chat"].life.pid
-            with contextlib.suppress(OSError, StopIteration):  # it has just ended
-                size = sum(memory(one) for one in subject.family(pid))
-                self.watch.lives.setdefault(pid, []).append((time.monotonic(), size))
+            await asyncio.sleep(60.0)
+            print(self.standing(), file=sys.stderr, flush=True)
+
+    def standing(self) -> str:
+        """How it stands, in a line."""
+        books, watch = self.work.books, self.watch
+        size = next((seen[-1][1] for seen in reversed(watch.lives.values())), 0)
+        return (
+            f"{sum(books.kinds.values())} requests, open: {_told(+books.open) or 'none'}; {books.tokens} tokens;"
+            f" kills: {_told(watch.kills) or 'none'}; {size >> 20} MiB; canary {watch.canaries[-1:]}"
+        )
 
     def growths(self) -> list[tuple[float, int, int]]:
         """Of each life, the seconds after it was warm, its memory then, and the most it had later."""
@@ -167,7 +200,7 @@ class Soak:
         await client.close()
         self.watch.left = f"{stats.running} running, {stats.waiting} waiting, {stats.kv_used} cells held"
         if busy:
-            self.work.books.wrong.append(f"an engine whose requests have all ended has {self.watch.left}")
+            self.work.books.found(f"an engine whose requests have all ended has {self.watch.left}")
 
     def judge(self) -> list[str]:
         """Everything that went wrong."""
@@ -223,6 +256,12 @@ class Soak:
         return report.table(("what", "seen"), rows)
 
 
+def _cell_bytes(spec: EngineSpec) -> float:
+    """Bytes of one cell of the cache, and of its copy."""
+    model, holding = shape(check_file(spec.file)), Holding(spec.n_ctx, spec.batch, 1, 1, kv_type=spec.kv_type)
+    return sum(kv_bytes(layer, model, holding) for layer in model.layers) / spec.n_ctx
+
+
 def _told(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counts.most_common())
 
@@ -247,8 +286,34 @@ async def engines(models: dict[str, Path], threads: int) -> AsyncIterator[dict[s
                 await supervisor.stop()
 
 
+@contextlib.contextmanager
+def bounded(seconds: float, books: Books) -> Iterator[None]:
+    """End this process when what is within is not over in time, and say what every task and every thread waits for."""
+
+    def end() -> None:
+        print(f"WRONG: it is not over after {seconds / 60:.0f} min; open: {_told(+books.open)}", file=sys.stderr)
+        for task in asyncio.all_tasks():
+            task.print_stack(file=sys.stderr)
+        faulthandler.dump_traceback()
+        os._exit(1)  # what hangs may hang when it is cancelled too; the engines end with their parent
+
+    timer = asyncio.get_running_loop().call_later(seconds, end)
+    faulthandler.dump_traceback_later(seconds + 60.0, exit=True)  # should the event loop itself be stuck
+    try:
+        yield
+    finally:
+        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+
+
 async def soak(models: dict[str, Path], options: argparse.Namespace) -> Soak:
     """The whole of it."""
+    books = Books()
+    with bounded(60.0 * options.minutes + END_S + BESIDE_S, books):
+        return await _soak(models, options, books)
+
+
+async def _soak(models: dict[str, Path], options: argparse.Namespace, books: Books) -> Soak:
     words = await run.pool_of(models["chat"])
     async with engines(models, options.threads) as supervisors:
         for supervisor in supervisors.values():
@@ -258,7 +323,7 @@ async def soak(models: dict[str, Path], options: argparse.Namespace) -> Soak:
             for name, supervisor in supervisors.items()
         }
         pool = EnginePool(lambda name: supervisors[name].socket_path, load_wait_s=300.0, max_waiting=4 * CLIENTS)
-        work = Work(pool, supervisors["chat"].socket_path, served["chat"], served.get("embed"), words)
+        work = Work(pool, supervisors["chat"].socket_path, served["chat"], served.get("embed"), words, books)
         one = Soak(work, supervisors, 60.0 * options.minutes, chance(options.seed))
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, one.stop)
         await one.run()
@@ -282,8 +347,8 @@ def main() -> int:
     stolen = figures.stolen(before, run.STAT.read_text())
     wrong = one.judge()
     body = (
-        f"### Mixed work with kills\n\n`tests/benchmarks/engine/soak.py --minutes {options.minutes:g}`, ended after"
-        f" {(time.monotonic() - began) / 60:.0f} min: {CLIENTS} clients, {CELLS:,} cells; {conditions};"
+        f"### Mixed work with kills\n\n`tests/benchmarks/engine/soak.py` with `--minutes {options.minutes:g}`, ended"
+        f" after {(time.monotonic() - began) / 60:.0f} min: {CLIENTS} clients, {CELLS:,} cells; {conditions};"
         f" {stolen:.1%} of core time stolen.\n\n{one.table()}"
     )
     report.publish("engine-soak", body, write=options.write and not wrong)

@@ -12,6 +12,7 @@ import asyncio
 import json
 import random
 import struct
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from typing import Any
 from benchmarks.engine.scene import chance, sentence
 from plugsky.core import frames, ids
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.engine.client import EngineClient, Running
-from plugsky.engine.line import EngineLine
+from plugsky.engine.clients.client import EngineClient, Running
+from plugsky.engine.clients.line import EngineLine
 from plugsky.server.deps import ServedModel
 from plugsky.server.engines import EnginePool
 
@@ -48,6 +49,8 @@ class Books:
     """What was seen, and what went wrong."""
 
     kinds: Counter[str] = field(default_factory=Counter)
+    open: Counter[str] = field(default_factory=Counter)
+    """The requests that have not ended, by their kind."""
     ends: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -60,6 +63,11 @@ class Books:
     """Of each greedy answer, the share of its tokens before it first differs from the one of an engine at rest."""
     blamed: int = 0
     """Requests that were alone with the engine when it was killed, twice: two kills of ours look like their fault."""
+
+    def found(self, what: str) -> None:
+        """Something went wrong; it is told at once."""
+        print(f"WRONG: {what}", file=sys.stderr, flush=True)
+        self.wrong.append(what)
 
 
 @dataclass(frozen=True)
@@ -76,10 +84,16 @@ class Work:
     """Requests of all kinds to the engines of ``pool``. ``words`` are tokens to make prompts of."""
 
     def __init__(
-        self, pool: EnginePool, path: Path, chat: ServedModel, embed: ServedModel | None, words: tuple[int, ...]
+        self,
+        pool: EnginePool,
+        path: Path,
+        chat: ServedModel,
+        embed: ServedModel | None,
+        words: tuple[int, ...],
+        books: Books,
     ) -> None:
         """The engine of ``chat`` listens at ``path``."""
-        self.books = Books()
+        self.books = books
         self._pool, self._path, self._chat, self._embed = pool, path, chat, embed
         self._words = words
         self._fixed: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
@@ -117,23 +131,27 @@ class Work:
             for _ in range(FIXED):
                 text = sentence(rng, 30)
                 self._vectors[text] = await self._vector(self._embed, text)
-        self.books = Books(wrong=self.books.wrong)
+        self.books.tokens = 0
+        self.books.ends.clear()
 
     async def one(self, rng: random.Random) -> None:
         """One request of any kind."""
         (kind,) = rng.choices(list(self._kinds), weights=list(self._kinds.values()))
         name = getattr(kind, "__name__", "")
         self.books.kinds[name] += 1
+        self.books.open[name] += 1
         try:
             async with asyncio.timeout(END_S):
                 await kind(rng)
         except TimeoutError:
-            self.books.wrong.append(f"a request ({name}) did not end within {END_S:.0f} s")
+            self.books.found(f"a request ({name}) did not end within {END_S:.0f} s")
         except PlugskyError as error:
             if error.kind is ErrorKind.INTERNAL and NAMED in error.what:
                 self.books.blamed += 1
             else:
-                self.books.wrong.append(f"a request ({name}) failed: {error.kind.wire}: {error.what}; {error.why}")
+                self.books.found(f"a request ({name}) failed: {error.kind.wire}: {error.what}; {error.why}")
+        finally:
+            self.books.open[name] -= 1
 
     # -- the kinds ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +161,7 @@ class Work:
         most = rng.randint(1, 80)
         answer = await self._ask(rng, self._tokens(rng, rng.randint(1, 80)), most, params)
         if answer is not None and len(answer.ids) != most:
-            self.books.wrong.append(f"{len(answer.ids)} tokens of {most} that were asked for")
+            self.books.found(f"{len(answer.ids)} tokens of {most} that were asked for")
 
     async def long(self, rng: random.Random) -> None:
         """A long prompt and a short answer."""
@@ -154,7 +172,7 @@ class Work:
         text = self._tokens(rng, rng.randint(20, 300))
         answer = await self._ask(rng, text, 0, frames.Params(prompt_logprobs=0))
         if answer is not None and answer.scored != len(text) - 1:
-            self.books.wrong.append(f"{answer.scored} log-probabilities came of {len(text)} tokens")
+            self.books.found(f"{answer.scored} log-probabilities came of {len(text)} tokens")
 
     async def talk(self, rng: random.Random) -> None:
         """Two turns of a chat below one of three long beginnings that a tenant's chats share."""
@@ -178,7 +196,7 @@ class Work:
         if answer is None:
             return
         if len(answer.ids) != FIXED_TOKENS:
-            self.books.wrong.append(f"{len(answer.ids)} tokens of {FIXED_TOKENS} that were asked for")
+            self.books.found(f"{len(answer.ids)} tokens of {FIXED_TOKENS} that were asked for")
         differ = (n for n, (one, other) in enumerate(zip(answer.ids, before, strict=False)) if one != other)
         self.books.alike.append(next(differ, FIXED_TOKENS) / FIXED_TOKENS)
 
@@ -193,7 +211,7 @@ class Work:
         self.books.exact.append(answer.text == text)
         if answer.text != text:
             at = next((n for n, (a, b) in enumerate(zip(answer.text, text, strict=False)) if a != b), len(answer.text))
-            self.books.wrong.append(
+            self.books.found(
                 f"an answer that can only count from {first} has {len(answer.text)} characters, not {len(text)},"
                 f" and differs from character {at} ({answer.final.reason})"
             )
@@ -206,7 +224,7 @@ class Work:
         params = frames.Params(temperature=1.0, seed=rng.getrandbits(30), grammar=prepared.grammar)
         answer = await self._ask(rng, prepared.tokens, 120, params, tenant=tenant)
         if answer is not None and answer.final.reason == "stop" and set(json.loads(answer.text)) != {"name", "age"}:
-            self.books.wrong.append("an answer does not follow its schema")
+            self.books.found("an answer does not follow its schema")
 
     async def cancelled(self, rng: random.Random) -> None:
         """A request that is taken back, at any point of it."""
@@ -255,11 +273,11 @@ class Work:
         try:
             await self._read((await self.line()).submit(**submit))
         except PlugskyError as error:
-            if error.kind not in (ErrorKind.BAD_REQUEST, ErrorKind.CONTEXT_EXCEEDED):
+            if error.kind not in (ErrorKind.BAD_REQUEST, ErrorKind.CONTEXT_EXCEEDED, ErrorKind.SCHEMA_REFUSED):
                 raise
             self.books.errors[f"{error.kind.wire}, as it should be"] += 1
         else:
-            self.books.wrong.append("a request that nothing can run was not refused")
+            self.books.found("a request that nothing can run was not refused")
 
     async def embedding(self, rng: random.Random) -> None:
         """A vector that is known from an engine at rest."""
@@ -267,7 +285,7 @@ class Work:
         text = rng.choice(list(self._vectors))
         vector = await self._vector(self._embed, text)
         if sum(a * b for a, b in zip(vector, self._vectors[text], strict=True)) < 0.999:
-            self.books.wrong.append("a text has another embedding than before")
+            self.books.found("a text has another embedding than before")
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -293,14 +311,12 @@ class Work:
         answer = await self._read(running, cancel_at)
         usage, made, reason = answer.final.usage, len(answer.ids), answer.final.reason
         if usage.completion_tokens != made or made > most or (reason == "length" and made != most):
-            self.books.wrong.append(
-                f"{made} tokens came, its final counts {usage.completion_tokens} of {most} ({reason})"
-            )
+            self.books.found(f"{made} tokens came, its final counts {usage.completion_tokens} of {most} ({reason})")
         if usage.prompt_tokens != len(tokens) and (made or reason in ("stop", "length")):
-            self.books.wrong.append(f"{len(tokens)} prompt tokens were sent, {usage.prompt_tokens} are counted")
+            self.books.found(f"{len(tokens)} prompt tokens were sent, {usage.prompt_tokens} are counted")
         self.books.outlived += bool(made) and line.hello.instance != began
         if reason not in ("stop", "length", *(["cancelled"] if cancel_at is not None else [])) and deadline_us is None:
-            self.books.wrong.append(f"a request ended as {reason}")
+            self.books.found(f"a request ended as {reason}")
         return answer if reason in ("stop", "length") else None
 
     async def _read(self, running: Running, cancel_at: int | None = None) -> Answer:
@@ -315,7 +331,7 @@ class Work:
                 running.cancel()
         running.acknowledge()
         if len(finals) != 1:
-            self.books.wrong.append(f"a request had {len(finals)} finals")
+            self.books.found(f"a request had {len(finals)} finals")
         self.books.tokens += len(made)
         self.books.ends[finals[-1].reason] += 1
         return Answer(tuple(made), text, scored, finals[-1])

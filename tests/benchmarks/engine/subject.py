@@ -13,7 +13,7 @@ from appliance import engine_host
 from benchmarks.engine.asks import Answer, Ask
 from plugsky.core import frames, ids
 from plugsky.core.processes import Child
-from plugsky.engine.client import EngineClient
+from plugsky.engine.clients.client import EngineClient
 from plugsky.engine.spec import EngineSpec
 
 CONTEXT = 16_384

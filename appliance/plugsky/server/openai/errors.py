@@ -30,33 +30,42 @@ class ErrorBody(msgspec.Struct, frozen=True):
     n_ctx: int | msgspec.UnsetType = msgspec.UNSET
 
 
-def body(error: PlugskyError) -> bytes:
-    """The JSON body of a failure."""
-    columns = error.kind.value
-    shown = ErrorBody(_message(error), columns.openai_type, error.param, columns.openai_code)
-    if isinstance(error, EngineError) and error.n_prompt is not None and error.n_ctx is not None:
-        shown = msgspec.structs.replace(shown, n_prompt_tokens=error.n_prompt, n_ctx=error.n_ctx)
-    return msgspec.json.encode({"error": shown})
+class OpenAIWording:
+    """The wording of OpenAI's dialect."""
+
+    def status(self, error: PlugskyError) -> int:
+        """The HTTP status."""
+        return error.kind.value.status
+
+    def body(self, error: PlugskyError) -> bytes:
+        """The JSON body of a failure."""
+        columns = error.kind.value
+        shown = ErrorBody(told(error), columns.openai_type, error.param, columns.openai_code)
+        if isinstance(error, EngineError) and error.n_prompt is not None and error.n_ctx is not None:
+            shown = msgspec.structs.replace(shown, n_prompt_tokens=error.n_prompt, n_ctx=error.n_ctx)
+        return msgspec.json.encode({"error": shown})
+
+    def headers(self, error: PlugskyError) -> HeaderList:
+        """The headers of a failure."""
+        found: HeaderList = [*JSON_HEADERS, (b"x-should-retry", b"true" if error.kind.value.retryable else b"false")]
+        if error.kind is ErrorKind.UNAUTHENTICATED:
+            found.append((b"www-authenticate", b"Bearer"))
+        if error.kind.value.retryable:
+            after = DEFAULT_RETRY_S if error.retry_after is None else error.retry_after
+            found.append((b"retry-after", str(math.ceil(after)).encode()))
+            found.append((b"retry-after-ms", str(math.ceil(after * 1000)).encode()))
+        return found
+
+    def event(self, error: PlugskyError) -> bytes:
+        """A failure inside a stream, whose status has gone out already."""
+        return b"data: " + self.body(error) + b"\n\n"
 
 
-def headers(error: PlugskyError) -> HeaderList:
-    """The headers of a failure."""
-    found: HeaderList = [*JSON_HEADERS, (b"x-should-retry", b"true" if error.kind.value.retryable else b"false")]
-    if error.kind is ErrorKind.UNAUTHENTICATED:
-        found.append((b"www-authenticate", b"Bearer"))
-    if error.kind.value.retryable:
-        after = DEFAULT_RETRY_S if error.retry_after is None else error.retry_after
-        found.append((b"retry-after", str(math.ceil(after)).encode()))
-        found.append((b"retry-after-ms", str(math.ceil(after * 1000)).encode()))
-    return found
+OPENAI: Final = OpenAIWording()
 
 
-def event(error: PlugskyError) -> bytes:
-    """A failure inside a stream, whose status has gone out already."""
-    return b"data: " + body(error) + b"\n\n"
-
-
-def _message(error: PlugskyError) -> str:
+def told(error: PlugskyError) -> str:
+    """What a client is told of a failure, in any dialect: nothing of the inside of the host."""
     parts = [error.what]
     if error.kind not in _HIDDEN:
         parts += [error.why, error.next]

@@ -30,15 +30,20 @@ def shape(model: ServedModel, context: int) -> dict[str, Any]:
 
 
 class ModelList:
-    """The models of the site, as far as the key's scope reaches."""
+    """The models of the site and their aliases, as far as the key's scope reaches."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def __call__(self, exchange: Exchange) -> None:
-        principal = await authenticate(self._gateway, exchange.raw_headers)
-        models, context_of = self._gateway.models.values(), self._gateway.engines.context_of
-        found = [shape(model, context_of(model)) for model in models if principal.may_use(model.id)]
+        principal = await authenticate(self._gateway, exchange)
+        models, context_of = self._gateway.models, self._gateway.engines.context_of
+        found = [shape(model, context_of(model)) for model in models.values() if principal.may_use(model.id)]
+        aliases = await self._gateway.accounts.aliases(principal.tenant)
+        for name, alias in sorted(aliases.items()):
+            model = models.get(alias.model)
+            if model is not None and name not in models and principal.may_use(model.id):
+                found.append({**shape(model, context_of(model)), "id": name, "alias_of": model.id})
         await exchange.reply(200, msgspec.json.encode({"object": "list", "data": found}))
 
 
@@ -49,6 +54,6 @@ class ModelOne:
         self._gateway = gateway
 
     async def __call__(self, exchange: Exchange) -> None:
-        principal = await authenticate(self._gateway, exchange.raw_headers)
-        model = resolve(self._gateway, principal, exchange.path_params["model"])
+        principal = await authenticate(self._gateway, exchange)
+        model = (await resolve(self._gateway, principal, exchange.path_params["model"])).model
         await exchange.reply(200, msgspec.json.encode(shape(model, self._gateway.engines.context_of(model))))

@@ -1,0 +1,1 @@
+"""Files of tenants, and batches: many requests in one file, run when nobody else wants the engines."""

@@ -1,0 +1,1 @@
+"""Engines from outside: started, watched, started again, and given their cores."""

@@ -1,0 +1,1 @@
+"""The engine process: its threads, its peers, and how it ends."""

@@ -1,0 +1,1 @@
+"""Pictures decoded to pixels, apart from the engine."""

@@ -1,0 +1,1 @@
+"""Glossaries of tenants: which word stands for which, by pair of languages."""

@@ -1,0 +1,1 @@
+"""Mistral's dialect, mounted at ``/mistral``: chat, fill-in-the-middle, embeddings, models."""
