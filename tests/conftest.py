@@ -1,6 +1,7 @@
 """Fixtures that every room may use."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -27,7 +28,12 @@ FIRST = ("tests/journeys/test_portable_wheel.py", "tests/journeys/test_bare_host
 
 
 def pytest_configure():
-    """Workers build at the same time, and a cache serves one build at a time: each but the first has one of its own."""
+    """Workers build at the same time, and a cache serves one build at a time: each but the first has one of its own.
+
+    What the tests start can be interrupted, also where a shell began them in the background with SIGINT ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     if worker != "gw0":
         cache = settings.load({}).values.cache

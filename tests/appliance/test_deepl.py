@@ -209,7 +209,8 @@ async def test_what_cannot_be_honoured_is_a_400_and_reaches_no_engine(site, chan
 
 async def test_too_much_text_is_413(site):
     given = {"text": ["x" * 70_000] * 2, "source_lang": "EN", "target_lang": "DE"}
-    site.policy.limits.__dict__["max_body_bytes"] = 1 << 20
+    roomy = replace(site.policy.limits, max_body_bytes=1 << 20)
+    site.gateway.policy = replace(site.policy, limits=roomy)
     status, _, _ = await site.post(json.dumps(given).encode(), "/v2/translate")
     assert status == 413
 

@@ -175,7 +175,7 @@ async def test_every_endpoint_but_what_tells_nothing_of_the_site_wants_a_key(sit
         for method in route.methods:
             path = route.path.replace("{model:path}", MODEL).replace("{deployment}", MODEL)
             status, _, _ = await site.get(path, method)
-            assert status in {200, 401}
+            assert status in {200, 401, 403}  # DeepL says 403 where others say 401
             if status == 200:
                 open_to_all.add(path)
     assert open_to_all == {"/health", "/v1/health/live", "/v1/health/ready", "/docs", "/openapi.json"}
