@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,25 @@ def test_any_headers_give_at_most_the_one_text_that_a_single_one_carries(
 def test_only_the_exact_form_is_a_key(text: str):
     key_id = key_text.id_of(text)
     assert key_id is None or (text.startswith(f"psk_{key_id}_") and len(text) == 56)
+
+
+def test_what_is_known_at_hand_is_what_was_asked_for_within_half_a_second(site: Site):
+    key = site.keys.create("demo")
+    headers = [(b"x-api-key", key.secret.encode())]
+    assert site.keys.at_hand(headers) is None
+    principal = site.keys.authenticate(headers)
+    assert site.keys.at_hand(headers) == principal
+    assert site.keys.at_hand([(b"x-api-key", key.secret[:-1].encode() + b"!")]) is None
+    assert site.keys.at_hand([]) is None
+    site.clock.pass_(seconds=0.6)
+    assert site.keys.at_hand(headers) is None
+
+
+def test_a_key_that_was_revoked_or_has_expired_is_not_at_hand(site: Site):
+    revoked, short = site.keys.create("demo"), site.keys.create("demo", days=1)
+    for key in (revoked, short):
+        site.keys.authenticate([(b"x-api-key", key.secret.encode())])
+    site.keys.revoke(revoked.record.id)
+    assert site.keys.at_hand([(b"x-api-key", revoked.secret.encode())]) is None
+    site.clock.moment += timedelta(days=2)  # as when the host's clock is set
+    assert site.keys.at_hand([(b"x-api-key", short.secret.encode())]) is None

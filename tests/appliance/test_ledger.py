@@ -14,7 +14,8 @@ from sqlmodel import col
 
 from appliance.hand_clock import HandClock
 from plugsky.access import quota
-from plugsky.access.ledger import Ledger, LedgerRow, UsageLine
+from plugsky.access.ledger import Ledger, UsageLine
+from plugsky.access.ledger_turn import LedgerRow
 from plugsky.core.clock import unix_us
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.frames import Usage

@@ -20,6 +20,7 @@ from appliance.api_site import LIMITS, MODEL, ApiSite, until
 from appliance.scripted_engine import ScriptedEngine
 from appliance.scripted_vectors import ScriptedVectors
 from appliance.test_server_gateway import CODE, new_key, paths  # noqa: F401 - a fixture
+from plugsky.batches import lines
 from plugsky.core import frames
 from plugsky.core.principal import Rate
 from plugsky.server.batch_runner import BatchRunner
@@ -324,3 +325,32 @@ async def test_a_gateway_that_is_killed_goes_on_where_it_was_and_answers_every_l
         billed = {job for (job,) in ledger.execute("select job from ledgerentry where outcome = 'stop'")}
     assert {each["response"]["request_id"] for each in found.values()} <= billed
     assert len(billed) <= 300 + 3 * 8
+
+
+async def test_a_batch_whose_answers_were_damaged_ends_as_failed_and_says_so(site):
+    content = json.dumps(line(1)).encode() + b"\n"
+    file = await site.client.files.create(file=("in.jsonl", content), purpose="batch")
+    principal = site.keys.authenticate([(b"x-api-key", site.key.encode())])
+    made = site.gateway.storage.batches.create(principal, file.id, "/v1/chat/completions", {})
+    site.gateway.storage.files.path(made.output).write_bytes(b"\x00\xff no answer\n")
+    batch = await ended(site.client, await site.client.batches.retrieve(made.id))
+    assert batch.status == "failed"
+    assert [problem.code for problem in batch.errors.data] == ["answers_damaged"]
+    assert site.engine.submits == []
+
+
+async def test_what_nobody_foresaw_ends_one_try_of_one_batch_and_no_other_batch(site, monkeypatch, caplog):
+    real = lines.check
+
+    def broken(path, endpoint, most):
+        if path.read_bytes().startswith(b'{"custom_id": "q1"'):
+            raise ZeroDivisionError
+        return real(path, endpoint, most)
+
+    monkeypatch.setattr(lines, "check", broken)
+    guilty = await begin(site.client, [line(1)])
+    other = await ended(site.client, await begin(site.client, [line(2)]))
+    assert other.status == "completed"
+    assert (await site.client.batches.retrieve(guilty.id)).status == "validating"
+    assert [record.getMessage() for record in caplog.records if guilty.id in record.getMessage()] != []
+    await site.client.batches.cancel(guilty.id)

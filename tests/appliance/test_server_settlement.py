@@ -14,6 +14,7 @@ import pytest
 
 from appliance.api_site import LIMITS, MODEL, ApiSite, until
 from appliance.scripted_engine import DIGEST
+from plugsky.access.ledger_turn import Turn
 from plugsky.admin.recovery import recover
 from plugsky.audit import events
 from plugsky.core import frames
@@ -202,7 +203,7 @@ async def test_a_budget_that_ends_in_the_middle_ends_the_stream_with_that_error(
 @pytest.mark.parametrize("room", ["ledger", "trail"])
 async def test_books_that_fail_for_a_moment_take_the_settlement_all_the_same(site, monkeypatch, room):
     monkeypatch.setattr(settlement, "FIRST_PAUSE_S", 0.01)
-    holder, name = (site.ledger, "settle") if room == "ledger" else (site.audit, "append")
+    holder, name = (Turn, "settle") if room == "ledger" else (site.audit, "append")
     real, failures = getattr(holder, name), [PlugskyError(ErrorKind.OVERLOADED, "not now") for _ in range(2)]
 
     def at_last(*given):

@@ -2,62 +2,30 @@
 
 The life of an entry: :meth:`Ledger.reserve` before a request may run, :meth:`Ledger.top_up` while it produces,
 :meth:`Ledger.settle` with the engine's counts however it ended; :meth:`Ledger.recover` closes what the crash of a
-writer left open, charging nothing that no engine counted. Each is one transaction that also moves the tenant's monthly
-sums, so at every moment: reserved sum = the open reservations of that month, used sum = its settled tokens. A refused
-reservation or top-up changes nothing. Settling twice with the same counts is settling once.
+writer left open, charging nothing that no engine counted. Each also moves the tenant's monthly sums in the same
+transaction, so at every moment: reserved sum = the open reservations of that month, used sum = its settled tokens. A
+refused reservation or top-up changes nothing. Settling twice with the same counts is settling once. Several of these
+acts can share a transaction, and its wait for the disk: :meth:`Ledger.turn`.
 
 Every method uses the database: call them in a thread, not on an event loop.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Final
 
-from sqlalchemy import case, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import case, func, select
 from sqlmodel import col
 
-from plugsky.access.quota import exhausted, fits, month_of
-from plugsky.core.clock import Clock, unix_us
-from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.access.ledger_turn import LedgerRow, Reservation, Turn
+from plugsky.access.quota import month_of
+from plugsky.core.clock import Clock
 from plugsky.core.frames import ServiceClass, Usage
 from plugsky.core.principal import Principal
-from plugsky.state import ApiKey, Database, LedgerEntry, LedgerState, Tenant, TenantMonth
+from plugsky.state import Database, LedgerEntry, LedgerState, Tenant, TenantMonth
 
 _BATCH: Final = 1000
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """Tokens set aside for a job so far."""
-
-    job: str
-    tenant: str
-    tokens: int
-
-
-@dataclass(frozen=True)
-class LedgerRow:
-    """A closed entry. ``outcome`` is a finish reason or the wire name of a failure; times in microseconds, UTC."""
-
-    job: str
-    tenant: str
-    key_id: str
-    end_user: str
-    requested_model: str
-    model: str
-    digest: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    engine_us: int
-    service_class: str
-    state: str
-    outcome: str
-    month: str
-    created_us: int
-    settled_us: int
-    writer: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +70,14 @@ class Ledger:
         self._clock = clock
         self._writer = writer
 
+    @contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """A transaction for one act or several, which commits when the block ends and leaves no trace if it raises."""
+        with self._database.write() as session:
+            turn = Turn(session.connection(), self._clock, self._writer)
+            yield turn
+            turn.finish()
+
     def reserve(
         self,
         *,
@@ -115,70 +91,35 @@ class Ledger:
         end_user: str = "",
     ) -> Reservation:
         """Sets ``tokens`` aside. Raises QUOTA_EXHAUSTED where no budget holds them, CONFLICT for a known job."""
-        now = self._clock.now()
-        entry = LedgerEntry(
-            job=job,
-            tenant=principal.tenant,
-            key_id=principal.key_id,
-            end_user=end_user,
-            requested_model=requested_model,
-            model=model,
-            digest=digest,
-            service_class=service_class,
-            month=month_of(now),
-            reserved_tokens=tokens,
-            created_us=unix_us(now),
-            writer=self._writer,
-        )
-        with self._database.write() as session:
-            if session.get(LedgerEntry, job) is not None:
-                raise _conflict(job, "it is in the ledger already")
-            self._set_aside(session, principal.tenant, entry.month, tokens)
-            session.add(entry)
-        return Reservation(job, principal.tenant, tokens)
+        with self.turn() as turn:
+            return turn.reserve(
+                job=job,
+                principal=principal,
+                requested_model=requested_model,
+                model=model,
+                digest=digest,
+                tokens=tokens,
+                service_class=service_class,
+                end_user=end_user,
+            )
 
     def top_up(self, job: str, tokens: int) -> Reservation:
         """Sets ``tokens`` more aside. Raises QUOTA_EXHAUSTED, or CONFLICT for a job that is not open."""
-        with self._database.write() as session:
-            entry = _entry(session, job)
-            if entry.state != LedgerState.RESERVED:
-                raise _conflict(job, f"it is {entry.state}")
-            self._set_aside(session, entry.tenant, entry.month, tokens)
-            entry.reserved_tokens += tokens
-            session.add(entry)
-            return Reservation(job, entry.tenant, entry.reserved_tokens)
+        with self.turn() as turn:
+            return turn.top_up(job, tokens)
 
     def settle(self, job: str, usage: Usage, outcome: str) -> LedgerRow:
         """Closes a job with what the engine counted. Raises CONFLICT when it was closed with other counts."""
-        with self._database.write() as session:
-            entry = _entry(session, job)
-            if entry.state != LedgerState.RESERVED:
-                row = _row(entry)
-                if entry.state != LedgerState.SETTLED or _counts(row) != usage:
-                    raise _conflict(job, f"it is {entry.state} with other counts")
-                return row
-            entry.prompt_tokens = usage.prompt_tokens
-            entry.cached_tokens = usage.cached_tokens
-            entry.completion_tokens = usage.completion_tokens
-            entry.engine_us = usage.engine_us
-            row = self._close(session, entry, LedgerState.SETTLED, outcome)
-            session.execute(update(ApiKey).where(col(ApiKey.id) == entry.key_id).values(last_used_us=entry.settled_us))
-            return row
+        with self.turn() as turn:
+            return turn.settle(job, usage, outcome)
 
     def recover(self, writers: Iterable[str] | None = None) -> tuple[LedgerRow, ...]:
         """Closes what this writer left reserved, or what ``writers`` did, none of whom may be writing any more.
 
         Call it once, at start, before the first reservation.
         """
-        named = [self._writer] if writers is None else list(writers)
-        mine = select(LedgerEntry).where(
-            col(LedgerEntry.state) == LedgerState.RESERVED, col(LedgerEntry.writer).in_(named)
-        )
-        with self._database.write() as session:
-            return tuple(
-                self._close(session, entry, LedgerState.RECOVERED, "engine_lost")
-                for entry in session.scalars(mine).all()
-            )
+        with self.turn() as turn:
+            return turn.recover([self._writer] if writers is None else writers)
 
     def month(self, tenant: str) -> tuple[int, int | None]:
         """Tokens that a tenant has used this month, with those set aside; and its budget of them, None for none."""
@@ -241,40 +182,6 @@ class Ledger:
             }
             kept = {(row.tenant, row.month): (row.used, row.reserved) for row in session.scalars(select(TenantMonth))}
         return tuple(MonthSums(*of, *kept.get(of, (0, 0)), *made.get(of, (0, 0))) for of in sorted({*made, *kept}))
-
-    def _set_aside(self, session: Session, tenant: str, month: str, tokens: int) -> None:
-        budget = session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant))
-        sums = session.get(TenantMonth, (tenant, month), with_for_update=True)
-        if sums is None:
-            sums = TenantMonth(tenant=tenant, month=month, used=0, reserved=0)
-        if budget is not None and not fits(budget, sums.used, sums.reserved, tokens):
-            raise exhausted(tenant, budget, sums.used, sums.reserved, tokens, self._clock.now())
-        sums.reserved += tokens
-        session.add(sums)
-
-    def _close(self, session: Session, entry: LedgerEntry, state: str, outcome: str) -> LedgerRow:
-        sums = session.get_one(TenantMonth, (entry.tenant, entry.month), with_for_update=True)
-        sums.reserved -= entry.reserved_tokens
-        sums.used += entry.prompt_tokens + entry.completion_tokens
-        entry.state, entry.outcome = state, outcome
-        entry.settled_us = unix_us(self._clock.now())
-        session.add_all((sums, entry))
-        return _row(entry)
-
-
-def _entry(session: Session, job: str) -> LedgerEntry:
-    entry = session.get(LedgerEntry, job, with_for_update=True)
-    if entry is None:
-        raise PlugskyError(ErrorKind.NOT_FOUND, f"there is no job {job} in the ledger", next="plugsky usage report")
-    return entry
-
-
-def _conflict(job: str, why: str) -> PlugskyError:
-    return PlugskyError(ErrorKind.CONFLICT, f"the ledger cannot take that of job {job}", why=why)
-
-
-def _counts(row: LedgerRow) -> Usage:
-    return Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.engine_us)
 
 
 def _row(entry: LedgerEntry) -> LedgerRow:

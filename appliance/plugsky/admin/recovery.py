@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from plugsky.access.ledger import Ledger, LedgerRow
+from plugsky.access.ledger import Ledger
+from plugsky.access.ledger_turn import LedgerRow
 from plugsky.admin.views import moment
 from plugsky.audit import events, trail
 from plugsky.audit.log import AuditLog

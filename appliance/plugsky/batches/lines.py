@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from plugsky.core.errors import ErrorKind, PlugskyError
+
 MAX_LINE: Final = 8 << 20
 MAX_PROBLEMS: Final = 20
 
@@ -100,17 +102,26 @@ def read(path: Path, endpoint: str, done: frozenset[str]) -> Iterator[Line]:
 
 
 class Answers:
-    """The file of answers of one kind. ``done`` are the custom ids in it, ``size`` its bytes."""
+    """The file of answers of one kind. ``done`` are the custom ids in it, ``size`` its bytes.
+
+    Raises TAMPERED for a file with a whole line that was not written here.
+    """
 
     def __init__(self, path: Path) -> None:
         self.done: set[str] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
         whole = 0
-        for raw in self._file:
-            if not raw.endswith(b"\n"):
-                break
-            self.done.add(msgspec.json.decode(raw, type=_Named).custom_id)
-            whole += len(raw)
+        try:
+            for raw in self._file:
+                if not raw.endswith(b"\n"):
+                    break
+                self.done.add(msgspec.json.decode(raw, type=_Named).custom_id)
+                whole += len(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._file.close()
+            raise PlugskyError(
+                ErrorKind.TAMPERED, "A file of answers is damaged", why=f"{path.name} holds a line that is none"
+            ) from None
         self._file.truncate(whole)
         self._file.seek(whole)
         self.size = whole

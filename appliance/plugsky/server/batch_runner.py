@@ -9,6 +9,7 @@ Guarantees:
 4. The key that made the batch is asked at every line: once it has ended, so have the lines.
 5. A gateway that drains begins no line; the batch goes on when the next one starts.
 6. One process runs a batch, whichever of those of the site was first.
+7. What goes wrong with a batch itself is logged and tried again later; answers that were damaged end it as failed.
 """
 
 import asyncio
@@ -133,8 +134,16 @@ class _Run:
 
     async def _go_on(self) -> None:
         batch, files = self.batch, self._storage.files
-        output = await self._storage.ask(lambda: Answers(files.path(batch.output)))
-        errors = await self._storage.ask(lambda: Answers(files.path(batch.errors)))
+        try:
+            output = await self._storage.ask(lambda: Answers(files.path(batch.output)))
+            errors = await self._storage.ask(lambda: Answers(files.path(batch.errors)))
+        except PlugskyError as error:
+            if error.kind is not ErrorKind.TAMPERED:
+                raise
+            _log.error("batch %s: %s: %s", batch.id, error.what, error.why)
+            problem = {"code": "answers_damaged", "message": "The answers so far cannot be read: make the batch again"}
+            await self._end("failed", [problem])
+            return
         try:
             source = lines.read(files.path(batch.input), batch.endpoint, frozenset(output.done | errors.done))
             await asyncio.gather(*(self._worker(source, output, errors) for _ in range(AT_A_TIME)))
@@ -190,7 +199,7 @@ class _Run:
             except PlugskyError as error:
                 if error.kind not in _PASSING:
                     return OPENAI.status(error), exchange.request_id, OPENAI.body(error)
-                await self._wait(max(pause, min(error.retry_after or 0.0, LONGEST_PAUSE_S)))
+                await self.wait(max(pause, min(error.retry_after or 0.0, LONGEST_PAUSE_S)))
                 pause = min(pause * 2, LONGEST_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - as at the front door: one line's failure is that line's
                 _log.error("request %s failed: %s", exchange.request_id, place_of(error))
@@ -208,7 +217,8 @@ class _Run:
             or unix_us(self._gateway.clock.now()) >= self.batch.expires_us
         )
 
-    async def _wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
+        """Let time pass, or what ends the batch or this gateway."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while not self._over and loop.time() < until:  # noqa: ASYNC110 - several things end it
@@ -228,4 +238,7 @@ async def _guarded(run: _Run) -> None:
         await run.run()
     except PlugskyError as error:  # the books, or the disk: it stays under way and is tried again
         _log.error("batch %s: %s", run.batch.id, error.what)
-        await asyncio.sleep(LONGEST_PAUSE_S)
+        await run.wait(LONGEST_PAUSE_S)
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw ends this try alone
+        _log.error("batch %s failed: %s", run.batch.id, place_of(error))
+        await run.wait(LONGEST_PAUSE_S)

@@ -1,7 +1,7 @@
 """Keys, ledger and audit trail as the gateway uses them: never on the event loop.
 
-Writes go through one thread, so that the requests of this process queue for SQLite's one writer in order instead of
-competing for it; keys are read in another. Settling closes the ledger entry first and then hands the record with the
+Writes go through one thread, where those that wait share a transaction (:mod:`plugsky.server.ledger_thread`); keys are
+read in another. Settling closes the ledger entry first and then hands the record with the
 same counts to the audit trail, which gives it to the kernel at once and signs it within its group commit. A settlement
 that fails may be tried again: what it did already is not done twice. A trail that cannot be written stops the next
 requests (:meth:`Books.check`).
@@ -21,11 +21,13 @@ from typing import Final, TypeVar
 from plugsky.access.aliases import Aliases, AliasRecord
 from plugsky.access.keys import FRESH_US, Keys
 from plugsky.access.ledger import Ledger
+from plugsky.access.ledger_turn import LedgerRow
 from plugsky.audit import AuditLog, events
 from plugsky.core.clock import Clock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
 from plugsky.server.deps import Entry, Outcome, RawHeaders
+from plugsky.server.ledger_thread import LedgerThread
 
 ResultT = TypeVar("ResultT")
 FOR_CLIENTS: Final = frozenset({ErrorKind.UNAUTHENTICATED, ErrorKind.QUOTA_EXHAUSTED})
@@ -44,12 +46,12 @@ class Books:
         self._aliases_us = 0
         self._ledger = ledger
         self._audit = audit
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._writer = LedgerThread(ledger)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="keys")
 
     async def authenticate(self, headers: RawHeaders) -> Principal:
         """Whose key the headers carry."""
-        return await _in(self._reader, lambda: self._keys.authenticate(headers))
+        return self._keys.at_hand(headers) or await _in(self._reader, lambda: self._keys.authenticate(headers))
 
     async def vouch(self, key_id: str) -> Principal:
         """Whose key that is."""
@@ -76,33 +78,34 @@ class Books:
 
     async def reserve(self, entry: Entry) -> None:
         """Set tokens aside for a job."""
-        await _in(
-            self._writer,
-            lambda: self._ledger.reserve(
-                job=entry.job,
-                principal=entry.principal,
-                requested_model=entry.requested_model,
-                model=entry.model.id,
-                digest=entry.model.digest,
-                tokens=entry.tokens,
-                end_user=entry.end_user,
-                service_class=entry.service_class,
-            ),
-        )
+        with _reasons_kept():
+            await self._writer.do(
+                lambda turn: turn.reserve(
+                    job=entry.job,
+                    principal=entry.principal,
+                    requested_model=entry.requested_model,
+                    model=entry.model.id,
+                    digest=entry.model.digest,
+                    tokens=entry.tokens,
+                    end_user=entry.end_user,
+                    service_class=entry.service_class,
+                )
+            )
 
     async def top_up(self, job: str, tokens: int) -> None:
         """Set further tokens aside."""
-        await _in(self._writer, lambda: self._ledger.top_up(job, tokens))
+        with _reasons_kept():
+            await self._writer.do(lambda turn: turn.top_up(job, tokens))
 
     async def settle(self, entry: Entry, outcome: Outcome) -> None:
         """Close the entry and hand its record to the audit trail."""
 
-        def write() -> None:
-            row = self._ledger.settle(entry.job, outcome.usage, outcome.name)
+        def record(row: LedgerRow) -> None:
             keyed = {f"{name}_hmac": self._keys.keyed(digest) for name, digest in outcome.content.items()}
             self._audit.append(*events.request_done(row, {**outcome.fields, **keyed}))
 
-        await _in(self._writer, write)
+        with _reasons_kept():
+            await self._writer.do(lambda turn: turn.settle(entry.job, outcome.usage, outcome.name), record)
 
     async def refused(self, job: str, principal: Principal, requested_model: str, outcome: Outcome) -> None:
         """Record a request that was turned away before anything was set aside for it."""
@@ -114,11 +117,11 @@ class Books:
             outcome=outcome.name,
             extra=outcome.fields,
         )
-        await _in(self._writer, lambda: self._audit.append(*event))
+        await _in(self._reader, lambda: self._audit.append(*event))
 
     def close(self) -> None:
         """Finish what the threads have begun."""
-        self._writer.shutdown()
+        self._writer.close()
         self._reader.shutdown()
 
 
