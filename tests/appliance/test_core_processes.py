@@ -63,3 +63,20 @@ async def test_a_second_wish_is_heard_when_it_is_not_the_first_one_s_echo(monkey
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
         loop.remove_signal_handler(signal.SIGINT)
+
+
+def test_a_server_may_open_as_many_descriptors_as_its_host_lets_it():
+    code = (
+        "import resource as r; from plugsky.core.processes import allow_descriptors as a;"
+        "r.setrlimit(r.RLIMIT_NOFILE, (100, 300)); a(); print(*r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told == "300 300\n"
+
+
+def test_a_limit_that_is_high_enough_stays(monkeypatch):
+    changed = []
+    monkeypatch.setattr(processes.resource, "getrlimit", lambda _: (200_000, 500_000))
+    monkeypatch.setattr(processes.resource, "setrlimit", lambda *given: changed.append(given))
+    assert processes.allow_descriptors() == processes.DESCRIPTORS
+    assert changed == []

@@ -8,6 +8,7 @@ only: the exit is seen through a pidfd (pidfd_open(2)), and a child that asked f
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 ONE_WISH_S: Final = 1.0
 """Seconds in which signals are one wish to end."""
+DESCRIPTORS: Final = 1 << 16
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -37,6 +39,19 @@ def die_with_parent(parent: int) -> bool:
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     return os.getppid() == parent
+
+
+def allow_descriptors() -> int:
+    """Let this process open as many descriptors as it may, up to :data:`DESCRIPTORS`; how many that are.
+
+    Many hosts give a process a thousand (``RLIMIT_NOFILE``, getrlimit(2)) for the sake of programs that use select(2),
+    and let those that do not help themselves. A server has one for each client.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def on_wish_to_end(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:

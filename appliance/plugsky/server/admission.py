@@ -22,7 +22,7 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Principal
 from plugsky.server.deps import AuditFields, Engine, Entry, Gateway, Outcome, ServedModel
 from plugsky.server.exchange import Exchange
-from plugsky.server.failures import too_late
+from plugsky.server.failures import bad, too_late
 from plugsky.server.flights import Flight, is_failure
 from plugsky.server.prompt import Prompt
 from plugsky.server.settlement import NOTHING, Answer, Ask, Extent
@@ -175,7 +175,11 @@ async def begin(
 
 
 async def book(gateway: Gateway, flight: Flight, entry: Entry) -> None:
-    """Set a request's tokens aside. Raises ``rate_limited`` and ``quota_exhausted``, and sets nothing aside then."""
+    """Set a request's tokens aside. Raises ``rate_limited``, ``quota_exhausted`` and ``bad_request``, and sets nothing
+    aside then.
+    """
+    if "\x00" in entry.end_user:
+        raise bad("user", "it holds a NUL, which no database keeps")
     if flight.service_class != "batch":
         gateway.rates.weigh(flight.principal, entry.tokens)
         flight.weighed = entry.tokens

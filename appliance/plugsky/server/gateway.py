@@ -28,7 +28,7 @@ from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
-from plugsky.core.processes import on_wish_to_end
+from plugsky.core.processes import allow_descriptors, on_wish_to_end
 from plugsky.glossaries.glossaries import Glossaries
 from plugsky.models import catalogue
 from plugsky.models.catalogue import ModelEntry
@@ -67,6 +67,7 @@ def run(
     ``context`` is how many tokens an engine is given at most; until an engine says so itself, clients are told that.
     Raises :class:`PlugskyError` when it cannot begin.
     """
+    allow_descriptors()
     tls = None if tls_files is None else Tls(tls_files)
     check_listener(listener, policy, encrypted=tls is not None)
     models = {entry.id: _served(entry, context) for entry in catalogue.models(paths, generation)}
