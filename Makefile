@@ -8,7 +8,7 @@ BIN    := .venv/bin
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup portable demo test check lint unit fuzz schedules bench bench-engine lock lock-check clean distclean
+.PHONY: help setup portable demo test check lint unit fuzz schedules bench bench-engine bench-gateway lock lock-check clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ bench: setup ## Measure installing, streaming, growth and building into docs/ben
 
 bench-engine: setup ## Measure the engine beside llama.cpp's own programs into docs/benchmarks.md (quiet machine, an hour)
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/engine/run.py all --rounds 5 --write
+
+bench-gateway: setup ## Measure the gateway before a stub engine, beside LiteLLM, into docs/benchmarks.md (quiet machine)
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/gateway/run.py all --rounds 5 --write
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/gateway/soak.py --requests 10000 --write
 
 lock: ## Compile bundles/locks from pyproject.toml (needs uv); present versions stay while they satisfy it
 	@$(PYTHON) appliance/setup lock
