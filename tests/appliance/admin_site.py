@@ -6,6 +6,7 @@ from pathlib import Path
 
 from appliance.proven_site import DIGEST, ProvenSite
 from plugsky.access.aliases import Aliases
+from plugsky.access.people import People
 from plugsky.access.tenants import Tenants
 from plugsky.admin.api import Duty, Host, Identity, RequestView, Traffic
 from plugsky.admin.assembly import OnDemandLog
@@ -91,6 +92,7 @@ class AdminSite:
             keys=self.past.keys,
             tenants=Tenants(self.past.database, self.past.clock),
             aliases=Aliases(self.past.database, self.past.clock),
+            people=People(self.past.database, self.past.clock),
             ledger=self.past.ledger,
             audit=self.log,
             facts=Facts(),
@@ -102,7 +104,7 @@ class AdminSite:
         )
 
     def as_(self, role: Role) -> OperatorAdmin:
-        return self.service.for_operator(Operator(1000 + role, role.name.lower(), role))
+        return self.service.for_operator(Operator(1000 + list(Role).index(role), role.value, role))
 
     def stopped(self) -> OperatorAdmin:
         """An administrator while no site is running."""

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import inspect
+import pwd
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from appliance.admin_site import REQUEST, TRAFFIC, AdminSite
+from plugsky.access.people import People
 from plugsky.admin.api import VERBS, Admin, Home
 from plugsky.admin.assembly import admin_service
 from plugsky.admin.client import AdminClient
@@ -35,6 +37,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "tenant_set": {"tenant": "demo", "terms": {"weight": 2}},
     "alias_set": {"name": "gpt-4o", "model": "m"},
     "alias_remove": {"name": "gpt-4o"},
+    "person_set": {"account": "nobody", "role": "viewer"},
+    "person_remove": {"account": "nobody"},
 }
 
 
@@ -68,7 +72,7 @@ def test_protocol_table_service_and_client_have_the_same_verbs():
 @pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
 async def test_a_role_may_run_its_verbs_and_no_other(site: AdminSite, verb, role: Role):
     admin = site.as_(role)
-    allowed = role >= verb.role
+    allowed = role.covers(verb.role)
     try:
         await run(admin, verb.name, **CALLS.get(verb.name, {}))
         answered = True
@@ -264,13 +268,13 @@ async def test_a_single_command_writes_its_own_chain_beside_a_running_site(site:
     assert sorted(record.chain.split(".")[-1] for record in created) == ["cli", "cli-2", "gateway"]
     assert len(past.keys.list()) == 3
     past.clock.pass_(minutes=1)
-    assert (await site.as_(Role.VIEWER).audit_verify()).ok
+    assert (await site.as_(Role.AUDITOR).audit_verify()).ok
 
 
 async def test_looking_leaves_no_record(site: AdminSite):
-    admin = site.as_(Role.VIEWER)
+    admin = site.as_(Role.ADMIN)
     for verb in VERBS.values():
-        if verb.role is Role.VIEWER:
+        if not verb.writes:
             await run(admin, verb.name, **CALLS.get(verb.name, {}))
     assert actions(site) == []
 
@@ -284,12 +288,12 @@ async def test_usage_is_reported_for_the_period_asked(site: AdminSite):
 
 
 async def test_the_trail_is_searched_newest_first(site: AdminSite):
-    found = await site.as_(Role.VIEWER).audit_search("job-", "request.done", limit=1)
+    found = await site.as_(Role.AUDITOR).audit_search("job-", "request.done", limit=1)
     assert [(r.subject, r.fields["completion_tokens"], r.fields["status"]) for r in found] == [("job-2", 20, 200)]
 
 
 async def test_the_whole_trail_is_verified(site: AdminSite):
-    verdict = await site.as_(Role.VIEWER).audit_verify()
+    verdict = await site.as_(Role.AUDITOR).audit_verify()
     assert (verdict.ok, verdict.problems) == (True, ())
     assert len(verdict.links) == 5
 
@@ -297,7 +301,7 @@ async def test_the_whole_trail_is_verified(site: AdminSite):
 async def test_a_site_whose_trust_cannot_be_read_is_a_failed_verification(site: AdminSite):
     site.past.paths.trust_state.write_bytes(b"{}")
     with pytest.raises(PlugskyError) as failed:
-        await site.as_(Role.VIEWER).audit_verify()
+        await site.as_(Role.AUDITOR).audit_verify()
     assert failed.value.exit_code == 5
 
 
@@ -358,9 +362,48 @@ def test_a_verb_outside_the_table_is_not_found():
 @pytest.mark.parametrize(
     ("uid", "owner", "role"), [(0, 1000, Role.ADMIN), (1000, 1000, Role.ADMIN), (1001, 1000, Role.VIEWER)]
 )
-def test_root_and_the_owner_administer_and_others_look(uid: int, owner: int, role: Role):
-    assert operator_of(uid, owner).role is role
+async def test_root_and_the_owner_administer_and_others_look(site: AdminSite, uid: int, owner: int, role: Role):
+    assert operator_of(uid, owner, site.service.people).role is role
 
 
-def test_a_uid_without_a_name_is_an_operator_too():
-    assert operator_of(3_999_999_999, 0).name == "unknown"
+async def test_a_uid_without_a_name_is_an_operator_too(site: AdminSite):
+    assert operator_of(3_999_999_999, 0, site.service.people).name == "unknown"
+
+
+async def test_an_account_has_the_role_that_it_was_given_until_it_is_taken_away(site: AdminSite):
+    uid, people, admin = pwd.getpwnam("nobody").pw_uid, site.service.people, site.as_(Role.ADMIN)
+    made = await admin.person_set("nobody", "auditor")
+    assert (made.account, made.uid, made.role) == ("nobody", uid, "auditor")
+    assert operator_of(uid, 1000, people).role is Role.AUDITOR
+    await admin.person_set("nobody", "operator")
+    assert operator_of(uid, 1000, people).role is Role.OPERATOR
+    assert [(person.account, person.role) for person in await admin.person_list()] == [("nobody", "operator")]
+    await admin.person_remove("nobody")
+    assert operator_of(uid, 1000, people).role is Role.VIEWER
+    assert [name for name, _, _ in actions(site)] == ["person.set", "person.set", "person.remove"]
+
+
+async def test_a_role_is_known_again_after_a_restart(site: AdminSite):
+    await site.as_(Role.ADMIN).person_set("nobody", "auditor")
+    again = People(site.past.database, site.past.clock)
+    assert operator_of(pwd.getpwnam("nobody").pw_uid, 1000, again).role is Role.AUDITOR
+
+
+async def test_an_account_that_was_made_anew_has_no_role(site: AdminSite):
+    await site.as_(Role.ADMIN).person_set("nobody", "admin")
+    assert site.service.people.role_of(4242, "nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("account", "role", "kind"),
+    [
+        ("nobody", "king", ErrorKind.BAD_REQUEST),
+        ("no-such-account", "auditor", ErrorKind.NOT_FOUND),
+        ("a\0b", "auditor", ErrorKind.NOT_FOUND),
+    ],
+)
+async def test_what_is_no_role_and_who_is_no_account_is_refused(site: AdminSite, account, role, kind):
+    with pytest.raises(PlugskyError) as refused:
+        await site.as_(Role.ADMIN).person_set(account, role)
+    assert refused.value.kind is kind
+    assert await site.as_(Role.VIEWER).person_list() == ()

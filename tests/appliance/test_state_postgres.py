@@ -44,7 +44,7 @@ def test_first_starts_at_once_make_one_database(postgres):
             database.close()
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_a_database_of_an_earlier_release_is_brought_here_with_what_it_holds(postgres, revision):
     url = postgres.fresh(migrated=False)
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))

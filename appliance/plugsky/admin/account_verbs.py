@@ -1,4 +1,4 @@
-"""The verbs of accounts: keys, tenants, and the aliases of models."""
+"""The verbs of accounts: keys, tenants, the aliases of models, and the people who administer the site."""
 
 import asyncio
 import json
@@ -7,10 +7,11 @@ from typing import Final
 
 from plugsky.access.aliases import AliasRecord
 from plugsky.access.keys import IssuedKey, KeyRecord
+from plugsky.access.people import PersonRecord
 from plugsky.access.tenants import TenantRecord, Terms
 from plugsky.admin import views
 from plugsky.admin.acting import Acting, Told
-from plugsky.admin.api import AliasView, KeyView, NewKey, TenantView
+from plugsky.admin.api import AliasView, KeyView, NewKey, PersonView, TenantView
 from plugsky.audit import events
 from plugsky.audit.events import Event, Fact
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -133,6 +134,31 @@ class AccountVerbs(Acting):
             )
         )
         return views.alias_view(record)
+
+    async def person_list(self) -> tuple[PersonView, ...]:
+        await self._allow("person_list")
+        return tuple(map(views.person_view, await asyncio.to_thread(self._site.people.list)))
+
+    async def person_set(self, account: str, role: str) -> PersonView:
+        await self._allow("person_set", account)
+        record = await self._witnessed(
+            lambda tell: self._site.people.set(
+                account, role, lambda made: tell(self._person_event(events.PERSON_SET, made))
+            )
+        )
+        return views.person_view(record)
+
+    async def person_remove(self, account: str) -> PersonView:
+        await self._allow("person_remove", account)
+        record = await self._witnessed(
+            lambda tell: self._site.people.remove(
+                account, lambda gone: tell(self._person_event(events.PERSON_REMOVE, gone))
+            )
+        )
+        return views.person_view(record)
+
+    def _person_event(self, action: str, person: PersonRecord) -> Event:
+        return Event(action, self._actor, person.account, "ok", {"uid": person.uid, "role": person.role.value})
 
     def _tenant_event(self, tenant: TenantRecord) -> Event:
         terms = tenant.terms

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from plugsky.access.aliases import Aliases
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
+from plugsky.access.people import People
 from plugsky.access.tenants import Tenants
 from plugsky.admin.api import VERBS
 from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
@@ -41,6 +42,7 @@ class SiteParts:
     keys: Keys
     tenants: Tenants
     aliases: Aliases
+    people: People
     ledger: Ledger
     audit: Recorder
     facts: SiteFacts
@@ -62,14 +64,14 @@ class Acting:
 
     async def _allow(self, name: str, subject: str = "") -> None:
         verb = VERBS[name]
-        if self._operator.role >= verb.role:
+        if self._operator.role.covers(verb.role):
             return
         if verb.writes:
             await self._record(name.replace("_", ".", 1), subject, ErrorKind.FORBIDDEN.wire, {})
         raise PlugskyError(
             ErrorKind.FORBIDDEN,
             f"{self._operator.name} may not do that",
-            why=f"{name} needs the role {verb.role.name.lower()}; yours is {self._operator.role.name.lower()}",
+            why=f"{name} needs the role {verb.role.value}; yours is {self._operator.role.value}",
             next="run it as the owner of the site",
         )
 

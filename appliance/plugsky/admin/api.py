@@ -187,6 +187,15 @@ class AliasView(_Value, frozen=True):
     created: str
 
 
+class PersonView(_Value, frozen=True):
+    """An account of the host that has a role on this site."""
+
+    account: str
+    uid: int
+    role: str
+    created: str
+
+
 class UsageRow(_Value, frozen=True):
     """Settled usage of one tenant, key and model in the period asked for."""
 
@@ -296,6 +305,12 @@ class Admin(Protocol):
 
     async def alias_remove(self, name: str, tenant: str = "") -> AliasView: ...
 
+    async def person_list(self) -> tuple[PersonView, ...]: ...
+
+    async def person_set(self, account: str, role: str) -> PersonView: ...
+
+    async def person_remove(self, account: str) -> PersonView: ...
+
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None
     ) -> UsageReport:
@@ -341,8 +356,11 @@ VERBS: Final[dict[str, Verb]] = {
         Verb("alias_set", Role.ADMIN, writes=True),
         Verb("alias_remove", Role.ADMIN, writes=True),
         Verb("usage_report", Role.VIEWER),
-        Verb("audit_search", Role.VIEWER),
-        Verb("audit_verify", Role.VIEWER),
+        Verb("person_list", Role.VIEWER),
+        Verb("person_set", Role.ADMIN, writes=True),
+        Verb("person_remove", Role.ADMIN, writes=True),
+        Verb("audit_search", Role.AUDITOR),
+        Verb("audit_verify", Role.AUDITOR),
         Verb("isolation", Role.VIEWER),
     )
 }

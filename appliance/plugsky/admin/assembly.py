@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 
 from plugsky.access.aliases import Aliases
 from plugsky.access.ledger import Ledger
+from plugsky.access.people import People
 from plugsky.access.tenants import Tenants
 from plugsky.admin.first_use import opened_state
 from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
@@ -62,6 +63,7 @@ def admin_service(
             keys=keys,
             tenants=Tenants(database, clock),
             aliases=Aliases(database, clock),
+            people=People(database, clock),
             ledger=Ledger(database, clock, writer=process),
             audit=log,
             facts=facts,

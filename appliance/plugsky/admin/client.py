@@ -21,6 +21,7 @@ from plugsky.admin.api import (
     KeyView,
     ModelView,
     NewKey,
+    PersonView,
     RequestView,
     TenantView,
     UsageReport,
@@ -122,6 +123,15 @@ class AdminClient:
 
     async def alias_remove(self, name: str, tenant: str = "") -> AliasView:
         return await self._call("alias_remove", AliasView, name=name, tenant=tenant)
+
+    async def person_list(self) -> tuple[PersonView, ...]:
+        return await self._call("person_list", tuple[PersonView, ...])
+
+    async def person_set(self, account: str, role: str) -> PersonView:
+        return await self._call("person_set", PersonView, account=account, role=role)
+
+    async def person_remove(self, account: str) -> PersonView:
+        return await self._call("person_remove", PersonView, account=account)
 
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None

@@ -130,7 +130,7 @@ class OperatorAdmin(AccountVerbs):
         return Home(
             identity=identity,
             operator=self._operator.name,
-            role=self._operator.role.name.lower(),
+            role=self._operator.role.value,
             uptime_s=(site.clock.monotonic_us() - site.started_us) / 1e6 if site.started_us else 0.0,
             models=models,
             requests=requests,

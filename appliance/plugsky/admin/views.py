@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from plugsky.access.aliases import AliasRecord
 from plugsky.access.keys import IssuedKey, KeyRecord
 from plugsky.access.ledger import UsageSum
+from plugsky.access.people import PersonRecord
 from plugsky.access.tenants import TenantRecord
 from plugsky.admin.api import (
     AliasView,
@@ -16,6 +17,7 @@ from plugsky.admin.api import (
     KeyView,
     ModelView,
     NewKey,
+    PersonView,
     TenantView,
     UsageReport,
     UsageRow,
@@ -110,6 +112,11 @@ def tenant_view(tenant: TenantRecord) -> TenantView:
 def alias_view(alias: AliasRecord) -> AliasView:
     """An alias as it may be listed."""
     return AliasView(alias.name, alias.tenant, alias.model, dict(alias.defaults), stamp(alias.created_us) or "")
+
+
+def person_view(person: PersonRecord) -> PersonView:
+    """A person as it may be listed."""
+    return PersonView(person.account, person.uid, person.role.value, stamp(person.created_us) or "")
 
 
 def usage_report(total: UsageSum, since_us: int | None, until_us: int | None) -> UsageReport:

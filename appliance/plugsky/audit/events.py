@@ -41,6 +41,8 @@ KEY_ROTATE: Final = "key.rotate"
 """The record of the key that is replaced, as it stands with that: its end, and which key replaces it."""
 KEY_CHANGES: Final = frozenset({KEY_CREATE, KEY_REVOKE, KEY_ROTATE})
 TENANT_SET: Final = "tenant.set"
+PERSON_SET: Final = "person.set"
+PERSON_REMOVE: Final = "person.remove"
 ALIAS_SET: Final = "alias.set"
 ALIAS_REMOVE: Final = "alias.remove"
 MAX_FACTS: Final = 64

@@ -49,7 +49,7 @@ async def open_admin(paths: SitePaths) -> AsyncIterator[Admin]:
         return await asyncio.to_thread(isolation.probe, {}, policy.bind_hosts)
 
     with admin_service(paths, "cli", clock, FilesOfSite(paths, clock), probe) as service:
-        yield service.for_operator(operator_of(os.getuid(), paths.root.stat().st_uid))
+        yield service.for_operator(operator_of(os.getuid(), paths.root.stat().st_uid, service.people))
 
 
 async def is_running(paths: SitePaths) -> bool:

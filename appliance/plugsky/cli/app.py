@@ -36,6 +36,7 @@ NOUNS: Final = {
     "tenant": "Set what tenants may use, and list them.",
     "key": "Make, list, replace and revoke API keys.",
     "alias": "Give models other names, so that old programs keep theirs.",
+    "person": "Give accounts of the host a role on the site.",
     "usage": "Report what was used, from the ledger.",
     "audit": "Search and verify the audit trail.",
     "console": "Open the administrator's console.",

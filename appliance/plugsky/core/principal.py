@@ -1,16 +1,29 @@
 """Who asks: the result of authentication, and the roles it can carry."""
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 from typing import Final
 
 
-class Role(IntEnum):
-    """Roles of people on the Admin socket; a higher one may do what a lower one may, the auditor apart."""
+class Role(Enum):
+    """Roles of people on the Admin socket. The auditor reads the trail, which neither viewer nor operator may."""
 
-    VIEWER = 1
-    OPERATOR = 2
-    ADMIN = 3
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+    def covers(self, other: "Role") -> bool:
+        """Whether who has this role may do what needs the other."""
+        return other in _COVERED[self]
+
+
+_COVERED: Final = {
+    Role.VIEWER: {Role.VIEWER},
+    Role.OPERATOR: {Role.VIEWER, Role.OPERATOR},
+    Role.AUDITOR: {Role.VIEWER, Role.AUDITOR},
+    Role.ADMIN: set(Role),
+}
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,15 @@ class ApiKey(SQLModel, table=True):
     replaced_by: str | None = Field(default=None, sa_type=Text)
 
 
+class Person(SQLModel, table=True):
+    """An account of the host that has a role on the Admin socket. ``uid`` is the one it had when it was given."""
+
+    account: str = Field(primary_key=True, sa_type=Text)
+    uid: int = Field(sa_type=BigInteger)
+    role: str = Field(sa_type=Text)
+    created_us: int = Field(sa_type=BigInteger)
+
+
 class Alias(SQLModel, table=True):
     """Another name of a model, for one tenant or, where ``tenant`` is empty, for all.
 
