@@ -43,6 +43,7 @@ class Script:
     die_of_pin: str = ""
     """The name of a pin that ends the engine."""
     stop: str = ""
+    caps: tuple[str, ...] = ()
     turns: list[tuple[str, ...]] = field(default_factory=list)
     """What the next answers say, each instead of ``pieces``."""
 
@@ -99,7 +100,10 @@ class ScriptedEngine:
                 self._say(writer, frames.Loading(fraction=0.5))
             else:
                 instance = f"i{self.instance}"
-                self._say(writer, frames.EngineHello(frames.PROTOCOL, instance, "b1", script.digest, script.n_ctx))
+                self._say(
+                    writer,
+                    frames.EngineHello(frames.PROTOCOL, instance, "b1", script.digest, script.n_ctx, script.caps),
+                )
         elif isinstance(frame, frames.Prepare | frames.Submit) and writer in self._retired:
             self._say(writer, frames.Failed(frame.rid, "loading", "the engine is being stopped"))
         elif isinstance(frame, frames.Prepare):

@@ -19,7 +19,7 @@ FORMS = {
     "x-api-key": "x-api-key: {}",
     "api-key": "api-key: {}",
 }
-UNSCOPED = re.compile(r"(/[a-z1/]*)?(/models|/tags|/ps|/show|/version)(/|$)")
+UNSCOPED = re.compile(r"(/[a-z1/-]*)?(/models|/models_available|/tags|/ps|/show|/version)(/|$)")
 """What tells a key which models it may use: no endpoint of its own, so every key may."""
 
 

@@ -20,6 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.ids import new_id
+from plugsky.server.aleph_alpha import facts as aleph_alpha
+from plugsky.server.aleph_alpha import scoring, vectors
+from plugsky.server.aleph_alpha.complete import Complete
 from plugsky.server.anthropic.errors import AnthropicWording
 from plugsky.server.anthropic.messages import CountTokens, Messages
 from plugsky.server.deepl import facts, glossaries
@@ -84,6 +87,24 @@ def routes(gateway: Gateway) -> tuple[Row, ...]:
         ("POST", "/mistral/v1/embeddings", mistral.Embeddings(gateway)),
         ("GET", "/mistral/v1/models", mistral.Models(gateway)),
         ("GET", "/mistral/v1/models/{model:path}", mistral.Model(gateway)),
+    ]
+    for prefix in ("", "/aleph-alpha"):
+        rows += [
+            ("POST", f"{prefix}/complete", Complete(gateway)),
+            ("POST", f"{prefix}/evaluate", scoring.Evaluate(gateway)),
+            ("POST", f"{prefix}/explain", scoring.Explain(gateway)),
+            ("POST", f"{prefix}/embed", vectors.Embed(gateway)),
+            ("POST", f"{prefix}/semantic_embed", vectors.SemanticEmbed(gateway)),
+            ("POST", f"{prefix}/batch_semantic_embed", vectors.BatchSemanticEmbed(gateway)),
+            ("GET", f"{prefix}/models_available", aleph_alpha.Models(gateway)),
+        ]
+    rows += [
+        ("GET", "/aleph-alpha/version", aleph_alpha.Version(gateway)),
+        ("POST", "/aleph-alpha/tokenize", aleph_alpha.Tokenize(gateway)),
+        ("POST", "/aleph-alpha/detokenize", aleph_alpha.Detokenize(gateway)),
+        ("POST", "/aleph-alpha/chat/completions", ChatCompletions(gateway)),
+        ("POST", "/aleph-alpha/embeddings", Embeddings(gateway)),
+        ("POST", "/aleph-alpha/rerank", Rerank(gateway)),
     ]
     for prefix in ("", "/anthropic"):
         rows += [

@@ -28,6 +28,11 @@ Vector = npt.NDArray[np.float32]
 
 LONGEST: Final = 8192
 """Tokens of the longest text, whatever the model was trained for: a text is computed in one piece."""
+_NAMES: Final = {
+    llama_cpp.LLAMA_POOLING_TYPE_MEAN: "mean",
+    llama_cpp.LLAMA_POOLING_TYPE_CLS: "cls",
+    llama_cpp.LLAMA_POOLING_TYPE_LAST: "last_token",
+}
 _ONE_VECTOR: Final = frozenset(
     {llama_cpp.LLAMA_POOLING_TYPE_MEAN, llama_cpp.LLAMA_POOLING_TYPE_CLS, llama_cpp.LLAMA_POOLING_TYPE_LAST}
 )
@@ -97,6 +102,8 @@ class PooledContext:
             elif ranks:
                 why = "it makes scores of pairs"
             raise EngineError(ErrorKind.NOT_SUPPORTED, f"this model makes no {what}", why=why)
+        self.pooling: str = _NAMES.get(pooling, "")
+        """How it makes one vector of those of a text's tokens."""
         self.dimensions: int = (llama_cpp.llama_model_n_cls_out if ranks else llama_cpp.llama_model_n_embd_out)(
             model.handle
         )

@@ -75,6 +75,9 @@ class Loaded:
     verdict: canary.Verdict | None = None
     """What :attr:`read_canary` said at load: nothing that tripped."""
 
+    caps: tuple[str, ...] = ()
+    """What peers are told of it beside: how it pools, as `pooling:mean`."""
+
     def close(self) -> None:
         """Give back what lies outside Python's memory."""
         if self.images is not None:
@@ -207,7 +210,15 @@ def _pooling(model: native.Model, holding: Holding, mode: Literal["embed", "rera
     inputs = Inputs(model, mode, pair_form(model), context.longest)
     bounds = Bounds(tokens=context.longest, texts=TEXTS)
     scores = mode == "rerank"
-    return Loaded(model, context, None, inputs, 0, lambda report: Embedder(context, bounds, report, scores=scores))
+    return Loaded(
+        model,
+        context,
+        None,
+        inputs,
+        0,
+        lambda report: Embedder(context, bounds, report, scores=scores),
+        caps=(f"pooling:{context.pooling}",) if context.pooling else (),
+    )
 
 
 def fit(

@@ -138,7 +138,7 @@ class Service:
             build=native.build(),
             digest=self._spec.digest,
             n_ctx=loaded.prompts.n_ctx,
-            caps=self._caps,
+            caps=(*self._caps, *loaded.caps),
         )
         self._notifier.ready("serving")
         self._tell_all(self._hello)

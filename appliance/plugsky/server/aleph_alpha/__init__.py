@@ -1,0 +1,1 @@
+"""Aleph Alpha's dialect, mounted at ``/aleph-alpha``: complete, evaluate, explain, embeddings, tokens, models."""
