@@ -141,7 +141,10 @@ class _Run:
             if error.kind is not ErrorKind.TAMPERED:
                 raise
             _log.error("batch %s: %s: %s", batch.id, error.what, error.why)
-            problem = {"code": "answers_damaged", "message": "The answers so far cannot be read: make the batch again"}
+            problem: dict[str, object] = {
+                "code": "answers_damaged",
+                "message": "The answers so far cannot be read: make the batch again",
+            }
             await self._end("failed", [problem])
             return
         try:

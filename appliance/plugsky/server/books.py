@@ -51,7 +51,8 @@ class Books:
 
     async def authenticate(self, headers: RawHeaders) -> Principal:
         """Whose key the headers carry."""
-        return self._keys.at_hand(headers) or await _in(self._reader, lambda: self._keys.authenticate(headers))
+        known = self._keys.at_hand(headers)
+        return known if known is not None else await _in(self._reader, lambda: self._keys.authenticate(headers))
 
     async def vouch(self, key_id: str) -> Principal:
         """Whose key that is."""

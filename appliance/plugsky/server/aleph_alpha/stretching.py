@@ -5,13 +5,18 @@ A stretch begins and ends at a character that is no white space. Positions are i
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 Span = tuple[int, int]
 """Where a stretch begins, and behind its end."""
 WANTED: Final = 30
 """About how many stretches a prompt is cut into where nothing else is asked."""
+_POSTPROCESSING: Final[Mapping[str, Callable[[float], float]]] = {
+    "none": lambda score: score,
+    "absolute": abs,
+    "square": lambda score: score * score,
+}
 _BETWEEN: Final = {
     "word": re.compile(r"\s+"),
     "sentence": re.compile(r"(?<=[.!?])\s+|\n+"),
@@ -60,7 +65,7 @@ def overlapping(span: Span, tokens: Sequence[Span]) -> frozenset[int]:
 
 def finished(scores: Sequence[Sequence[float]], postprocessing: str, *, normalize: bool) -> list[list[float]]:
     """Scores of several items as they are told: absolute or squared, then from 0 for the least to 1 for the most."""
-    act = {"none": float, "absolute": abs, "square": lambda score: score * score}[postprocessing]
+    act = _POSTPROCESSING[postprocessing]
     made = [[act(score) for score in item] for item in scores]
     every = [score for item in made for score in item]
     if not normalize or not every:
