@@ -6,7 +6,7 @@ that is not there harms nobody, unless it was used; a key that was to end and di
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from plugsky.audit.events import KEY_CREATE, KEY_REVOKE, KEY_ROTATE, Fact, StoredKey, key_facts
@@ -18,9 +18,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def keys_speak(
-    keys: Sequence[StoredKey], changes: Iterable[Record], requests: Iterable[Record], before_us: int
+    keys: Sequence[StoredKey], changes: Iterable[Record], used: Collection[str], before_us: int
 ) -> list[str]:
-    """What speaks against ``keys``, read before the records were. Records since ``before_us`` ask nothing of them."""
+    """What speaks against ``keys``, read before the records were. Records since ``before_us`` ask nothing of them;
+    ``used`` are the ids that made requests until then.
+    """
     made: dict[str, Record] = {}
     ends: dict[str, list[Record]] = {}
     replaced: dict[str, Record] = {}
@@ -39,9 +41,8 @@ def keys_speak(
         for key in keys
         for sentence in _of_key(key, made.get(key.id), replaced.get(key.id), ends.get(key.id, []), before)
     ]
-    there = {key.id for key in keys}
-    used = {str(record.fields.get("key_id")) for record in requests if record.time < before} - there
-    wrong += [f"key {key_id} made requests, and is not in the database any more" for key_id in sorted(used)]
+    gone = set(used) - {key.id for key in keys}
+    wrong += [f"key {key_id} made requests, and is not in the database any more" for key_id in sorted(gone)]
     return wrong
 
 

@@ -16,14 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from plugsky.audit.events import COUNTS, TIMES, ClosedEntry, StoredKey
+from plugsky.audit.events import StoredKey
 from plugsky.audit.key_proof import keys_speak
+from plugsky.audit.matching import COMPARED, GROUPS, Compared, Matching, told
 from plugsky.audit.trail import Record
 from plugsky_bundles.chain_lines import Position
 from plugsky_bundles.errors import printable
 
 MAX_TOLD: Final = 20
-_COMPARED: Final = ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state", *TIMES)
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,20 @@ class MonthSums(Protocol):
 
 @dataclass
 class Evidence:
-    """All that was read. ``positions`` holds, by chain and number, the hashes of the lines that mentions ask for."""
+    """All that was read. ``positions`` holds, by chain and number, the hashes of the lines that mentions ask for.
+
+    ``matching`` counted every request, ``compared`` are those to be compared one by one, and ``beyond`` says how many
+    groups of further ones differ.
+    """
 
     settled_before_us: int
+    matching: Matching
     custody: list[Custody] = field(default_factory=list)
     installs: list[Record] = field(default_factory=list)
-    requests: list[Record] = field(default_factory=list)
     mentions: list[Mention] = field(default_factory=list)
     positions: dict[str, dict[int, str]] = field(default_factory=dict)
-    entries: dict[str, ClosedEntry] = field(default_factory=dict)
+    compared: Compared = field(default_factory=Compared)
+    beyond: int = 0
     sums: tuple[MonthSums, ...] = ()
     keys: tuple[StoredKey, ...] = ()
     key_changes: list[Record] = field(default_factory=list)
@@ -105,7 +110,7 @@ def prove(evidence: Evidence) -> tuple[list[str], list[str]]:
     _mentions(evidence, links, problems)
     _ledger(evidence, links, problems)
     problems.extend(_some([sentence for sums in evidence.sums for sentence in _wrong_sums(sums)]))
-    wrong = keys_speak(evidence.keys, evidence.key_changes, evidence.requests, evidence.settled_before_us)
+    wrong = keys_speak(evidence.keys, evidence.key_changes, evidence.matching.used_keys, evidence.settled_before_us)
     problems.extend(_some(wrong))
     if not wrong:
         links.append(
@@ -172,8 +177,8 @@ def _mentions(evidence: Evidence, links: list[str], problems: list[str]) -> None
 def _ledger(evidence: Evidence, links: list[str], problems: list[str]) -> None:
     wrong: list[str] = []
     recorded: set[str] = set()
-    for record in evidence.requests:
-        entry = evidence.entries.get(record.subject)
+    for record in evidence.compared.records:
+        entry = evidence.compared.entries.get(record.subject)
         where = f"request {record.subject} ({record.chain}, line {record.seq})"
         if entry is None:
             wrong.append(f"{where} is recorded, but the ledger has no closed entry of it")
@@ -181,23 +186,28 @@ def _ledger(evidence: Evidence, links: list[str], problems: list[str]) -> None:
         if record.subject in recorded:
             wrong.append(f"{where} is recorded a second time")
         recorded.add(record.subject)
-        differing = [name for name in _COMPARED if record.fields.get(name) != _told(getattr(entry, name))]
-        differing += ["outcome"] if record.outcome != _told(entry.outcome) else []
+        differing = [name for name in COMPARED if record.fields.get(name) != told(getattr(entry, name))]
+        differing += ["outcome"] if record.outcome != told(entry.outcome) else []
         if differing:
             wrong.append(f"{where} differs from its ledger entry in {', '.join(differing)}")
     missing = [
         f"the ledger entry of request {job} has no audit record"
-        for job, entry in evidence.entries.items()
+        for job, entry in evidence.compared.entries.items()
         if job not in recorded and entry.settled_us < evidence.settled_before_us
     ]
     problems.extend((*_some(wrong), *_some(missing)))
     if missing:
         problems.append("where a gateway was killed, its next start completes the trail: start it, then verify again")
-    if not wrong and not missing:
-        tokens = sum(entry.prompt_tokens + entry.completion_tokens for entry in evidence.entries.values())
+    if evidence.beyond:
+        problems.append(
+            f"ledger and trail differ in still more requests: of {GROUPS} groups that they fall into, in "
+            f"{evidence.beyond} beyond those named here"
+        )
+    if not wrong and not missing and not evidence.beyond:
+        seen, waiting = evidence.matching, len(evidence.compared.entries.keys() - recorded)
         links.append(
-            f"{len(recorded)} closed ledger entries ({tokens} tokens) and {len(evidence.requests)} request records: "
-            "each has the other, with equal counts and times"
+            f"{seen.entries - waiting} closed ledger entries ({seen.tokens} tokens) and {seen.records} request "
+            "records: each has the other, with equal counts and times"
         )
 
 
@@ -211,10 +221,6 @@ def _wrong_sums(sums: MonthSums) -> Iterator[str]:
                 f"the budget of tenant {printable(sums.tenant)} in {printable(sums.month)} counts {kept} tokens as "
                 f"{name}, and its ledger entries {made}"
             )
-
-
-def _told(value: object) -> object:
-    return printable(value) if isinstance(value, str) else value
 
 
 def _some(sentences: list[str]) -> list[str]:

@@ -2,12 +2,14 @@
 
 A chain is verified by the trust kernel: every line, every hash, the last signature, by the site's own key. Records
 that the running writer has not signed yet are counted and said, not taken for damage. A damaged chain is reported with
-the place; the others are still read.
+the place; the others are still read. Memory does not grow with the trail; where ledger and trail differ, both are
+read a second time.
 """
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ from plugsky.audit.events import (
     ClosedEntry,
     StoredKey,
 )
+from plugsky.audit.matching import Compared, Matching
 from plugsky.audit.proof import Custody, Evidence, InstalledBundle, Mention, MonthSums, broken_mentions, prove
 from plugsky.audit.trail import CHAIN_FILE, Record, as_record, chain_names, records
 from plugsky.core.errors import PlugskyError
@@ -81,7 +84,7 @@ def verify_site(
     ``keys`` were read before this was called, and ``books`` are read after the chains were.
     Entries settled before ``settled_before_us`` must have their record by now.
     """
-    evidence = Evidence(settled_before_us=settled_before_us, keys=tuple(keys))
+    evidence = Evidence(settled_before_us, Matching(settled_before_us), keys=tuple(keys))
     findings = []
     for generation, log in generations:
         finding, custody = _custody(generation, log, custodians)
@@ -89,9 +92,11 @@ def verify_site(
         evidence.custody.append(custody)
     names = chain_names(audit)
     trusted = None if site_keyid is None else {site_keyid, *former}
-    findings.extend(_chain(audit, name, trusted, evidence) for name in names)
+    findings.extend(_verify_chain(audit, name, trusted, partial(_note, evidence)) for name in names)
     evidence.positions = {name: _lines(audit / name / CHAIN_FILE, evidence.wanted(name)) for name in names}
-    evidence.entries = {entry.job: entry for entry in books.closed()}
+    for entry in books.closed():
+        evidence.matching.entry(entry)
+    evidence.compared, evidence.beyond = _to_compare(audit, names, books, evidence.matching)
     evidence.sums = tuple(books.sums())
     links, problems = prove(evidence)
     if site_keyid is None:
@@ -111,8 +116,9 @@ def verify_continued(audit: Path, name: str, site_keyid: str | None) -> tuple[st
     """What speaks against a chain that its process has just opened again: a place where it is damaged, or that another
     chain saw it stand where it does not. Of the other chains only the newest notes are read.
     """
-    evidence = Evidence(settled_before_us=0)
-    finding = _chain(audit, name, None if site_keyid is None else {site_keyid}, evidence)
+    evidence = Evidence(0, Matching(0))
+    trusted = None if site_keyid is None else {site_keyid}
+    finding = _verify_chain(audit, name, trusted, partial(_note_mentions, evidence))
     evidence.mentions = [
         mention for other in chain_names(audit) if other != name for mention in _newest_mention(audit, other, name)
     ]
@@ -131,22 +137,52 @@ def _newest_mention(audit: Path, by: str, of: str) -> list[Mention]:
     return []
 
 
-def _chain(audit: Path, name: str, trusted: Collection[str] | None, evidence: Evidence) -> ChainFinding:
+def _to_compare(audit: Path, names: Iterable[str], books: Books, matching: Matching) -> tuple[Compared, int]:
+    """The requests to be compared one by one. Reads everything once more where ledger and trail differ."""
+    groups, beyond = matching.differing()
+    if not groups:
+        return matching.recent, 0
+    chosen = Compared()
+
+    def note(record: Record) -> None:
+        if record.action == REQUEST:
+            matching.choose(groups, chosen, record)
+
+    for name in names:
+        _verify_chain(audit, name, None, note)
+    for entry in books.closed():
+        matching.choose(groups, chosen, entry)
+    return chosen, beyond
+
+
+def _note(evidence: Evidence, record: Record) -> None:
+    if record.action == REQUEST:
+        evidence.matching.record(record)
+    elif record.action in MAKE_GENERATIONS:
+        evidence.installs.append(record)
+    elif record.action in KEY_CHANGES:
+        evidence.key_changes.append(record)
+    else:
+        _note_mentions(evidence, record)
+
+
+def _note_mentions(evidence: Evidence, record: Record) -> None:
+    if record.action == OPEN:
+        evidence.mentions.extend(_mentions(record))
+
+
+def _verify_chain(
+    audit: Path, name: str, trusted: Collection[str] | None, note: Callable[[Record], None]
+) -> ChainFinding:
+    """The verdict on one chain; ``note`` sees its records up to the first damage."""
     seen = _Seen()
 
-    def note(line: Line) -> None:
+    def read(line: Line) -> None:
         record = as_record(name, line)
         seen.note(record.time)
-        if record.action == REQUEST:
-            evidence.requests.append(record)
-        elif record.action in MAKE_GENERATIONS:
-            evidence.installs.append(record)
-        elif record.action in KEY_CHANGES:
-            evidence.key_changes.append(record)
-        elif record.action == OPEN:
-            evidence.mentions.extend(_mentions(record))
+        note(record)
 
-    return _verify(name, audit / name / CHAIN_FILE, trusted, note, seen, open_tail=True)
+    return _verify(name, audit / name / CHAIN_FILE, trusted, read, seen, open_tail=True)
 
 
 def _custody(generation: InstalledBundle, log: Path, custodians: Collection[str]) -> tuple[ChainFinding, Custody]:
