@@ -14,7 +14,6 @@ A later file of the same chain (a segment) starts with a genesis whose `seq` and
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +22,7 @@ from securesystemslib.signer import Signer, SSlibKey
 
 from plugsky_bundles import dsse
 from plugsky_bundles.keys import public_dict, public_from_dict
-from plugsky_bundles.strict_json import MAX_DEPTH, encode, malformed, nesting
+from plugsky_bundles.strict_json import MAX_DEPTH, decode, encode, malformed, nesting
 
 SCHEMA: Final = "plugsky.chain/1"
 HEAD_SCHEMA: Final = "plugsky.chain-head/1"
@@ -74,12 +73,11 @@ def read_line(raw: bytes) -> Line:
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and nesting(raw) > MAX_DEPTH:
         raise malformed("A line of the log", "it is nested too deep")
     try:
-        value = json.loads(raw)
-        canonical = encode(value) + b"\n"
-    except (ValueError, TypeError):
-        raise malformed("A line of the log", "it is not JSON of exact values") from None
-    if canonical != raw or not isinstance(value, dict) or len(value) != 3:
-        raise malformed("A line of the log", "it is not in its canonical form")
+        value = decode(raw[:-1])
+    except ValueError as error:
+        raise malformed("A line of the log", f"it is not canonical JSON of exact values ({error})") from None
+    if not isinstance(value, dict) or len(value) != 3:
+        raise malformed("A line of the log", "it does not have seq, prev and one body")
     seq, prev = value.pop("seq", None), value.pop("prev", None)
     kind, body = value.popitem()
     if type(seq) is not int or not isinstance(prev, str) or kind not in BODIES or not isinstance(body, dict):

@@ -57,7 +57,16 @@ def parse_object(data: bytes, what: str, *, limit: int, depth: int = MAX_DEPTH) 
 def encode(value: Any) -> bytes:
     """The one way to write `value`. Raises TypeError or ValueError for what has no exact form."""
     _check(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+    return _WRITER.encode(value).encode("ascii")
+
+
+def decode(data: bytes) -> Any:
+    """The value that `encode` wrote as `data`, of bounded nesting. Raises ValueError for any other bytes."""
+    value = _READER.decode(data.decode("ascii"))
+    if _WRITER.encode(value).encode("ascii") != data:
+        msg = "it is not in its canonical form"
+        raise ValueError(msg)
+    return value
 
 
 def is_canonical(data: bytes, value: Any) -> bool:
@@ -101,6 +110,10 @@ def _integer(digits: str) -> int:
 def _refuse(token: str) -> Any:
     msg = f"{token[:20]!r} is not an integer"
     raise ValueError(msg)
+
+
+_READER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_refuse, parse_constant=_refuse)
+_WRITER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def _check(value: Any) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugsky_bundles.errors import MalformedMetadata
-from plugsky_bundles.strict_json import MAX_INTEGER, encode, is_canonical, parse, parse_object
+from plugsky_bundles.strict_json import MAX_INTEGER, decode, encode, is_canonical, parse, parse_object
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-MAX_INTEGER, MAX_INTEGER) | st.text(),
@@ -25,6 +25,27 @@ def test_a_value_reads_back_as_it_was_written(value):
     assert value_text
     assert parse(data, "x", limit=1 << 20, depth=20) == value
     assert is_canonical(data, value)
+
+
+@given(plain)
+def test_what_was_written_reads_back_by_the_quick_way_too(value):
+    assert decode(encode(value)) == value
+
+
+@given(plain, st.integers(0, 1000), st.binary(max_size=2))
+def test_the_quick_way_refuses_every_other_way_to_write(value, place, other):
+    data = encode(value)
+    changed = data[: place % (len(data) + 1)] + other + data[place % (len(data) + 1) + 1 :]
+    with contextlib.suppress(ValueError):
+        assert encode(decode(changed)) == changed
+
+
+@pytest.mark.parametrize(
+    "data", [b"1.0", b"NaN", b"9007199254740992", b" 1", b"[1, 2]", b'{"b":1,"a":2}', b'"\xc3\xa9"']
+)
+def test_the_quick_way_refuses_what_has_no_exact_form(data):
+    with pytest.raises(ValueError):
+        decode(data)
 
 
 @given(st.binary(max_size=60))
