@@ -318,9 +318,20 @@ class Admin(Protocol):
         ...
 
     async def audit_search(
-        self, text: str = "", action: str = "", since: str | None = None, limit: int = 100
+        self,
+        text: str = "",
+        action: str = "",
+        since: str | None = None,
+        until: str | None = None,
+        *,
+        limit: int = 100,
+        oldest_first: bool = False,
+        skip: int = 0,
     ) -> tuple[AuditRecord, ...]:
-        """The newest records first, at most ``limit`` (1 to 1000)."""
+        """At most ``limit`` (1 to 1000) records behind the first ``skip``, newest or oldest first.
+
+        ``text`` is as :mod:`plugsky.audit.query` says; ``since`` is inclusive, ``until`` exclusive, both RFC 3339.
+        """
         ...
 
     async def audit_verify(self) -> AuditVerdict: ...

@@ -139,10 +139,26 @@ class AdminClient:
         return await self._call("usage_report", UsageReport, since=since, until=until, tenant=tenant)
 
     async def audit_search(
-        self, text: str = "", action: str = "", since: str | None = None, limit: int = 100
+        self,
+        text: str = "",
+        action: str = "",
+        since: str | None = None,
+        until: str | None = None,
+        *,
+        limit: int = 100,
+        oldest_first: bool = False,
+        skip: int = 0,
     ) -> tuple[AuditRecord, ...]:
         return await self._call(
-            "audit_search", tuple[AuditRecord, ...], text=text, action=action, since=since, limit=limit
+            "audit_search",
+            tuple[AuditRecord, ...],
+            text=text,
+            action=action,
+            since=since,
+            until=until,
+            limit=limit,
+            oldest_first=oldest_first,
+            skip=skip,
         )
 
     async def audit_verify(self) -> AuditVerdict:

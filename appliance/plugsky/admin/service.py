@@ -9,6 +9,7 @@ A part of the site that does not answer costs its own fields on the Home screen 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 
 from plugsky.admin import unknown, views
@@ -27,7 +28,8 @@ from plugsky.admin.api import (
 )
 from plugsky.admin.provenance import verify_trail
 from plugsky.audit import events
-from plugsky.audit.trail import search
+from plugsky.audit.index import find
+from plugsky.audit.query import Query
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Operator
 from plugsky_bundles.errors import BundleError
@@ -90,14 +92,29 @@ class OperatorAdmin(AccountVerbs):
         return views.usage_report(total, since_us, until_us)
 
     async def audit_search(
-        self, text: str = "", action: str = "", since: str | None = None, limit: int = 100
+        self,
+        text: str = "",
+        action: str = "",
+        since: str | None = None,
+        until: str | None = None,
+        *,
+        limit: int = 100,
+        oldest_first: bool = False,
+        skip: int = 0,
     ) -> tuple[AuditRecord, ...]:
         await self._allow("audit_search")
         if not 1 <= limit <= MAX_FOUND:
             raise _bad("limit", f"it is 1 to {MAX_FOUND}")
-        after = views.stamp(views.moment(since, "since"))
-        found = await asyncio.to_thread(search, self._site.paths.audit, text, action, after, limit)
-        return tuple(map(views.audit_record, found))
+        if skip < 0:
+            raise _bad("skip", "it is 0 or more")
+        after, before = (views.stamp(views.moment(at, name)) for at, name in ((since, "since"), (until, "until")))
+        query = Query.parse(text, action, after, before)
+
+        def found() -> tuple[AuditRecord, ...]:
+            records = find(self._site.paths.audit, query, oldest_first=oldest_first)
+            return tuple(map(views.audit_record, islice(records, skip, skip + limit)))
+
+        return await asyncio.to_thread(found)
 
     async def audit_verify(self) -> AuditVerdict:
         await self._allow("audit_verify")

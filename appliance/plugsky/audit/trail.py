@@ -87,12 +87,7 @@ def _as_written(audit: Path, chain: str) -> Iterator[Record]:
             try:
                 line = read_line(raw)
             except VerificationError as error:
-                raise PlugskyError(
-                    ErrorKind.TAMPERED,
-                    f"the audit chain {chain} is damaged",
-                    why=error.why,
-                    next="plugsky audit verify",
-                ) from error
+                raise damaged(chain, error) from error
             if line.kind == "record":
                 yield as_record(chain, line)
 
@@ -115,6 +110,13 @@ def search(
         and (not wanted or any(wanted in part.casefold() for part in _parts(record)))
     )
     return tuple(itertools.islice(found, limit))
+
+
+def damaged(chain: str, error: VerificationError) -> PlugskyError:
+    """What is raised at a line that is none."""
+    return PlugskyError(
+        ErrorKind.TAMPERED, f"the audit chain {chain} is damaged", why=error.why, next="plugsky audit verify"
+    )
 
 
 def newest_commit(path: Path) -> Position | None:
