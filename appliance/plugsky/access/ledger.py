@@ -26,6 +26,7 @@ from plugsky.core.principal import Principal
 from plugsky.state import Database, LedgerEntry, LedgerState, Tenant, TenantMonth
 
 _BATCH: Final = 1000
+_CLOSED: Final = tuple(col(getattr(LedgerEntry, field.name)) for field in fields(LedgerRow))
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Ledger:
     def closed(self, since_us: int = 0, writer: str | None = None) -> Iterator[LedgerRow]:
         """Every entry, or those of ``writer``, closed at or after ``since_us``; oldest first, read in batches."""
         query = (
-            select(LedgerEntry)
+            select(*_CLOSED)
             .where(col(LedgerEntry.settled_us) >= since_us)
             .order_by(col(LedgerEntry.settled_us), col(LedgerEntry.job))
             .execution_options(yield_per=_BATCH)
@@ -161,9 +162,8 @@ class Ledger:
         if writer is not None:
             query = query.where(col(LedgerEntry.writer) == writer)
         with self._database.read() as session:
-            for entry in session.scalars(query):
-                yield _row(entry)
-                session.expunge(entry)
+            for row in session.execute(query):
+                yield LedgerRow(*row)
 
     def sums(self) -> tuple[MonthSums, ...]:
         """Every tenant's months, at one moment of the database."""
@@ -182,7 +182,3 @@ class Ledger:
             }
             kept = {(row.tenant, row.month): (row.used, row.reserved) for row in session.scalars(select(TenantMonth))}
         return tuple(MonthSums(*of, *kept.get(of, (0, 0)), *made.get(of, (0, 0))) for of in sorted({*made, *kept}))
-
-
-def _row(entry: LedgerEntry) -> LedgerRow:
-    return LedgerRow(**{field.name: getattr(entry, field.name) for field in fields(LedgerRow)})
