@@ -20,8 +20,9 @@ RECOPY: Final = "Copy the bundle again from its source, or run `plugsky bundle r
 
 def printable(text: str) -> str:
     """`text` on one line, escaped where a terminal or a log could be fooled, and cut at 600 characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-    return shown if len(shown) <= MAX_TEXT else shown[:MAX_TEXT] + "…"
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 
 class BundleError(Exception):
