@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +25,20 @@ PASSPHRASE = b"correct horse"
 LICENCE = b"Apache-2.0\n"
 
 
-def install_site(place: Path, model: Path) -> SitePaths:
-    """Build, sign, seal and install a bundle that holds the model and nothing else."""
+def install_site(place: Path, model: Path, others: Sequence[tuple[str, str, int, Path]] = ()) -> SitePaths:
+    """Build, sign, seal and install a bundle that holds the model, and ``others`` by id, mode, context and file."""
     (place / "LICENSE").write_bytes(LICENCE)
-    (place / "chat.gguf").symlink_to(model)
-    weights = f"file = {local('chat.gguf', model_digest(model))}"
     licence = local("LICENSE", hashlib.sha256(LICENCE).hexdigest())
-    text = one_model(weights, licence, channel="only", model=MODEL, context=2048, licence="Apache-2.0", health=True)
-    (place / "only.toml").write_text(text)
+    texts = []
+    for name, mode, context, file in ((MODEL, "generate", 2048, model), *others):
+        (place / f"{name}.gguf").symlink_to(file)
+        weights = f"file = {local(f'{name}.gguf', model_digest(file))}"
+        text = one_model(
+            weights, licence, channel="only", model=name, context=context, licence="Apache-2.0", health=name == MODEL
+        )
+        texts.append(text.replace('mode = "generate"', f'mode = "{mode}"'))
+    first, *rest = texts
+    (place / "only.toml").write_text(first + "".join(text.replace('channel = "only"', "") for text in rest))
     now = datetime.now(UTC)
     pin = ceremony.init(place / "trust", PASSPHRASE, now=now).fingerprint
     built = building.build(
