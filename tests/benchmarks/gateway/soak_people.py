@@ -141,7 +141,10 @@ def _usage(kind: str, event: dict[str, Any]) -> tuple[int, int] | None:
         return event["prompt_eval_count"], event["eval_count"]
     used = event.get("usage") or {}
     if kind == "Anthropic, streamed":
-        return (used["input_tokens"], used["output_tokens"]) if event["type"] == "message_delta" else None
+        if event["type"] != "message_delta":
+            return None
+        # Anthropic counts what was found in the cache apart from the rest of the prompt.
+        return used["input_tokens"] + used["cache_read_input_tokens"], used["output_tokens"]
     if "input_tokens" in used:
         return used["input_tokens"], used["output_tokens"]
     return (used["prompt_tokens"], used["completion_tokens"]) if used else None
