@@ -6,11 +6,13 @@ from pathlib import Path
 
 from appliance.proven_site import DIGEST, ProvenSite
 from plugsky.access.aliases import Aliases
+from plugsky.access.logins import PURPOSE, Logins
 from plugsky.access.people import People
 from plugsky.access.tenants import Tenants
 from plugsky.admin.api import Duty, Host, Identity, RequestView, Traffic
 from plugsky.admin.assembly import OnDemandLog
 from plugsky.admin.service import AdminService, OperatorAdmin
+from plugsky.admin.sessions import Sessions
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Operator, Role
 from plugsky.engine.life.status import EngineStatus
@@ -93,6 +95,8 @@ class AdminSite:
             tenants=Tenants(self.past.database, self.past.clock),
             aliases=Aliases(self.past.database, self.past.clock),
             people=People(self.past.database, self.past.clock),
+            logins=Logins(self.past.database, self.past.clock, self.past.keys.derived(PURPOSE)),
+            sessions=Sessions(self.past.clock),
             ledger=self.past.ledger,
             audit=self.log,
             facts=Facts(),

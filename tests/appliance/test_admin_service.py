@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 
 from appliance.admin_site import REQUEST, TRAFFIC, AdminSite
 from plugsky.access.people import People
-from plugsky.admin.api import VERBS, Admin, Home
+from plugsky.admin.api import Admin, Home
 from plugsky.admin.assembly import admin_service
 from plugsky.admin.client import AdminClient
 from plugsky.admin.server import operator_of
 from plugsky.admin.service import OperatorAdmin
+from plugsky.admin.verb_table import VERBS
 from plugsky.admin.verbs import signature
 from plugsky.audit import trail
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -39,6 +40,13 @@ CALLS: dict[str, dict[str, Any]] = {
     "alias_remove": {"name": "gpt-4o"},
     "person_set": {"account": "nobody", "role": "viewer"},
     "person_remove": {"account": "nobody"},
+    "login_begin": {"name": "nobody", "password": "x", "code": "000000"},
+    "login_end": {"token": "x"},
+    "login_password": {"name": "nobody", "password": "x", "code": "000000", "new": "a longer password"},
+    "login_add": {"name": "alice", "role": "viewer"},
+    "login_role": {"name": "alice", "role": "viewer"},
+    "login_reset": {"name": "alice"},
+    "login_remove": {"name": "alice"},
 }
 
 

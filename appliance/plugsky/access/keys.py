@@ -133,6 +133,10 @@ class Keys:
             raise _no_pepper(path, f"it has {len(pepper)} bytes instead of {PEPPER_BYTES}: it was cut or replaced")
         return cls(database, pepper, clock)
 
+    def derived(self, purpose: bytes) -> bytes:
+        """A key of 32 bytes for one other purpose, derived from the site's pepper."""
+        return hmac.digest(self._pepper, purpose, hashlib.sha256)
+
     def create(
         self,
         tenant: str,

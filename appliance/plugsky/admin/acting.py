@@ -13,10 +13,12 @@ from typing import Protocol, TypeVar
 from plugsky.access.aliases import Aliases
 from plugsky.access.keys import Keys
 from plugsky.access.ledger import Ledger
+from plugsky.access.logins import Logins
 from plugsky.access.people import People
 from plugsky.access.tenants import Tenants
-from plugsky.admin.api import VERBS
 from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
+from plugsky.admin.sessions import Sessions
+from plugsky.admin.verb_table import VERBS
 from plugsky.audit.events import Event, Fact
 from plugsky.core.clock import Clock
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -36,13 +38,14 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class SiteParts:
-    """What the verbs work on. ``engines`` and ``gateway`` are None where no site is running in this process."""
+    """What the verbs work on. ``engines``, ``gateway`` and ``sessions`` are None where no site runs in this process."""
 
     paths: SitePaths
     keys: Keys
     tenants: Tenants
     aliases: Aliases
     people: People
+    logins: Logins
     ledger: Ledger
     audit: Recorder
     facts: SiteFacts
@@ -50,6 +53,7 @@ class SiteParts:
     clock: Clock
     engines: EngineTable | None = None
     gateway: GatewayControl | None = None
+    sessions: Sessions | None = None
     started_us: int = 0
     """When the site started, on the monotonic clock; Home counts its uptime from there."""
 
@@ -60,7 +64,7 @@ class Acting:
     def __init__(self, site: SiteParts, operator: Operator) -> None:
         self._site = site
         self._operator = operator
-        self._actor = f"{operator.name}({operator.uid})"
+        self._actor = str(operator)
 
     async def _allow(self, name: str, subject: str = "") -> None:
         verb = VERBS[name]
@@ -70,7 +74,7 @@ class Acting:
             await self._record(name.replace("_", ".", 1), subject, ErrorKind.FORBIDDEN.wire, {})
         raise PlugskyError(
             ErrorKind.FORBIDDEN,
-            f"{self._operator.name} may not do that",
+            f"{self._operator.person or self._operator.name} may not do that",
             why=f"{name} needs the role {verb.role.value}; yours is {self._operator.role.value}",
             next="run it as the owner of the site",
         )

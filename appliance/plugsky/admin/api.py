@@ -6,12 +6,9 @@ answers with the value. A name outside the table is ``not_found``; a role too lo
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
-
-from plugsky.core.principal import Role
 
 
 class _Value(msgspec.Struct, frozen=True):
@@ -196,6 +193,38 @@ class PersonView(_Value, frozen=True):
     created: str
 
 
+class LoginView(_Value, frozen=True):
+    """Somebody who may log in."""
+
+    name: str
+    role: str
+    created: str
+
+
+class NewLogin(_Value, frozen=True):
+    """A login just made or reset. ``password`` and ``uri`` (``otpauth://``) exist nowhere else and are shown once."""
+
+    name: str
+    role: str
+    password: str
+    uri: str
+
+    def __repr__(self) -> str:
+        return f"NewLogin(name={self.name!r}, role={self.role!r}, password=<hidden>, uri=<hidden>)"
+
+
+class SessionView(_Value, frozen=True):
+    """A session just begun; ``token`` is its secret. ``role`` is what the login and the account both may."""
+
+    token: str
+    name: str
+    role: str
+    idle_s: int
+
+    def __repr__(self) -> str:
+        return f"SessionView(token=<hidden>, name={self.name!r}, role={self.role!r})"
+
+
 class UsageRow(_Value, frozen=True):
     """Settled usage of one tenant, key and model in the period asked for."""
 
@@ -311,6 +340,26 @@ class Admin(Protocol):
 
     async def person_remove(self, account: str) -> PersonView: ...
 
+    async def login_begin(self, name: str, password: str, code: str) -> SessionView:
+        """A session, for who knows the password and the code of this moment."""
+        ...
+
+    async def login_end(self, token: str) -> None: ...
+
+    async def login_password(self, name: str, password: str, code: str, new: str) -> LoginView:
+        """Another password; every session of the login ends."""
+        ...
+
+    async def login_list(self) -> tuple[LoginView, ...]: ...
+
+    async def login_add(self, name: str, role: str) -> NewLogin: ...
+
+    async def login_role(self, name: str, role: str) -> LoginView: ...
+
+    async def login_reset(self, name: str) -> NewLogin: ...
+
+    async def login_remove(self, name: str) -> LoginView: ...
+
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None
     ) -> UsageReport:
@@ -337,41 +386,3 @@ class Admin(Protocol):
     async def audit_verify(self) -> AuditVerdict: ...
 
     async def isolation(self) -> Isolation: ...
-
-
-@dataclass(frozen=True)
-class Verb:
-    """One row of the table: who may call it, and what it costs."""
-
-    name: str
-    role: Role
-    writes: bool = False
-    streams: bool = False
-
-
-VERBS: Final[dict[str, Verb]] = {
-    verb.name: verb
-    for verb in (
-        Verb("home", Role.VIEWER),
-        Verb("watch_home", Role.VIEWER, streams=True),
-        Verb("model_list", Role.VIEWER),
-        Verb("request_list", Role.VIEWER),
-        Verb("request_cancel", Role.OPERATOR, writes=True),
-        Verb("key_create", Role.ADMIN, writes=True),
-        Verb("key_list", Role.VIEWER),
-        Verb("key_rotate", Role.ADMIN, writes=True),
-        Verb("key_revoke", Role.ADMIN, writes=True),
-        Verb("tenant_list", Role.VIEWER),
-        Verb("tenant_set", Role.ADMIN, writes=True),
-        Verb("alias_list", Role.VIEWER),
-        Verb("alias_set", Role.ADMIN, writes=True),
-        Verb("alias_remove", Role.ADMIN, writes=True),
-        Verb("usage_report", Role.VIEWER),
-        Verb("person_list", Role.VIEWER),
-        Verb("person_set", Role.ADMIN, writes=True),
-        Verb("person_remove", Role.ADMIN, writes=True),
-        Verb("audit_search", Role.AUDITOR),
-        Verb("audit_verify", Role.AUDITOR),
-        Verb("isolation", Role.VIEWER),
-    )
-}

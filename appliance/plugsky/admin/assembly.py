@@ -9,11 +9,13 @@ from contextlib import closing, contextmanager
 
 from plugsky.access.aliases import Aliases
 from plugsky.access.ledger import Ledger
+from plugsky.access.logins import PURPOSE, Logins
 from plugsky.access.people import People
 from plugsky.access.tenants import Tenants
 from plugsky.admin.first_use import opened_state
 from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
 from plugsky.admin.service import AdminService
+from plugsky.admin.sessions import Sessions
 from plugsky.audit.events import Fact
 from plugsky.audit.log import AuditLog
 from plugsky.core.clock import Clock
@@ -64,6 +66,7 @@ def admin_service(
             tenants=Tenants(database, clock),
             aliases=Aliases(database, clock),
             people=People(database, clock),
+            logins=Logins(database, clock, keys.derived(PURPOSE)),
             ledger=Ledger(database, clock, writer=process),
             audit=log,
             facts=facts,
@@ -71,5 +74,6 @@ def admin_service(
             clock=clock,
             engines=engines,
             gateway=gateway,
+            sessions=Sessions(clock) if engines is not None else None,
             started_us=clock.monotonic_us() if engines is not None else 0,
         )

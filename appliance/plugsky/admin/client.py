@@ -19,14 +19,18 @@ from plugsky.admin.api import (
     Home,
     Isolation,
     KeyView,
+    LoginView,
     ModelView,
     NewKey,
+    NewLogin,
     PersonView,
     RequestView,
+    SessionView,
     TenantView,
     UsageReport,
 )
 from plugsky.admin.call_client import CallClient
+from plugsky.admin.verb_table import SESSION
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
@@ -35,9 +39,12 @@ ValueT = TypeVar("ValueT")
 
 
 class AdminClient:
-    """An :class:`~plugsky.admin.api.Admin` for the user who runs this process."""
+    """An :class:`~plugsky.admin.api.Admin` for the user who runs this process, within ``session`` where one is given.
 
-    def __init__(self, socket: Path, root: Path) -> None:
+    Each call says which session it belongs to.
+    """
+
+    def __init__(self, socket: Path, root: Path, session: str | None = None) -> None:
         def unreachable(why: str) -> PlugskyError:
             return PlugskyError(
                 ErrorKind.UNREACHABLE,
@@ -51,17 +58,18 @@ class AdminClient:
         except OSError:
             owner = None
         self._calls = CallClient(socket, unreachable, owner)
+        self._session = {} if session is None else {SESSION: session}
 
     @classmethod
-    def of(cls, paths: SitePaths) -> Self:
+    def of(cls, paths: SitePaths, session: str | None = None) -> Self:
         """The client of the site with these paths."""
-        return cls(paths.admin_socket, paths.root)
+        return cls(paths.admin_socket, paths.root, session)
 
     async def home(self) -> Home:
         return await self._call("home", Home)
 
     async def watch_home(self, interval_s: float) -> AsyncGenerator[Home]:
-        async with aclosing(self._calls.stream("watch_home", {"interval_s": interval_s})) as items:
+        async with aclosing(self._calls.stream("watch_home", {"interval_s": interval_s, **self._session})) as items:
             async for item in items:
                 yield _value(item, Home)
 
@@ -72,7 +80,7 @@ class AdminClient:
         return await self._call("request_list", tuple[RequestView, ...])
 
     async def request_cancel(self, job: str) -> None:
-        await self._calls.call("request_cancel", {"job": job})
+        await self._calls.call("request_cancel", {"job": job, **self._session})
 
     async def key_create(
         self,
@@ -133,6 +141,30 @@ class AdminClient:
     async def person_remove(self, account: str) -> PersonView:
         return await self._call("person_remove", PersonView, account=account)
 
+    async def login_begin(self, name: str, password: str, code: str) -> SessionView:
+        return await self._call("login_begin", SessionView, name=name, password=password, code=code)
+
+    async def login_end(self, token: str) -> None:
+        await self._calls.call("login_end", {"token": token})
+
+    async def login_password(self, name: str, password: str, code: str, new: str) -> LoginView:
+        return await self._call("login_password", LoginView, name=name, password=password, code=code, new=new)
+
+    async def login_list(self) -> tuple[LoginView, ...]:
+        return await self._call("login_list", tuple[LoginView, ...])
+
+    async def login_add(self, name: str, role: str) -> NewLogin:
+        return await self._call("login_add", NewLogin, name=name, role=role)
+
+    async def login_role(self, name: str, role: str) -> LoginView:
+        return await self._call("login_role", LoginView, name=name, role=role)
+
+    async def login_reset(self, name: str) -> NewLogin:
+        return await self._call("login_reset", NewLogin, name=name)
+
+    async def login_remove(self, name: str) -> LoginView:
+        return await self._call("login_remove", LoginView, name=name)
+
     async def usage_report(
         self, since: str | None = None, until: str | None = None, tenant: str | None = None
     ) -> UsageReport:
@@ -180,7 +212,7 @@ class AdminClient:
         await self.close()
 
     async def _call(self, verb: str, kind: type[ValueT], **arguments: Any) -> ValueT:
-        return _value(await self._calls.call(verb, arguments), kind)
+        return _value(await self._calls.call(verb, {**arguments, **self._session}), kind)
 
 
 def _value(plain: Any, kind: type[ValueT]) -> ValueT:

@@ -1,17 +1,23 @@
 """The Admin service on its socket, ``admin.sock``.
 
-The peer's uid, told by the kernel, decides who calls: root and the owner of the site are administrators; an account
-that was given a role has that; anyone else whom the socket's file mode lets in may look and not change.
+The peer's uid, told by the kernel, decides the most a caller may do: root and the owner of the site are
+administrators; an account that was given a role has that; anyone else whom the socket's file mode lets in may look and
+not change. A call within a session is that person's, with what account and login both may. Where people must log in, no
+other call is answered; a stream ends with its session.
 """
 
 import pwd
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from plugsky.access.people import People
 from plugsky.admin.call_server import Answer, CallServer
 from plugsky.admin.service import AdminService
+from plugsky.admin.sessions import over
+from plugsky.admin.verb_table import SESSION, Verb
 from plugsky.admin.verbs import signature
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Operator, Role
 
 
@@ -27,8 +33,9 @@ def operator_of(uid: int, owner: int, people: People) -> Operator:
 class AdminServer:
     """Serves one site's Admin verbs until closed."""
 
-    def __init__(self, service: AdminService) -> None:
+    def __init__(self, service: AdminService, *, login_required: bool = False) -> None:
         self._service = service
+        self._login_required = login_required
         self._owner = service.paths.root.stat().st_uid
         self._calls = CallServer(self._answer)
 
@@ -41,7 +48,37 @@ class AdminServer:
         await self._calls.close()
 
     def _answer(self, uid: int, verb: str, arguments: Mapping[str, Any]) -> Answer:
-        given = signature(verb).read(arguments)
-        operator = operator_of(uid, self._owner, self._service.people)
+        plain = dict(arguments)
+        session = plain.pop(SESSION, None)
+        called = signature(verb)
+        given = called.read(plain)
+        operator = self._operator(uid, session, called.verb)
         answer: Answer = getattr(self._service.for_operator(operator), verb)(**given)
+        if isinstance(answer, AsyncGenerator) and isinstance(session, str):
+            return self._while_logged_in(uid, session, answer)
         return answer
+
+    def _operator(self, uid: int, session: object, verb: Verb) -> Operator:
+        operator, sessions = operator_of(uid, self._owner, self._service.people), self._service.sessions
+        if isinstance(session, str) and sessions is not None:
+            name = sessions.name_of(uid, session)
+            role = self._service.logins.role_of(name)
+            if role is None:
+                raise over()
+            return operator.logged_in(name, role)
+        if self._login_required and not verb.before_login:
+            raise PlugskyError(
+                ErrorKind.UNAUTHENTICATED,
+                "this site wants to know who you are",
+                why='it was started with logins = "required"',
+                next="plugsky login begin NAME",
+            )
+        return operator
+
+    async def _while_logged_in(self, uid: int, session: str, items: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
+        """The items of a stream for as long as the session lasts, which watching does not prolong."""
+        async with aclosing(items):
+            async for item in items:
+                if self._service.sessions is not None:
+                    self._service.sessions.name_of(uid, session, using=False)
+                yield item

@@ -26,6 +26,7 @@ from plugsky.admin.api import (
     Traffic,
     UsageReport,
 )
+from plugsky.admin.login_verbs import LoginVerbs
 from plugsky.admin.provenance import verify_trail
 from plugsky.audit import events
 from plugsky.audit.index import find
@@ -50,7 +51,7 @@ class AdminService(SiteParts):
         return OperatorAdmin(self, operator)
 
 
-class OperatorAdmin(AccountVerbs):
+class OperatorAdmin(AccountVerbs, LoginVerbs):
     """An :class:`~plugsky.admin.api.Admin` that acts for one operator and lets it do what its role may."""
 
     async def home(self) -> Home:
@@ -146,7 +147,7 @@ class OperatorAdmin(AccountVerbs):
         )
         return Home(
             identity=identity,
-            operator=self._operator.name,
+            operator=self._operator.person or self._operator.name,
             role=self._operator.role.value,
             uptime_s=(site.clock.monotonic_us() - site.started_us) / 1e6 if site.started_us else 0.0,
             models=models,

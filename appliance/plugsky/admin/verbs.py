@@ -12,7 +12,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from plugsky.admin.api import VERBS, Admin, Verb
+from plugsky.admin.api import Admin
+from plugsky.admin.verb_table import VERBS, Verb
 from plugsky.core.errors import ErrorKind, PlugskyError
 
 

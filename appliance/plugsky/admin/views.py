@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from plugsky.access.aliases import AliasRecord
 from plugsky.access.keys import IssuedKey, KeyRecord
 from plugsky.access.ledger import UsageSum
+from plugsky.access.logins import IssuedLogin, LoginRecord
 from plugsky.access.people import PersonRecord
 from plugsky.access.tenants import TenantRecord
 from plugsky.admin.api import (
@@ -15,8 +16,10 @@ from plugsky.admin.api import (
     ChainVerdict,
     Isolation,
     KeyView,
+    LoginView,
     ModelView,
     NewKey,
+    NewLogin,
     PersonView,
     TenantView,
     UsageReport,
@@ -117,6 +120,16 @@ def alias_view(alias: AliasRecord) -> AliasView:
 def person_view(person: PersonRecord) -> PersonView:
     """A person as it may be listed."""
     return PersonView(person.account, person.uid, person.role.value, stamp(person.created_us) or "")
+
+
+def login_view(login: LoginRecord) -> LoginView:
+    """A login as it may be listed."""
+    return LoginView(login.name, login.role.value, stamp(login.created_us) or "")
+
+
+def new_login(issued: IssuedLogin) -> NewLogin:
+    """A login with the secrets that are shown once."""
+    return NewLogin(issued.record.name, issued.record.role.value, issued.password, issued.uri)
 
 
 def usage_report(total: UsageSum, since_us: int | None, until_us: int | None) -> UsageReport:

@@ -16,6 +16,7 @@ from plugsky.admin.client import AdminClient
 from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.server import operator_of
 from plugsky.cli.options import existing_site
+from plugsky.core import env
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
@@ -39,7 +40,7 @@ async def _ask(paths: SitePaths, question: Callable[[Admin], Awaitable[ValueT]])
 async def open_admin(paths: SitePaths) -> AsyncIterator[Admin]:
     """The Admin of a site: of the running one, else one of our own over its files."""
     if await is_running(paths):
-        async with AdminClient.of(paths) as client:
+        async with AdminClient.of(paths, env.SESSION.read()) as client:
             yield client
         return
     clock = SystemClock()

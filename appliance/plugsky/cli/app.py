@@ -37,6 +37,7 @@ NOUNS: Final = {
     "key": "Make, list, replace and revoke API keys.",
     "alias": "Give models other names, so that old programs keep theirs.",
     "person": "Give accounts of the host a role on the site.",
+    "login": "Log in as yourself, and say who may.",
     "usage": "Report what was used, from the ledger.",
     "audit": "Search and verify the audit trail.",
     "console": "Open the administrator's console.",

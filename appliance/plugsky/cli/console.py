@@ -8,6 +8,7 @@ import typer
 import plugsky_tui
 from plugsky.admin.client import AdminClient
 from plugsky.cli.options import RootOption, existing_site
+from plugsky.core import env
 from plugsky_tui import terminal
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -35,4 +36,7 @@ def console(
     """
     paths = existing_site(root)
     found = terminal.look()
-    plugsky_tui.run(AdminClient.of(paths), terminal.decide(found, line=profile.value if profile else None, plain=plain))
+    plugsky_tui.run(
+        AdminClient.of(paths, env.SESSION.read()),
+        terminal.decide(found, line=profile.value if profile else None, plain=plain),
+    )

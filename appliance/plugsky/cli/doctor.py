@@ -15,6 +15,7 @@ from plugsky.admin.health import Finding
 from plugsky.cli.administration import is_running
 from plugsky.cli.options import RootOption, site
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, table, tell_json
+from plugsky.core import env
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ExitCode, PlugskyError
 from plugsky.core.paths import SitePaths
@@ -67,5 +68,5 @@ def _examine(paths: SitePaths, shown: Progress, *, quick: bool) -> list[Finding]
 async def _home(paths: SitePaths) -> Home | None:
     if not await is_running(paths):
         return None
-    async with AdminClient.of(paths) as client:
+    async with AdminClient.of(paths, env.SESSION.read()) as client:
         return await client.home()

@@ -24,6 +24,7 @@ from plugsky.admin.assembly import admin_service
 from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.gateway_client import GatewayClient
 from plugsky.admin.server import AdminServer
+from plugsky.admin.service import AdminService
 from plugsky.audit.events import Fact
 from plugsky.cli.gateway_keeper import GatewayKeeper
 from plugsky.core.clock import SystemClock
@@ -32,6 +33,7 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.listeners import authority, is_listened_on, listen
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
+from plugsky.core.principal import Role
 from plugsky.core.settings import Settings
 from plugsky.engine.life.leases import granted_cores, lend_cores
 from plugsky.engine.life.rooms import Rooms
@@ -116,7 +118,10 @@ class Site:
         async def record(action: str, subject: str, fields: Mapping[str, Fact]) -> None:
             await asyncio.to_thread(service.audit.record, action, "site", subject, "ok", fields)
 
-        server = AdminServer(service)
+        required = self._settings.logins == "required"
+        if required:
+            _check_somebody_can_log_in(service)
+        server = AdminServer(service, login_required=required)
         await server.start()
         stack.push_async_callback(server.close)
         address = authority(listener)
@@ -214,3 +219,13 @@ class Site:
                 why="beyond loopback, keys and prompts would travel unencrypted",
                 next="set tls_certificate and tls_key, or listen on 127.0.0.1 and let ssh -L carry it further",
             )
+
+
+def _check_somebody_can_log_in(service: AdminService) -> None:
+    if not any(login.role is Role.ADMIN for login in service.logins.list()):
+        raise PlugskyError(
+            ErrorKind.CONFLICT,
+            "Nobody could administer this site.",
+            why='logins = "required", and no login has the role admin',
+            next="plugsky login add NAME admin",
+        )

@@ -57,6 +57,11 @@ TLS_CLIENTS: Final = Variable(
     "PLUGSKY_TLS_CLIENTS", "Certificates of authorities, in PEM: only clients that they vouch for may connect."
 )
 LOG_FORMAT: Final = Variable("PLUGSKY_LOG_FORMAT", "How processes write their logs: text or json. Default: text.")
+LOGINS: Final = Variable(
+    "PLUGSKY_LOGINS",
+    "Whether people must log in to administer a site: optional or required. Default: optional.",
+)
+SESSION: Final = Variable("PLUGSKY_SESSION", "The session that `plugsky login begin` wrote.", secret=True)
 THREADS: Final = Variable(
     "PLUGSKY_THREADS", "Cores an engine may use, as --threads. Default: the host's physical cores."
 )

@@ -17,6 +17,10 @@ class Role(Enum):
         """Whether who has this role may do what needs the other."""
         return other in _COVERED[self]
 
+    def within(self, other: "Role") -> "Role":
+        """The most that both roles may: what one of them covers, or only to look."""
+        return self if other.covers(self) else other if self.covers(other) else Role.VIEWER
+
 
 _COVERED: Final = {
     Role.VIEWER: {Role.VIEWER},
@@ -64,8 +68,17 @@ class Principal:
 
 @dataclass(frozen=True)
 class Operator:
-    """A person or process on the Admin socket: the peer's uid decides the most it may do."""
+    """Who calls on the Admin socket: an account, and the person who logged in from it, if one did."""
 
     uid: int
     name: str
     role: Role
+    person: str = ""
+
+    def logged_in(self, person: str, role: Role) -> "Operator":
+        """The same with a login: the account decides the most it may do, the login who it is."""
+        return Operator(self.uid, self.name, self.role.within(role), person)
+
+    def __str__(self) -> str:
+        account = f"{self.name}({self.uid})"
+        return f"{self.person} as {account}" if self.person else account

@@ -32,6 +32,9 @@ LogFormat = Literal["text", "json"]
 """How processes write their logs: lines to read, or a JSON object a line."""
 
 
+LoginRule = Literal["optional", "required"]
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values a command runs with."""
@@ -50,6 +53,8 @@ class Settings:
     tls_clients: Path | None
     """Authorities of clients. None: clients need no certificate."""
     log_format: LogFormat
+    logins: LoginRule
+    """Whether people must log in on the Admin socket of a running site, beyond being the account they are."""
     threads: int
     context: int
     idle_exit: int
@@ -81,6 +86,7 @@ _VARIABLES: Final = {
     "tls_key": env.TLS_KEY,
     "tls_clients": env.TLS_CLIENTS,
     "log_format": env.LOG_FORMAT,
+    "logins": env.LOGINS,
     "threads": env.THREADS,
     "context": env.CONTEXT,
     "idle_exit": env.IDLE_EXIT,
@@ -142,6 +148,7 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         "tls_key": None,
         "tls_clients": None,
         "log_format": "text",
+        "logins": "optional",
         "threads": physical_cores(),
         "context": 4096,
         "idle_exit": 0,
@@ -183,7 +190,12 @@ def _read_file(path: Path, *, named: bool) -> dict[str, Any]:
 
 
 _TYPES: Final = {field.name: get_type_hints(Settings)[field.name] for field in fields(Settings)}
-_CHOICES: Final = {"log_format": get_args(LogFormat), "kv_type": get_args(KvType), "numa": get_args(Numa)}
+_CHOICES: Final = {
+    "log_format": get_args(LogFormat),
+    "logins": get_args(LoginRule),
+    "kv_type": get_args(KvType),
+    "numa": get_args(Numa),
+}
 _RANGES: Final = {
     "port": (0, 65535),
     "threads": (1, 1024),

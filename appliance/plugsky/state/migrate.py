@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 TAKE_TURN: Final = text(f"SELECT pg_advisory_xact_lock({0x706C7567736B79})")
 """What every writing transaction of a PostgreSQL database says first. The lock's number is ``plugsky`` in ASCII."""

@@ -65,6 +65,20 @@ class Person(SQLModel, table=True):
     created_us: int = Field(sa_type=BigInteger)
 
 
+class Login(SQLModel, table=True):
+    """Somebody who logs in. ``password`` is a digest, ``codes`` the encrypted secret of one-time codes.
+
+    ``used_step`` is the newest time step whose code was taken.
+    """
+
+    name: str = Field(primary_key=True, sa_type=Text)
+    role: str = Field(sa_type=Text)
+    password: str = Field(sa_type=Text)
+    codes: bytes
+    used_step: int = Field(default=0, sa_type=BigInteger)
+    created_us: int = Field(sa_type=BigInteger)
+
+
 class Alias(SQLModel, table=True):
     """Another name of a model, for one tenant or, where ``tenant`` is empty, for all.
 
