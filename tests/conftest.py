@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from appliance.fresh_site import fresh_database
+from ldap_server import LdapServer, installed
 from plugsky.core import settings
 from plugsky_builder import recipe
 from plugsky_builder.cache import Cache
@@ -61,6 +62,16 @@ def postgres():
     if binaries() is None:
         pytest.skip("PostgreSQL is not installed here: apt-get install postgresql")
     server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def ldap():
+    """A directory for this session: OpenLDAP with a few people. What a test changes in it, it changes back."""
+    if not installed():
+        pytest.skip("OpenLDAP is not installed here: apt-get install slapd ldap-utils")
+    server = LdapServer()
     yield server
     server.close()
 

@@ -24,6 +24,7 @@ from plugsky.admin.service import OperatorAdmin
 from plugsky.admin.verb_table import VERBS
 from plugsky.admin.verbs import signature
 from plugsky.audit import trail
+from plugsky.core import settings
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Operator, Role
 from plugsky.state import Database
@@ -265,10 +266,10 @@ async def test_without_a_running_site_the_verbs_that_need_none_work(site: AdminS
 async def test_a_single_command_writes_its_own_chain_beside_a_running_site(site: AdminSite):
     past = site.past
     facts, probe = site.service.facts, site.service.probe
-    root = Operator(0, "root", Role.ADMIN)
+    root, values = Operator(0, "root", Role.ADMIN), settings.load({}, {}).values
     with (
-        admin_service(past.paths, "cli", past.clock, facts, probe) as first,
-        admin_service(past.paths, "cli", past.clock, facts, probe) as second,
+        admin_service(past.paths, "cli", past.clock, facts, probe, values) as first,
+        admin_service(past.paths, "cli", past.clock, facts, probe, values) as second,
     ):
         for service in (first, second):
             await service.for_operator(root).key_create("demo")

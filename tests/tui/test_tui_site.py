@@ -12,6 +12,7 @@ from plugsky.admin.assembly import admin_service
 from plugsky.admin.client import AdminClient
 from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.server import AdminServer
+from plugsky.core import settings
 from plugsky.core.clock import SystemClock
 from plugsky_tui.app import ConsoleApp
 from plugsky_tui.terminal import TerminalProfile
@@ -35,7 +36,9 @@ def paths():
 async def served(paths):
     """The site's Admin service on its socket."""
     clock = SystemClock()
-    with admin_service(paths, "admin", clock, FilesOfSite(paths, clock), proven) as service:
+    with admin_service(
+        paths, "admin", clock, FilesOfSite(paths, clock), proven, settings.load({}, {}).values
+    ) as service:
         server = AdminServer(service)
         await server.start()
         try:

@@ -31,6 +31,6 @@ def checked_number(name: str, value: int | None, most: int = MAX_NUMBER) -> None
         raise bad(name, f"`{name}` cannot be {value}", f"1 to {most}, or none for no limit")
 
 
-def bad(param: str, what: str, why: str) -> PlugskyError:
+def bad(param: str, what: str, why: str, advice: str = "plugsky tenant set --help") -> PlugskyError:
     """The refusal of one property."""
-    return PlugskyError(ErrorKind.BAD_REQUEST, what, why=why, next="plugsky tenant set --help", param=param)
+    return PlugskyError(ErrorKind.BAD_REQUEST, what, why=why, next=advice, param=param)

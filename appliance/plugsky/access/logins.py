@@ -1,9 +1,12 @@
 """Logins of people: a name with a password and one-time codes, and the role that it has.
 
+The password is the site's own, or that of the site's directory; the codes and the role are always the site's.
+
 Guarantees. A password is kept as a digest only, the secret of the codes is encrypted under a key of the site, and both
 are shown once, when the login is made or reset. :meth:`Logins.check` takes as long for a name that does not exist as
 for one that does, answers alike whatever was wrong, takes no code twice, and after :data:`FREE_FAILURES` failures of a
-name makes it wait, up to :data:`LONGEST_WAIT_S`. Checks come one after another, so that they cannot exhaust the memory.
+name makes it wait, up to :data:`LONGEST_WAIT_S`. Digests are made one after another, so that they cannot exhaust the
+memory. A directory is asked only by who has the right code, so that no stranger learns from it or locks an account.
 
 Methods but :meth:`Logins.role_of` use the database and take their time: call them in a thread. One process of a site
 answers on the Admin socket, so what it knows of roles and failures is what there is.
@@ -15,6 +18,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -24,6 +28,7 @@ from sqlmodel import col
 
 from plugsky.access import passwords, totp
 from plugsky.access.checked import bad
+from plugsky.access.directory import Directory
 from plugsky.core.clock import Clock, unix_us
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Role
@@ -36,7 +41,17 @@ MAX_REMEMBERED: Final = 10_000
 ISSUER: Final = "Plugsky"
 _NAME: Final = re.compile(r"[a-z][a-z0-9._-]{0,63}\Z")
 _NONCE: Final = 12
+_ADD: Final = "plugsky login add --help"
+_LIST: Final = "plugsky login list"
+_CONFIG: Final = "plugsky config show --origin"
 PURPOSE: Final = b"plugsky one-time codes\x00"
+
+
+class Source(Enum):
+    """Who knows a login's password."""
+
+    LOCAL = "local"
+    LDAP = "ldap"
 
 
 @dataclass(frozen=True)
@@ -45,12 +60,16 @@ class LoginRecord:
 
     name: str
     role: Role
+    source: Source
     created_us: int
 
 
 @dataclass(frozen=True)
 class IssuedLogin:
-    """A login that was just made or reset: the only time that its secrets are shown."""
+    """A login that was just made or reset: the only time that its secrets are shown.
+
+    ``password`` is empty where it is the directory's.
+    """
 
     record: LoginRecord
     password: str
@@ -73,8 +92,9 @@ class _Failures:
 class Logins:
     """The logins of one site."""
 
-    def __init__(self, database: Database, clock: Clock, key: bytes) -> None:
+    def __init__(self, database: Database, clock: Clock, key: bytes, directory: Directory | None = None) -> None:
         """``key`` encrypts the secrets of codes; it is the site's own, for :data:`PURPOSE`."""
+        self._directory = directory
         self._database = database
         self._clock = clock
         self._cipher = AESGCM(key)
@@ -92,22 +112,24 @@ class Logins:
         with self._database.read() as session:
             return tuple(map(_record, session.scalars(select(Login).order_by(col(Login.name)))))
 
-    def add(self, name: str, role: str, witness: Witness | None = None) -> IssuedLogin:
-        """A new login. Raises BAD_REQUEST for a name or role that cannot be, CONFLICT for a name that is taken."""
+    def add(self, name: str, role: str, source: str = "local", witness: Witness | None = None) -> IssuedLogin:
+        """A new login. Raises BAD_REQUEST for what cannot be one, CONFLICT for a name that is taken."""
         if not _NAME.match(name):
-            raise bad("name", "this name is not allowed", "1 to 64 of a-z 0-9 . _ -, first a letter")
-        password, secret = passwords.new_password(), totp.new_secret()
+            raise bad("name", "this name is not allowed", "1 to 64 of a-z 0-9 . _ -, first a letter", _ADD)
+        wanted = _source(source)
+        if wanted is Source.LDAP and self._directory is None:
+            raise bad("source", "this site has no directory", "ldap_url and its settings are not set", _CONFIG)
+        password, kept = _new_password(wanted)
+        secret = totp.new_secret()
         row = Login(
-            name=name, role=_role(role).value, password=passwords.digest(password), codes=self._sealed(name, secret),
+            name=name, role=_role(role).value, source=wanted.value, password=kept, codes=self._sealed(name, secret),
             created_us=unix_us(self._clock.now()),
         )  # fmt: skip
         with self._database.write() as session:
             if session.get(Login, name) is not None:
-                raise PlugskyError(
-                    ErrorKind.CONFLICT, f"there is a login {name} already", next="plugsky login list", param="name"
-                )
+                raise PlugskyError(ErrorKind.CONFLICT, f"there is a login {name} already", next=_LIST, param="name")
             if len(list(session.scalars(select(col(Login.name))))) >= MAX_LOGINS:
-                raise bad("name", "there are too many logins", f"a site has {MAX_LOGINS} at most")
+                raise bad("name", "there are too many logins", f"a site has {MAX_LOGINS} at most", _LIST)
             session.add(row)
             session.flush()
             record = _record(row)
@@ -131,9 +153,9 @@ class Logins:
         return record
 
     def reset(self, name: str, witness: Witness | None = None) -> IssuedLogin:
-        """A new password and new codes for who lost theirs. Raises NOT_FOUND for a name that is none."""
-        password, secret = passwords.new_password(), totp.new_secret()
-        kept = passwords.digest(password)
+        """New codes, and where it is the site's a new password, for who lost theirs. Raises NOT_FOUND."""
+        secret = totp.new_secret()
+        password, kept = _new_password(self._source_of(name))
         with self._database.write() as session:
             row = _found(session.get(Login, name))
             row.password, row.codes, row.used_step = kept, self._sealed(name, secret), 0
@@ -158,32 +180,59 @@ class Logins:
         return record
 
     def check(self, name: str, password: str, code: str) -> LoginRecord:
-        """Whose name, password and code these are. Raises UNAUTHENTICATED, or RATE_LIMITED after many failures."""
+        """Whose name, password and code these are.
+
+        Raises UNAUTHENTICATED, RATE_LIMITED after many failures, or UNREACHABLE where the directory cannot be asked.
+        """
         name = name if _NAME.match(name) else ""
         with self._one:
             self._may_try(name)
             with self._database.read() as session:
                 row = session.get(Login, name)
-            right = passwords.fits(password[: passwords.LONGEST], self._nobody if row is None else row.password)
+            right = passwords.fits(password[: passwords.LONGEST], self._digest_of(row))
             secret = bytes(20) if row is None else self._opened(name, row.codes)
             step = totp.step_of(secret, code, unix_us(self._clock.now()) // 1_000_000)
-            if row is None or not right or step is None or not self._took(name, step):
-                self._failed(name)
-                raise PlugskyError(
-                    ErrorKind.UNAUTHENTICATED,
-                    "name, password and code do not fit together",
-                    why="or the code was used before: each is good for one login",
-                    next="wait for the next code of your authenticator, then log in again",
-                )
-            self._failures.pop(name, None)
-            return _record(row)
+            # It failed until the opposite is shown: many who try at once are counted each.
+            self._failed(name)
+        if row is not None and step is not None and Source(row.source) is Source.LDAP:
+            try:
+                right = self._directory_knows(name, password)
+            except PlugskyError:
+                self._forgive(name)
+                raise
+        if row is None or not right or step is None or not self._took(name, step):
+            raise PlugskyError(
+                ErrorKind.UNAUTHENTICATED,
+                "name, password and code do not fit together",
+                why="or the code was used before: each is good for one login",
+                next="wait for the next code of your authenticator, then log in again",
+            )
+        self._forgive(name, all_of_them=True)
+        return _record(row)
+
+    def _digest_of(self, row: Login | None) -> str:
+        """What a password is compared with; where that is not known, what nobody's fits, so that it takes as long."""
+        return self._nobody if row is None or Source(row.source) is not Source.LOCAL else row.password
+
+    def _directory_knows(self, name: str, password: str) -> bool:
+        if self._directory is None:
+            raise PlugskyError(
+                ErrorKind.UNREACHABLE, "the directory cannot say who this is", why="ldap_url is not set", next=_CONFIG
+            )
+        return self._directory.knows(name, password)
 
     def change_password(
         self, name: str, password: str, code: str, new: str, witness: Witness | None = None
     ) -> LoginRecord:
         """Another password, by who knows the one so far. Raises as :meth:`check`, and BAD_REQUEST for a poor one."""
         chosen = passwords.checked_password(new, name)
-        self.check(name, password, code)
+        if self.check(name, password, code).source is not Source.LOCAL:
+            raise PlugskyError(
+                ErrorKind.CONFLICT,
+                "this password is the directory's",
+                why="the site does not keep it",
+                next="change it where the directory's passwords are changed",
+            )
         kept = passwords.digest(chosen)
         with self._database.write() as session:
             row = _found(session.get(Login, name))
@@ -194,6 +243,10 @@ class Logins:
             if witness is not None:
                 witness(record)
         return record
+
+    def _source_of(self, name: str) -> Source:
+        with self._database.read() as session:
+            return Source(_found(session.get(Login, name)).source)
 
     def _took(self, name: str, step: int) -> bool:
         """Whether no code of this step or a later one was taken before; it is now."""
@@ -223,6 +276,15 @@ class Logins:
         if len(self._failures) > MAX_REMEMBERED:
             self._failures.popitem(last=False)
 
+    def _forgive(self, name: str, *, all_of_them: bool = False) -> None:
+        """Takes back the last failure of a name, which was none, or all."""
+        with self._one:
+            failures = self._failures.get(name)
+            if failures is None or all_of_them:
+                self._failures.pop(name, None)
+            else:
+                failures.count, failures.wait_until_us = failures.count - 1, 0
+
     def _sealed(self, name: str, secret: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE)
         return nonce + self._cipher.encrypt(nonce, secret, name.encode())
@@ -239,18 +301,35 @@ class Logins:
             ) from None
 
 
+def _new_password(source: Source) -> tuple[str, str]:
+    """A new password to be told and what is kept of it, both empty where the site does not know it."""
+    if source is not Source.LOCAL:
+        return "", ""
+    password = passwords.new_password()
+    return password, passwords.digest(password)
+
+
+def _source(text: str) -> Source:
+    try:
+        return Source(text)
+    except ValueError:
+        raise bad("source", "passwords have no such source", "local or ldap", _ADD) from None
+
+
 def _role(text: str) -> Role:
     try:
         return Role(text)
     except ValueError:
-        raise bad("role", "there is no such role", f"there are {', '.join(each.value for each in Role)}") from None
+        raise bad(
+            "role", "there is no such role", f"there are {', '.join(each.value for each in Role)}", _ADD
+        ) from None
 
 
 def _found(row: Login | None) -> Login:
     if row is None:
-        raise PlugskyError(ErrorKind.NOT_FOUND, "there is no such login", next="plugsky login list", param="name")
+        raise PlugskyError(ErrorKind.NOT_FOUND, "there is no such login", next=_LIST, param="name")
     return row
 
 
 def _record(row: Login) -> LoginRecord:
-    return LoginRecord(row.name, Role(row.role), row.created_us)
+    return LoginRecord(row.name, Role(row.role), Source(row.source), row.created_us)

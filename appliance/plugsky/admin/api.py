@@ -194,15 +194,19 @@ class PersonView(_Value, frozen=True):
 
 
 class LoginView(_Value, frozen=True):
-    """Somebody who may log in."""
+    """Somebody who may log in. ``source`` says who knows the password: ``local`` or ``ldap``."""
 
     name: str
     role: str
+    source: str
     created: str
 
 
 class NewLogin(_Value, frozen=True):
-    """A login just made or reset. ``password`` and ``uri`` (``otpauth://``) exist nowhere else and are shown once."""
+    """A login just made or reset. ``password`` and ``uri`` (``otpauth://``) exist nowhere else and are shown once.
+
+    ``password`` is empty where it is the directory's.
+    """
 
     name: str
     role: str
@@ -352,7 +356,7 @@ class Admin(Protocol):
 
     async def login_list(self) -> tuple[LoginView, ...]: ...
 
-    async def login_add(self, name: str, role: str) -> NewLogin: ...
+    async def login_add(self, name: str, role: str, source: str = "local") -> NewLogin: ...
 
     async def login_role(self, name: str, role: str) -> LoginView: ...
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from plugsky.access.aliases import Aliases
+from plugsky.access.directory import directory_of
 from plugsky.access.ledger import Ledger
 from plugsky.access.logins import PURPOSE, Logins
 from plugsky.access.people import People
@@ -20,6 +21,7 @@ from plugsky.audit.events import Fact
 from plugsky.audit.log import AuditLog
 from plugsky.core.clock import Clock
 from plugsky.core.paths import SitePaths
+from plugsky.core.settings import Settings
 
 
 class OnDemandLog:
@@ -51,6 +53,7 @@ def admin_service(
     clock: Clock,
     facts: SiteFacts,
     probe: IsolationProbe,
+    settings: Settings,
     *,
     engines: EngineTable | None = None,
     gateway: GatewayControl | None = None,
@@ -66,7 +69,7 @@ def admin_service(
             tenants=Tenants(database, clock),
             aliases=Aliases(database, clock),
             people=People(database, clock),
-            logins=Logins(database, clock, keys.derived(PURPOSE)),
+            logins=Logins(database, clock, keys.derived(PURPOSE), directory_of(settings)),
             ledger=Ledger(database, clock, writer=process),
             audit=log,
             facts=facts,

@@ -56,10 +56,12 @@ class LoginVerbs(Acting):
         await self._allow("login_list")
         return tuple(map(views.login_view, await asyncio.to_thread(self._site.logins.list)))
 
-    async def login_add(self, name: str, role: str) -> NewLogin:
+    async def login_add(self, name: str, role: str, source: str = "local") -> NewLogin:
         await self._allow("login_add", name)
         issued = await self._witnessed(
-            lambda tell: self._site.logins.add(name, role, lambda made: tell(self._event(events.LOGIN_ADD, made)))
+            lambda tell: self._site.logins.add(
+                name, role, source, lambda made: tell(self._event(events.LOGIN_ADD, made))
+            )
         )
         return views.new_login(issued)
 
@@ -89,7 +91,7 @@ class LoginVerbs(Acting):
         return views.login_view(login)
 
     def _event(self, action: str, login: LoginRecord) -> Event:
-        return Event(action, self._actor, login.name, "ok", {"role": login.role.value})
+        return Event(action, self._actor, login.name, "ok", {"role": login.role.value, "source": login.source.value})
 
     def _known(self, name: str) -> str:
         return name if self._site.logins.role_of(name) is not None else _STRANGER

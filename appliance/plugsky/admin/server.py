@@ -60,7 +60,9 @@ class AdminServer:
 
     def _operator(self, uid: int, session: object, verb: Verb) -> Operator:
         operator, sessions = operator_of(uid, self._owner, self._service.people), self._service.sessions
-        if isinstance(session, str) and sessions is not None:
+        if session is not None:
+            if not isinstance(session, str) or sessions is None:
+                raise over()
             name = sessions.name_of(uid, session)
             role = self._service.logins.role_of(name)
             if role is None:

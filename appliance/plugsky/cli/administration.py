@@ -16,7 +16,7 @@ from plugsky.admin.client import AdminClient
 from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.server import operator_of
 from plugsky.cli.options import existing_site
-from plugsky.core import env
+from plugsky.core import env, settings
 from plugsky.core.clock import SystemClock
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
@@ -49,7 +49,7 @@ async def open_admin(paths: SitePaths) -> AsyncIterator[Admin]:
     async def probe() -> isolation.IsolationReading:
         return await asyncio.to_thread(isolation.probe, {}, policy.bind_hosts)
 
-    with admin_service(paths, "cli", clock, FilesOfSite(paths, clock), probe) as service:
+    with admin_service(paths, "cli", clock, FilesOfSite(paths, clock), probe, settings.load().values) as service:
         yield service.for_operator(operator_of(os.getuid(), paths.root.stat().st_uid, service.people))
 
 

@@ -73,16 +73,27 @@ def list_(root: RootOption = None, as_json: JsonFlag = False) -> None:
     if as_json:
         tell_json("plugsky.login.list/1", {"logins": msgspec.to_builtins(logins)})
         return
-    table(("login", "role", "created"), [(login.name, login.role, login.created) for login in logins])
+    rows = [(login.name, login.role, login.source, login.created) for login in logins]
+    table(("login", "role", "password", "created"), rows)
 
 
 @app.command()
-def add(name: NameArgument, role: RoleArgument, root: RootOption = None, as_json: JsonFlag = False) -> None:
+def add(
+    name: NameArgument,
+    role: RoleArgument,
+    ldap: Annotated[bool, typer.Option("--ldap", help="The password is that of the site's directory.")] = False,
+    root: RootOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Make a login. Its password and the secret of its codes are shown once.
 
     Example: plugsky login add alice auditor
     """
-    _tell_new(ask(root, lambda admin: admin.login_add(name, role)), "plugsky.login.add/1", as_json=as_json)
+    _tell_new(
+        ask(root, lambda admin: admin.login_add(name, role, "ldap" if ldap else "local")),
+        "plugsky.login.add/1",
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -100,7 +111,7 @@ def role(name: NameArgument, role: RoleArgument, root: RootOption = None, as_jso
 
 @app.command()
 def reset(name: NameArgument, root: RootOption = None, as_json: JsonFlag = False) -> None:
-    """Make a new password and new codes for who lost theirs. Every session of the login ends.
+    """Make new codes, and where it is the site's a new password, for who lost theirs. Every session of the login ends.
 
     Example: plugsky login reset alice
     """
@@ -125,9 +136,11 @@ def _tell_new(made: NewLogin, schema: str, *, as_json: bool) -> None:
         tell_json(schema, msgspec.to_builtins(made))
         return
     say(f"{made.name} is {made.role}. Shown once, so pass it on now:")
-    tell(f"password       {made.password}")
+    if made.password:
+        tell(f"password       {made.password}")
     tell(f"authenticator  {made.uri}")
-    say(f"They choose a password of their own with: plugsky login password {made.name}")
+    if made.password:
+        say(f"They choose a password of their own with: plugsky login password {made.name}")
 
 
 def _asked(prompt: str) -> str:

@@ -111,7 +111,9 @@ class Site:
             pids.pop(0, None)
             return await asyncio.to_thread(isolation.probe, pids, self._policy.bind_hosts)
 
-        opening = admin_service(self._paths, "admin", self._clock, self._facts, probe, engines=self, gateway=control)
+        opening = admin_service(
+            self._paths, "admin", self._clock, self._facts, probe, self._settings, engines=self, gateway=control
+        )
         service = await asyncio.to_thread(opening.__enter__)
         stack.push_async_callback(asyncio.to_thread, opening.__exit__, None, None, None)
 

@@ -61,6 +61,19 @@ LOGINS: Final = Variable(
     "PLUGSKY_LOGINS",
     "Whether people must log in to administer a site: optional or required. Default: optional.",
 )
+LDAP_URL: Final = Variable(
+    "PLUGSKY_LDAP_URL", "The site's directory: ldaps://HOST, or ldap://HOST to begin TLS there. Default: none."
+)
+LDAP_BIND: Final = Variable(
+    "PLUGSKY_LDAP_BIND", "As whom a person binds to the directory, such as uid={name},ou=people,dc=example."
+)
+LDAP_BASE: Final = Variable("PLUGSKY_LDAP_BASE", "Where the directory's people are, such as ou=people,dc=example.")
+LDAP_FILTER: Final = Variable(
+    "PLUGSKY_LDAP_FILTER", "The filter that finds a person who may log in. Default: (uid={name})."
+)
+LDAP_AUTHORITIES: Final = Variable(
+    "PLUGSKY_LDAP_AUTHORITIES", "Certificates of the authorities of the directory's certificate, in PEM."
+)
 SESSION: Final = Variable("PLUGSKY_SESSION", "The session that `plugsky login begin` wrote.", secret=True)
 THREADS: Final = Variable(
     "PLUGSKY_THREADS", "Cores an engine may use, as --threads. Default: the host's physical cores."

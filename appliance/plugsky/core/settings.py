@@ -55,6 +55,15 @@ class Settings:
     log_format: LogFormat
     logins: LoginRule
     """Whether people must log in on the Admin socket of a running site, beyond being the account they are."""
+    ldap_url: str
+    """The site's directory, ``ldaps://HOST`` or ``ldap://HOST``; empty: there is none."""
+    ldap_bind: str
+    """As whom a person binds; ``{name}`` stands for the login's name."""
+    ldap_base: str
+    ldap_filter: str
+    """What a person's entry below ``ldap_base`` must be like; ``{name}`` as in ``ldap_bind``."""
+    ldap_authorities: Path | None
+    """Authorities of the directory's certificate, in PEM."""
     threads: int
     context: int
     idle_exit: int
@@ -87,6 +96,11 @@ _VARIABLES: Final = {
     "tls_clients": env.TLS_CLIENTS,
     "log_format": env.LOG_FORMAT,
     "logins": env.LOGINS,
+    "ldap_url": env.LDAP_URL,
+    "ldap_bind": env.LDAP_BIND,
+    "ldap_base": env.LDAP_BASE,
+    "ldap_filter": env.LDAP_FILTER,
+    "ldap_authorities": env.LDAP_AUTHORITIES,
     "threads": env.THREADS,
     "context": env.CONTEXT,
     "idle_exit": env.IDLE_EXIT,
@@ -149,6 +163,11 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         "tls_clients": None,
         "log_format": "text",
         "logins": "optional",
+        "ldap_url": "",
+        "ldap_bind": "",
+        "ldap_base": "",
+        "ldap_filter": "(uid={name})",
+        "ldap_authorities": None,
         "threads": physical_cores(),
         "context": 4096,
         "idle_exit": 0,
