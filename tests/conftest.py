@@ -9,6 +9,7 @@ import pytest
 
 from appliance.fresh_site import fresh_database
 from ldap_server import LdapServer, installed
+from oidc_provider import OidcProvider
 from plugsky.core import settings
 from plugsky_builder import recipe
 from plugsky_builder.cache import Cache
@@ -74,6 +75,14 @@ def ldap():
     server = LdapServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def oidc():
+    """An OpenID provider for this session, which knows one person."""
+    provider = OidcProvider()
+    yield provider
+    provider.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])

@@ -95,7 +95,7 @@ class AdminSite:
             tenants=Tenants(self.past.database, self.past.clock),
             aliases=Aliases(self.past.database, self.past.clock),
             people=People(self.past.database, self.past.clock),
-            logins=Logins(self.past.database, self.past.clock, self.past.keys.derived(PURPOSE)),
+            logins=Logins(self.past.database, self.past.clock, self.past.keys.derived(PURPOSE), {}),
             sessions=Sessions(self.past.clock),
             ledger=self.past.ledger,
             audit=self.log,

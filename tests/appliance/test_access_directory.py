@@ -173,7 +173,7 @@ class Door:
         self.clock = HandClock()
         self.database = open_database(root / "site.db")
         key = Keys.open(self.database, fresh_paths(root), self.clock).derived(PURPOSE)
-        self.logins = Logins(self.database, self.clock, key, people)
+        self.logins = Logins(self.database, self.clock, key, {} if people is None else {Source.LDAP: people})
 
     def code(self, issued: IssuedLogin) -> str:
         secret = b32decode(parse_qs(urlsplit(issued.uri).query)["secret"][0])
@@ -207,7 +207,7 @@ def door(tmp_path: Path, people: Directory, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def asked(door: Door) -> list[str]:
-    found = door.logins._directory
+    found = door.logins._vouchers[Source.LDAP]
     assert isinstance(found, Counted)
     return found.asked
 
@@ -294,7 +294,7 @@ def test_a_site_without_a_directory_makes_no_such_login(tmp_path: Path):
 @needs_ldap
 def test_a_site_that_lost_its_directory_lets_nobody_of_it_in(door: Door):
     alice = door.logins.add("alice", "operator", "ldap")
-    door.logins._directory = None
+    door.logins._vouchers = {}
     assert door.refuses("alice", PASSWORDS["alice"], door.code(alice)) is ErrorKind.UNREACHABLE
     assert door.refuses("alice", "", door.code(alice)) is ErrorKind.UNREACHABLE
 

@@ -95,7 +95,7 @@ class Site:
         self.logins = self.opened()
 
     def opened(self) -> Logins:
-        return Logins(self.database, self.clock, self.keys.derived(PURPOSE))
+        return Logins(self.database, self.clock, self.keys.derived(PURPOSE), {})
 
     def code(self, issued: IssuedLogin) -> str:
         """What an authenticator shows now."""

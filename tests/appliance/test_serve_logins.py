@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from appliance.serving import ask, command, install_site, served
 from ldap_server import BASE, BIND, FILTER, PASSWORDS
+from oidc_provider import CLIENT, PERSON
 from plugsky.core.errors import ExitCode
 from pseudo_terminal import Terminal
 
@@ -27,7 +28,7 @@ def paths(tmp_path_factory, chat_model):
 
 
 @pytest.fixture(scope="module")
-def environ(ldap):
+def environ(ldap, oidc):
     return {
         "PLUGSKY_LOGINS": "required",
         "PLUGSKY_LDAP_URL": ldap.url,
@@ -35,6 +36,9 @@ def environ(ldap):
         "PLUGSKY_LDAP_BASE": BASE,
         "PLUGSKY_LDAP_FILTER": FILTER,
         "PLUGSKY_LDAP_AUTHORITIES": str(ldap.authority),
+        "PLUGSKY_OIDC_ISSUER": oidc.issuer,
+        "PLUGSKY_OIDC_CLIENT": CLIENT,
+        "PLUGSKY_OIDC_KEYS": str(oidc.keys),
     }
 
 
@@ -76,12 +80,13 @@ def test_a_site_where_nobody_could_log_in_as_administrator_does_not_start(paths,
     assert error["next"].startswith("plugsky login add NAME admin")
 
 
-def test_people_log_in_and_what_they_do_is_theirs(paths, environ):
+def test_people_log_in_and_what_they_do_is_theirs(paths, environ, oidc, tmp_path):
     with_directory = {**os.environ, **environ}
     head = ask(paths, "login", "add", "head", "admin")
     alice = ask(paths, "login", "add", "alice", "admin", "--ldap", env=with_directory)
     bob = ask(paths, "login", "add", "bob", "admin", "--ldap", env=with_directory)
-    assert alice["password"] == ""
+    carol = ask(paths, "login", "add", "carol", "auditor", "--oidc", PERSON, env=with_directory)
+    assert alice["password"] == carol["password"] == ""
     with served(paths, **environ):
         code, error = failed(paths, "key", "list")
         assert code == ExitCode.NOT_AUTHORISED
@@ -98,13 +103,26 @@ def test_people_log_in_and_what_they_do_is_theirs(paths, environ):
         assert ask(paths, "audit", "search", "--action", "key.create", env=session)["records"][0]["actor"].startswith(
             "alice as "
         )
-        assert [row["name"] for row in ask(paths, "login", "list", env=session)["logins"]] == ["alice", "bob", "head"]
+        assert [row["name"] for row in ask(paths, "login", "list", env=session)["logins"]] == [
+            "alice",
+            "bob",
+            "carol",
+            "head",
+        ]
 
         outside = types(
             paths, "login", "begin", "bob", answers=[("Password", PASSWORDS["bob"]), ("Code", code_of(bob))]
         )
         assert outside.code == ExitCode.NOT_AUTHORISED
         assert b"do not fit together" in outside.written
+
+        token_file = tmp_path / "token"
+        token_file.write_text(oidc.tokens()["id_token"])
+        vouched = types(paths, "login", "begin", "carol", "--token", token_file, answers=[("Code", code_of(carol))])
+        assert vouched.code == ExitCode.OK
+        (hers,) = TOKEN.findall(vouched.written)
+        theirs = {**os.environ, "PLUGSKY_SESSION": hers.decode()}
+        assert ask(paths, "audit", "search", "--action", "login.begin", env=theirs)["records"][0]["subject"] == "carol"
 
         left = types(paths, "login", "begin", "head", answers=[("Password", b"\x04")])
         assert left.code == ExitCode.DECLINED

@@ -1,12 +1,13 @@
 """Logins of people: a name with a password and one-time codes, and the role that it has.
 
-The password is the site's own, or that of the site's directory; the codes and the role are always the site's.
+The password is the site's own, or others vouch for who somebody is: the site's directory, or its OpenID provider, whose
+token then takes the password's place. The codes and the role are always the site's.
 
 Guarantees. A password is kept as a digest only, the secret of the codes is encrypted under a key of the site, and both
 are shown once, when the login is made or reset. :meth:`Logins.check` takes as long for a name that does not exist as
 for one that does, answers alike whatever was wrong, takes no code twice, and after :data:`FREE_FAILURES` failures of a
 name makes it wait, up to :data:`LONGEST_WAIT_S`. Digests are made one after another, so that they cannot exhaust the
-memory. A directory is asked only by who has the right code, so that no stranger learns from it or locks an account.
+memory. Others are asked only by who has the right code, so that no stranger learns from them or locks an account there.
 
 Methods but :meth:`Logins.role_of` use the database and take their time: call them in a thread. One process of a site
 answers on the Admin socket, so what it knows of roles and failures is what there is.
@@ -16,10 +17,10 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,7 +29,6 @@ from sqlmodel import col
 
 from plugsky.access import passwords, totp
 from plugsky.access.checked import bad
-from plugsky.access.directory import Directory
 from plugsky.core.clock import Clock, unix_us
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.principal import Role
@@ -38,6 +38,7 @@ MAX_LOGINS: Final = 1000
 FREE_FAILURES: Final = 4
 LONGEST_WAIT_S: Final = 900
 MAX_REMEMBERED: Final = 10_000
+MAX_SUBJECT: Final = 255
 ISSUER: Final = "Plugsky"
 _NAME: Final = re.compile(r"[a-z][a-z0-9._-]{0,63}\Z")
 _NONCE: Final = 12
@@ -52,6 +53,15 @@ class Source(Enum):
 
     LOCAL = "local"
     LDAP = "ldap"
+    OIDC = "oidc"
+
+
+class Voucher(Protocol):
+    """Vouches for people beside the site itself."""
+
+    def knows(self, who: str, proof: str) -> bool:
+        """Whether ``proof``, such as a password, shows that this is ``who``. Raises UNREACHABLE."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,7 @@ class LoginRecord:
     name: str
     role: Role
     source: Source
+    subject: str
     created_us: int
 
 
@@ -68,7 +79,7 @@ class LoginRecord:
 class IssuedLogin:
     """A login that was just made or reset: the only time that its secrets are shown.
 
-    ``password`` is empty where it is the directory's.
+    ``password`` is empty where it is not the site's.
     """
 
     record: LoginRecord
@@ -92,9 +103,9 @@ class _Failures:
 class Logins:
     """The logins of one site."""
 
-    def __init__(self, database: Database, clock: Clock, key: bytes, directory: Directory | None = None) -> None:
+    def __init__(self, database: Database, clock: Clock, key: bytes, vouchers: Mapping[Source, Voucher]) -> None:
         """``key`` encrypts the secrets of codes; it is the site's own, for :data:`PURPOSE`."""
-        self._directory = directory
+        self._vouchers = vouchers
         self._database = database
         self._clock = clock
         self._cipher = AESGCM(key)
@@ -112,18 +123,22 @@ class Logins:
         with self._database.read() as session:
             return tuple(map(_record, session.scalars(select(Login).order_by(col(Login.name)))))
 
-    def add(self, name: str, role: str, source: str = "local", witness: Witness | None = None) -> IssuedLogin:
-        """A new login. Raises BAD_REQUEST for what cannot be one, CONFLICT for a name that is taken."""
+    def add(
+        self, name: str, role: str, source: str = "local", subject: str = "", witness: Witness | None = None
+    ) -> IssuedLogin:
+        """A new login. ``subject`` is who an OpenID provider says this is.
+
+        Raises BAD_REQUEST for what cannot be one, CONFLICT for a name that is taken.
+        """
         if not _NAME.match(name):
             raise bad("name", "this name is not allowed", "1 to 64 of a-z 0-9 . _ -, first a letter", _ADD)
         wanted = _source(source)
-        if wanted is Source.LDAP and self._directory is None:
-            raise bad("source", "this site has no directory", "ldap_url and its settings are not set", _CONFIG)
+        self._check_source(wanted, subject)
         password, kept = _new_password(wanted)
         secret = totp.new_secret()
         row = Login(
-            name=name, role=_role(role).value, source=wanted.value, password=kept, codes=self._sealed(name, secret),
-            created_us=unix_us(self._clock.now()),
+            name=name, role=_role(role).value, source=wanted.value, subject=subject, password=kept,
+            codes=self._sealed(name, secret), created_us=unix_us(self._clock.now()),
         )  # fmt: skip
         with self._database.write() as session:
             if session.get(Login, name) is not None:
@@ -194,9 +209,9 @@ class Logins:
             step = totp.step_of(secret, code, unix_us(self._clock.now()) // 1_000_000)
             # It failed until the opposite is shown: many who try at once are counted each.
             self._failed(name)
-        if row is not None and step is not None and Source(row.source) is Source.LDAP:
+        if row is not None and step is not None and Source(row.source) is not Source.LOCAL:
             try:
-                right = self._directory_knows(name, password)
+                right = self._vouched(row, password)
             except PlugskyError:
                 self._forgive(name)
                 raise
@@ -214,12 +229,21 @@ class Logins:
         """What a password is compared with; where that is not known, what nobody's fits, so that it takes as long."""
         return self._nobody if row is None or Source(row.source) is not Source.LOCAL else row.password
 
-    def _directory_knows(self, name: str, password: str) -> bool:
-        if self._directory is None:
+    def _vouched(self, row: Login, proof: str) -> bool:
+        voucher = self._vouchers.get(Source(row.source))
+        if voucher is None:
             raise PlugskyError(
-                ErrorKind.UNREACHABLE, "the directory cannot say who this is", why="ldap_url is not set", next=_CONFIG
+                ErrorKind.UNREACHABLE, "nobody can say who this is", why=_not_set(Source(row.source)), next=_CONFIG
             )
-        return self._directory.knows(name, password)
+        return voucher.knows(row.subject or row.name, proof)
+
+    def _check_source(self, source: Source, subject: str) -> None:
+        if source is not Source.LOCAL and source not in self._vouchers:
+            raise bad("source", "nobody could say who this is", _not_set(source), _CONFIG)
+        if (source is Source.OIDC) != bool(subject):
+            raise bad("subject", "the subject is who an OpenID provider says this is", "there for oidc only", _ADD)
+        if len(subject) > MAX_SUBJECT or not subject.isprintable():
+            raise bad("subject", "this subject is not allowed", f"at most {MAX_SUBJECT} letters that print", _ADD)
 
     def change_password(
         self, name: str, password: str, code: str, new: str, witness: Witness | None = None
@@ -229,9 +253,9 @@ class Logins:
         if self.check(name, password, code).source is not Source.LOCAL:
             raise PlugskyError(
                 ErrorKind.CONFLICT,
-                "this password is the directory's",
-                why="the site does not keep it",
-                next="change it where the directory's passwords are changed",
+                "this password is not the site's",
+                why="others vouch for who this is",
+                next="change it there",
             )
         kept = passwords.digest(chosen)
         with self._database.write() as session:
@@ -301,6 +325,10 @@ class Logins:
             ) from None
 
 
+def _not_set(source: Source) -> str:
+    return f"the settings of {source.value} are not set"
+
+
 def _new_password(source: Source) -> tuple[str, str]:
     """A new password to be told and what is kept of it, both empty where the site does not know it."""
     if source is not Source.LOCAL:
@@ -313,7 +341,7 @@ def _source(text: str) -> Source:
     try:
         return Source(text)
     except ValueError:
-        raise bad("source", "passwords have no such source", "local or ldap", _ADD) from None
+        raise bad("source", "passwords have no such source", "local, ldap or oidc", _ADD) from None
 
 
 def _role(text: str) -> Role:
@@ -332,4 +360,4 @@ def _found(row: Login | None) -> Login:
 
 
 def _record(row: Login) -> LoginRecord:
-    return LoginRecord(row.name, Role(row.role), Source(row.source), row.created_us)
+    return LoginRecord(row.name, Role(row.role), Source(row.source), row.subject, row.created_us)

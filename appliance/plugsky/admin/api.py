@@ -194,18 +194,23 @@ class PersonView(_Value, frozen=True):
 
 
 class LoginView(_Value, frozen=True):
-    """Somebody who may log in. ``source`` says who knows the password: ``local`` or ``ldap``."""
+    """Somebody who may log in.
+
+    ``source`` says who vouches for them: ``local``, ``ldap`` or ``oidc``; ``subject`` who an OpenID provider says they
+    are.
+    """
 
     name: str
     role: str
     source: str
+    subject: str
     created: str
 
 
 class NewLogin(_Value, frozen=True):
     """A login just made or reset. ``password`` and ``uri`` (``otpauth://``) exist nowhere else and are shown once.
 
-    ``password`` is empty where it is the directory's.
+    ``password`` is empty where it is not the site's.
     """
 
     name: str
@@ -345,7 +350,7 @@ class Admin(Protocol):
     async def person_remove(self, account: str) -> PersonView: ...
 
     async def login_begin(self, name: str, password: str, code: str) -> SessionView:
-        """A session, for who knows the password and the code of this moment."""
+        """A session, for who knows the password, or has a token, and the code of this moment."""
         ...
 
     async def login_end(self, token: str) -> None: ...
@@ -356,7 +361,7 @@ class Admin(Protocol):
 
     async def login_list(self) -> tuple[LoginView, ...]: ...
 
-    async def login_add(self, name: str, role: str, source: str = "local") -> NewLogin: ...
+    async def login_add(self, name: str, role: str, source: str = "local", subject: str = "") -> NewLogin: ...
 
     async def login_role(self, name: str, role: str) -> LoginView: ...
 

@@ -10,8 +10,9 @@ from contextlib import closing, contextmanager
 from plugsky.access.aliases import Aliases
 from plugsky.access.directory import directory_of
 from plugsky.access.ledger import Ledger
-from plugsky.access.logins import PURPOSE, Logins
+from plugsky.access.logins import PURPOSE, Logins, Source, Voucher
 from plugsky.access.people import People
+from plugsky.access.provider import provider_of
 from plugsky.access.tenants import Tenants
 from plugsky.admin.first_use import opened_state
 from plugsky.admin.ports import EngineTable, GatewayControl, IsolationProbe, SiteFacts
@@ -46,6 +47,12 @@ class OnDemandLog:
             self._log.close()
 
 
+def vouchers(settings: Settings, clock: Clock) -> Mapping[Source, Voucher]:
+    """Who vouches for people beside the site itself. Raises BAD_REQUEST for settings that name half of somebody."""
+    named = {Source.LDAP: directory_of(settings), Source.OIDC: provider_of(settings, clock)}
+    return {source: voucher for source, voucher in named.items() if voucher is not None}
+
+
 @contextmanager
 def admin_service(
     paths: SitePaths,
@@ -69,7 +76,7 @@ def admin_service(
             tenants=Tenants(database, clock),
             aliases=Aliases(database, clock),
             people=People(database, clock),
-            logins=Logins(database, clock, keys.derived(PURPOSE), directory_of(settings)),
+            logins=Logins(database, clock, keys.derived(PURPOSE), vouchers(settings, clock)),
             ledger=Ledger(database, clock, writer=process),
             audit=log,
             facts=facts,

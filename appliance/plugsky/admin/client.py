@@ -153,8 +153,8 @@ class AdminClient:
     async def login_list(self) -> tuple[LoginView, ...]:
         return await self._call("login_list", tuple[LoginView, ...])
 
-    async def login_add(self, name: str, role: str, source: str = "local") -> NewLogin:
-        return await self._call("login_add", NewLogin, name=name, role=role, source=source)
+    async def login_add(self, name: str, role: str, source: str = "local", subject: str = "") -> NewLogin:
+        return await self._call("login_add", NewLogin, name=name, role=role, source=source, subject=subject)
 
     async def login_role(self, name: str, role: str) -> LoginView:
         return await self._call("login_role", LoginView, name=name, role=role)

@@ -8,7 +8,7 @@ from plugsky.admin.acting import Acting
 from plugsky.admin.api import LoginView, NewLogin, SessionView
 from plugsky.admin.sessions import IDLE_S, Sessions
 from plugsky.audit import events
-from plugsky.audit.events import Event
+from plugsky.audit.events import Event, Fact
 from plugsky.core.errors import ErrorKind, PlugskyError
 
 _STRANGER = "(not a login)"
@@ -56,11 +56,11 @@ class LoginVerbs(Acting):
         await self._allow("login_list")
         return tuple(map(views.login_view, await asyncio.to_thread(self._site.logins.list)))
 
-    async def login_add(self, name: str, role: str, source: str = "local") -> NewLogin:
+    async def login_add(self, name: str, role: str, source: str = "local", subject: str = "") -> NewLogin:
         await self._allow("login_add", name)
         issued = await self._witnessed(
             lambda tell: self._site.logins.add(
-                name, role, source, lambda made: tell(self._event(events.LOGIN_ADD, made))
+                name, role, source, subject, lambda made: tell(self._event(events.LOGIN_ADD, made))
             )
         )
         return views.new_login(issued)
@@ -91,7 +91,10 @@ class LoginVerbs(Acting):
         return views.login_view(login)
 
     def _event(self, action: str, login: LoginRecord) -> Event:
-        return Event(action, self._actor, login.name, "ok", {"role": login.role.value, "source": login.source.value})
+        facts: dict[str, Fact] = {"role": login.role.value, "source": login.source.value}
+        if login.subject:
+            facts["subject"] = login.subject
+        return Event(action, self._actor, login.name, "ok", facts)
 
     def _known(self, name: str) -> str:
         return name if self._site.logins.role_of(name) is not None else _STRANGER

@@ -124,7 +124,7 @@ def person_view(person: PersonRecord) -> PersonView:
 
 def login_view(login: LoginRecord) -> LoginView:
     """A login as it may be listed."""
-    return LoginView(login.name, login.role.value, login.source.value, stamp(login.created_us) or "")
+    return LoginView(login.name, login.role.value, login.source.value, login.subject, stamp(login.created_us) or "")
 
 
 def new_login(issued: IssuedLogin) -> NewLogin:

@@ -1,7 +1,9 @@
 """``plugsky login``: people log in with a password and a one-time code, and administrators say who may."""
 
 import getpass
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import Annotated, Final
 
 import msgspec
 import typer
@@ -16,19 +18,30 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Log in as yourself, and say who may."
 )
+MAX_TOKEN: Final = 65_536
+HELP: Final = "plugsky login add --help"
 NameArgument = Annotated[str, typer.Argument(help="The login's name.")]
 RoleArgument = Annotated[str, typer.Argument(help="viewer, operator, auditor or admin.")]
 
 
 @app.command()
-def begin(name: NameArgument, root: RootOption = None) -> None:
+def begin(
+    name: NameArgument,
+    token: Annotated[
+        Path | None,
+        typer.Option("--token", metavar="FILE", help="An ID token of the site's OpenID provider, for a password."),
+    ] = None,
+    root: RootOption = None,
+) -> None:
     """Log in to the running site: asks for password and code, and writes the session to stdout.
 
     The next commands are yours while PLUGSKY_SESSION holds it. It ends 15 minutes after its last use.
+    With --token - the ID token is read from stdin.
 
     Example: export PLUGSKY_SESSION=$(plugsky login begin alice)
     """
-    password, code = _asked("Password: "), _asked("Code of your authenticator: ")
+    password = _asked("Password: ") if token is None else _read(token)
+    code = _asked("Code of your authenticator: ")
     session = ask(root, lambda admin: admin.login_begin(name, password, code))
     tell(session.token)
     say(f"You are {session.name}, {session.role}, until {session.idle_s // 60} minutes pass without a command.")
@@ -73,8 +86,8 @@ def list_(root: RootOption = None, as_json: JsonFlag = False) -> None:
     if as_json:
         tell_json("plugsky.login.list/1", {"logins": msgspec.to_builtins(logins)})
         return
-    rows = [(login.name, login.role, login.source, login.created) for login in logins]
-    table(("login", "role", "password", "created"), rows)
+    rows = [(login.name, login.role, f"{login.source} {login.subject}".strip(), login.created) for login in logins]
+    table(("login", "role", "known by", "created"), rows)
 
 
 @app.command()
@@ -82,6 +95,9 @@ def add(
     name: NameArgument,
     role: RoleArgument,
     ldap: Annotated[bool, typer.Option("--ldap", help="The password is that of the site's directory.")] = False,
+    oidc: Annotated[
+        str, typer.Option("--oidc", metavar="SUBJECT", help="Who the site's OpenID provider says this is.")
+    ] = "",
     root: RootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -89,8 +105,11 @@ def add(
 
     Example: plugsky login add alice auditor
     """
+    if ldap and oidc:
+        raise PlugskyError(ErrorKind.BAD_REQUEST, "A login has one source: --ldap or --oidc.", next=HELP)
+    source = "ldap" if ldap else "oidc" if oidc else "local"
     _tell_new(
-        ask(root, lambda admin: admin.login_add(name, role, "ldap" if ldap else "local")),
+        ask(root, lambda admin: admin.login_add(name, role, source, oidc)),
         "plugsky.login.add/1",
         as_json=as_json,
     )
@@ -141,6 +160,14 @@ def _tell_new(made: NewLogin, schema: str, *, as_json: bool) -> None:
     tell(f"authenticator  {made.uri}")
     if made.password:
         say(f"They choose a password of their own with: plugsky login password {made.name}")
+
+
+def _read(token: Path) -> str:
+    try:
+        with sys.stdin.buffer if str(token) == "-" else token.open("rb") as file:
+            return file.read(MAX_TOKEN).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlugskyError(ErrorKind.BAD_REQUEST, f"{token} cannot be read.", why=str(error)) from error
 
 
 def _asked(prompt: str) -> str:

@@ -74,6 +74,12 @@ LDAP_FILTER: Final = Variable(
 LDAP_AUTHORITIES: Final = Variable(
     "PLUGSKY_LDAP_AUTHORITIES", "Certificates of the authorities of the directory's certificate, in PEM."
 )
+OIDC_ISSUER: Final = Variable(
+    "PLUGSKY_OIDC_ISSUER", "The site's OpenID provider, as its tokens name it. Default: none."
+)
+OIDC_CLIENT: Final = Variable("PLUGSKY_OIDC_CLIENT", "What the site is called at that provider.")
+OIDC_CLAIM: Final = Variable("PLUGSKY_OIDC_CLAIM", "Which claim of its tokens names a person. Default: sub.")
+OIDC_KEYS: Final = Variable("PLUGSKY_OIDC_KEYS", "A file with its public keys, as a JWK Set.")
 SESSION: Final = Variable("PLUGSKY_SESSION", "The session that `plugsky login begin` wrote.", secret=True)
 THREADS: Final = Variable(
     "PLUGSKY_THREADS", "Cores an engine may use, as --threads. Default: the host's physical cores."

@@ -64,6 +64,14 @@ class Settings:
     """What a person's entry below ``ldap_base`` must be like; ``{name}`` as in ``ldap_bind``."""
     ldap_authorities: Path | None
     """Authorities of the directory's certificate, in PEM."""
+    oidc_issuer: str
+    """The site's OpenID provider, as its tokens name it; empty: there is none."""
+    oidc_client: str
+    """What the site is called there."""
+    oidc_claim: str
+    """Which claim of a token names a person."""
+    oidc_keys: Path | None
+    """The provider's public keys, a JWK Set."""
     threads: int
     context: int
     idle_exit: int
@@ -101,6 +109,10 @@ _VARIABLES: Final = {
     "ldap_base": env.LDAP_BASE,
     "ldap_filter": env.LDAP_FILTER,
     "ldap_authorities": env.LDAP_AUTHORITIES,
+    "oidc_issuer": env.OIDC_ISSUER,
+    "oidc_client": env.OIDC_CLIENT,
+    "oidc_claim": env.OIDC_CLAIM,
+    "oidc_keys": env.OIDC_KEYS,
     "threads": env.THREADS,
     "context": env.CONTEXT,
     "idle_exit": env.IDLE_EXIT,
@@ -168,6 +180,10 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
         "ldap_base": "",
         "ldap_filter": "(uid={name})",
         "ldap_authorities": None,
+        "oidc_issuer": "",
+        "oidc_client": "",
+        "oidc_claim": "sub",
+        "oidc_keys": None,
         "threads": physical_cores(),
         "context": 4096,
         "idle_exit": 0,

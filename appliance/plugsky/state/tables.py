@@ -68,7 +68,8 @@ class Person(SQLModel, table=True):
 class Login(SQLModel, table=True):
     """Somebody who logs in. ``password`` is a digest, ``codes`` the encrypted secret of one-time codes.
 
-    ``source`` says who knows the password: the site (``local``), or else ``password`` is empty.
+    ``source`` says who knows the password: the site (``local``), or else ``password`` is empty. ``subject`` is who they
+    are there, where that is not ``name``.
 
     ``used_step`` is the newest time step whose code was taken.
     """
@@ -76,6 +77,7 @@ class Login(SQLModel, table=True):
     name: str = Field(primary_key=True, sa_type=Text)
     role: str = Field(sa_type=Text)
     source: str = Field(default="local", sa_type=Text)
+    subject: str = Field(default="", sa_type=Text)
     password: str = Field(sa_type=Text)
     codes: bytes
     used_step: int = Field(default=0, sa_type=BigInteger)

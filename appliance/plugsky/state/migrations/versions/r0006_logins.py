@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("role", sa.Text, nullable=False),
         sa.Column("source", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
         sa.Column("password", sa.Text, nullable=False),
         sa.Column("codes", sa.LargeBinary, nullable=False),
         sa.Column("used_step", sa.BigInteger, nullable=False),
