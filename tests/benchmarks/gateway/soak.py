@@ -49,6 +49,7 @@ from plugsky.audit.site_key import known_site_keyid
 from plugsky.audit.verify import verify_site
 from plugsky.cli.gateway_keeper import GatewayKeeper
 from plugsky.core.clock import SystemClock, unix_us
+from plugsky.core.errors import PlugskyError
 from plugsky.core.paths import SitePaths
 from plugsky.engine.life.supervisor import EngineSupervisor
 from plugsky.engine.spec import EngineSpec
@@ -215,12 +216,24 @@ async def processes(
             await engine.settled()
             await keeper.answered()
             yield listener.getsockname()[1], engine, keeper, tap
-            await keeper.answered()
+            await _answers(control)
         finally:
             await keeper.stop()
             await control.close()
             server.close()
             await engine.stop()
+
+
+async def _answers(control: GatewayClient) -> None:
+    """Wait for the gateway after the last kill: only then has it closed what the killed one left open."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await control.requests()
+            except PlugskyError:
+                await asyncio.sleep(0.1)
+            else:
+                return
 
 
 async def soak(options: argparse.Namespace, folder: Path) -> tuple[Soak, Tap]:
