@@ -15,6 +15,8 @@ from plugsky.core import frames
 from plugsky.core.policy import Limits
 from plugsky.server.anthropic.fields import parse
 from plugsky.server.anthropic.shapes import Message
+from plugsky.server.said import Said
+from plugsky.server.settlement import News
 
 ASKED = [{"role": "user", "content": "how wide is it"}]
 MEASURE = {"name": "measure", "input_schema": {"type": "object"}}
@@ -249,11 +251,13 @@ def test_the_parts_of_a_stream_are_those_of_the_whole_however_the_engine_cuts_th
     places = sorted({cut for cut in cuts if cut < len(text)} | {0, len(text)})
     asked = {"model": MODEL, "max_tokens": 20, "messages": ASKED, "tools": [MEASURE]}
     request = parse(json.dumps(asked).encode(), Limits())
-    message = Message("j", request, frames.Prepared(1, (), 9, family="hermes", thinking=thinking))
+    prepared = frames.Prepared(1, (), 9, family="hermes", thinking=thinking)
+    said = Said(request.prompt, prepared)
+    message = Message("j", request, prepared, said)
+    items = [frames.StepItem(1, ids=(1,), text=text[start:end]) for start, end in pairwise(places)]
     events = []
-    for start, end in pairwise(places):
-        events += message.feed(frames.StepItem(1, ids=(1,), text=text[start:end]))
-    events += message.feed(frames.StepItem(1, final=frames.Finish("stop", frames.Usage(1, 1))))
+    for item in (*items, frames.StepItem(1, final=frames.Finish("stop", frames.Usage(1, 1)))):
+        events += message.feed(News(0, item, said.feed(item)))
     joined = {}
     for event in events:
         if event["type"] == "content_block_start":

@@ -27,6 +27,7 @@ class Entry:
     prompt_tokens: int = 10
     cached_tokens: int = 0
     completion_tokens: int = 20
+    reasoning_tokens: int = 0
     engine_us: int = 5
     service_class: str = "interactive"
     state: str = "settled"
@@ -62,8 +63,16 @@ def test_the_same_requests_match_in_any_order(entries: list[Entry]):
     )
 
 
+def test_a_record_says_how_much_was_reasoning_where_something_was():
+    quiet, thinking = record(Entry("a")), record(Entry("b", reasoning_tokens=9))
+    assert ("reasoning_tokens" in quiet.fields, thinking.fields["reasoning_tokens"]) == (False, 9)
+    assert counted([quiet, thinking], [Entry("a"), Entry("b", reasoning_tokens=9)]).differing() == (frozenset(), 0)
+    assert counted([thinking], [Entry("b")]).differing() == (frozenset({group("b")}), 0)
+
+
 CHANGES = {
     "tokens": {"completion_tokens": 21},
+    "reasoning": {"reasoning_tokens": 7},
     "the tenant": {"tenant": "other"},
     "the outcome": {"outcome": "length"},
     "the model's digest": {"digest": "e" * 64},

@@ -15,6 +15,7 @@ from appliance.api_site import MODEL, ApiSite
 from plugsky.core import frames
 from plugsky.server.openai.choices import Choice
 from plugsky.server.prompt import Prompt
+from plugsky.server.said import Said
 
 ASKED = [{"role": "user", "content": "how wide is it"}]
 MEASURE = {"type": "function", "function": {"name": "measure", "parameters": {"type": "object"}}}
@@ -150,6 +151,9 @@ async def test_reasoning_is_told_apart_and_counted(site):
     assert answer.choices[0].message.content == "Wide."
     assert answer.usage.completion_tokens_details.reasoning_tokens == 3
     assert site.engine.prepares[0].reasoning_effort == "low"
+    (row,) = site.rows()
+    assert (row.completion_tokens, row.reasoning_tokens) == (4, 3)
+    assert site.ledger.report().lines[0].reasoning_tokens == 3
     assert "".join(c.choices[0].delta.reasoning_content for c in (await streamed(site))[1]
                    if c.choices and hasattr(c.choices[0].delta, "reasoning_content")) == "Well, the sea"  # fmt: skip
 
@@ -176,11 +180,14 @@ def test_a_choice_says_the_same_however_the_engine_cuts_it(cuts, thinking):
     text = "Well.</think>" * thinking + "".join(CALLING)
     places = sorted({cut for cut in cuts if cut < len(text)} | {0, len(text)})
     prompt = Prompt(tools=(frames.Tool("measure"),))
-    choice = Choice(prompt, frames.Prepared(1, (), 9, family="hermes", thinking=thinking), logprobs=False)
+    said = Said(prompt, frames.Prepared(1, (), 9, family="hermes", thinking=thinking))
+    choice = Choice(said, logprobs=False)
     deltas = []
     for start, end in pairwise(places):
-        deltas += choice.feed(frames.StepItem(1, ids=(1,), text=text[start:end]))
-    deltas += choice.feed(frames.StepItem(1, final=frames.Finish("stop", frames.Usage(1, 1))))
+        item = frames.StepItem(1, ids=(1,), text=text[start:end])
+        deltas += choice.feed(item, said.feed(item))
+    last = frames.StepItem(1, final=frames.Finish("stop", frames.Usage(1, 1)))
+    deltas += choice.feed(last, said.feed(last))
     arguments = "".join(call["function"]["arguments"] for delta in deltas for call in delta.get("tool_calls", ()))
     assert json.loads(arguments) == {"what": "sea"}
     assert choice.message.shape()["tool_calls"][0]["function"]["arguments"] == arguments

@@ -100,7 +100,8 @@ def _rows(requests: int, first: int, chance: random.Random, site: ProvenSite) ->
             job=f"{chance.getrandbits(128):032x}", tenant=f"tenant-{number % TENANTS}", key_id=site.key.record.id,
             end_user="", requested_model="gpt-4o", model=_model(number),
             digest="d" * 64, prompt_tokens=number % 900, cached_tokens=number % 90, completion_tokens=number % 300,
-            engine_us=number % 5_000_000, service_class="interactive", state=LedgerState.SETTLED, outcome="stop",
+            reasoning_tokens=0, engine_us=number % 5_000_000, service_class="interactive",
+            state=LedgerState.SETTLED, outcome="stop",
             month=rfc3339(EPOCH + timedelta(microseconds=at))[:7], created_us=at - 2_000_000, settled_us=at,
             writer=site.gateway.name,
         )  # fmt: skip

@@ -47,6 +47,7 @@ class LedgerRow:
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    reasoning_tokens: int
     engine_us: int
     service_class: str
     state: str
@@ -96,6 +97,7 @@ _CLOSE: Final = (
                 "prompt_tokens",
                 "cached_tokens",
                 "completion_tokens",
+                "reasoning_tokens",
                 "engine_us",
                 "state",
                 "outcome",
@@ -224,6 +226,7 @@ class Turn:
             "prompt_tokens": usage.prompt_tokens,
             "cached_tokens": usage.cached_tokens,
             "completion_tokens": usage.completion_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
             "engine_us": usage.engine_us,
             "state": state,
             "outcome": outcome,
@@ -243,7 +246,7 @@ def _conflict(job: str, why: str) -> PlugskyError:
 
 
 def _counts(row: LedgerRow) -> Usage:
-    return Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.engine_us)
+    return Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.engine_us, row.reasoning_tokens)
 
 
 def _row(entry: Any) -> LedgerRow:

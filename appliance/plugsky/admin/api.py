@@ -244,6 +244,7 @@ class UsageRow(_Value, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    reasoning_tokens: int
     engine_us: int
 
 

@@ -57,6 +57,8 @@ _HEALTH: Final = {True: "ok", False: "unhealthy"}
 HEAD_PREFIX: Final = "head:"
 TIMES: Final = ("created_us", "settled_us", "month")
 COUNTS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "engine_us")
+REASONING: Final = "reasoning_tokens"
+"""How many of the completion's tokens were reasoning; a record says it where there were any."""
 
 
 class Event(NamedTuple):
@@ -90,6 +92,8 @@ class ClosedEntry(Protocol):
     def cached_tokens(self) -> int: ...
     @property
     def completion_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
     @property
     def engine_us(self) -> int: ...
     @property
@@ -161,6 +165,8 @@ def request_done(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) ->
     fields: dict[str, Fact] = dict(extra or {})
     for name in ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state", *TIMES):
         fields[name] = getattr(entry, name)
+    if entry.reasoning_tokens:
+        fields[REASONING] = entry.reasoning_tokens
     return Event(REQUEST, f"key:{entry.key_id}", entry.job, entry.outcome, fields)
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Final
 
-from plugsky.audit.events import COUNTS, TIMES, ClosedEntry
+from plugsky.audit.events import COUNTS, REASONING, TIMES, ClosedEntry
 from plugsky.audit.trail import Record
 from plugsky.core.clock import rfc3339
 from plugsky_bundles.errors import printable
@@ -26,14 +26,34 @@ from plugsky_bundles.errors import printable
 GROUPS: Final = 1 << 16
 MAX_COMPARED: Final = 100_000
 """About so many requests of groups that differ are compared one by one; further groups are counted."""
-COMPARED: Final = ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state", *TIMES)
+COMPARED: Final = (
+    "tenant",
+    "key_id",
+    "requested_model",
+    "model",
+    "digest",
+    *COUNTS,
+    "service_class",
+    "state",
+    *TIMES,
+    REASONING,
+)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ABSENT: Final = tuple(0 if name == REASONING else None for name in COMPARED)
+"""What a record says of each by saying nothing."""
 _of_entry = attrgetter("job", "outcome", *COMPARED)
 
 
 def told(value: object) -> object:
     """A value of the ledger as a record tells it."""
     return printable(value) if isinstance(value, str) else value
+
+
+def differing(record: Record, entry: ClosedEntry) -> list[str]:
+    """The facts in which a record differs from its entry."""
+    said = [*map(record.fields.get, COMPARED, _ABSENT), record.outcome]
+    names = (*COMPARED, "outcome")
+    return [name for name, value in zip(names, said, strict=True) if value != told(getattr(entry, name))]
 
 
 @dataclass
@@ -66,7 +86,7 @@ class Matching:
         if self._is_recent(record.fields.get("settled_us")):
             self.recent.records.append(record)
         else:
-            self._count(record.subject, (record.subject, record.outcome, *map(record.fields.get, COMPARED)), 1)
+            self._count(record.subject, (record.subject, record.outcome, *map(record.fields.get, COMPARED, _ABSENT)), 1)
 
     def entry(self, entry: ClosedEntry) -> None:
         """Counts a closed entry."""

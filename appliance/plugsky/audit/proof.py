@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from plugsky.audit.events import StoredKey
 from plugsky.audit.key_proof import keys_speak
-from plugsky.audit.matching import COMPARED, GROUPS, Compared, Matching, told
+from plugsky.audit.matching import GROUPS, Compared, Matching, differing
 from plugsky.audit.trail import Record
 from plugsky_bundles.chain_lines import Position
 from plugsky_bundles.errors import printable
@@ -186,10 +186,8 @@ def _ledger(evidence: Evidence, links: list[str], problems: list[str]) -> None:
         if record.subject in recorded:
             wrong.append(f"{where} is recorded a second time")
         recorded.add(record.subject)
-        differing = [name for name in COMPARED if record.fields.get(name) != told(getattr(entry, name))]
-        differing += ["outcome"] if record.outcome != told(entry.outcome) else []
-        if differing:
-            wrong.append(f"{where} differs from its ledger entry in {', '.join(differing)}")
+        if names := differing(record, entry):
+            wrong.append(f"{where} differs from its ledger entry in {', '.join(names)}")
     missing = [
         f"the ledger entry of request {job} has no audit record"
         for job, entry in evidence.compared.entries.items()

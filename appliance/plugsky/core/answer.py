@@ -8,12 +8,16 @@ FinishReason = Literal["stop", "length", "cancelled", "deadline"]
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a request consumed, counted by the engine. ``engine_us`` is its share of measured compute time."""
+    """What a request consumed, counted by the engine. ``engine_us`` is its share of measured compute time.
+
+    How many of the completion's tokens were reasoning, the gateway tells, which reads them as the model's family does.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     engine_us: int = 0
+    reasoning_tokens: int = 0
 
 
 class Finish(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -14,7 +14,6 @@ from plugsky.server.answering import answering
 from plugsky.server.deps import Gateway
 from plugsky.server.local_exchange import LocalExchange
 from plugsky.server.prompt import Prompt
-from plugsky.server.said import Said
 
 SIDE_BY_SIDE: Final = 4
 """Answers that one request waits for at a time, where the limits of its key allow it."""
@@ -52,10 +51,10 @@ async def ask(
     asked = _Asked(model, prompt, params, max_tokens)
     exchange = LocalExchange(new_id(), b"", principal.key_id, "standard")
     async with answering(gateway, exchange, endpoint, lambda _body, _limits: asked) as taken:
-        said = Said(prompt, taken.prepared)
+        (said,) = taken.answer.said
         parts = []
-        async for _, item in taken.answer.news():
-            parts += [event.text for event in said.feed(item) if isinstance(event, ContentDelta)]
+        async for news in taken.answer.news():
+            parts += [event.text for event in news.events if isinstance(event, ContentDelta)]
     return Told("".join(parts), said.end == "length")
 
 

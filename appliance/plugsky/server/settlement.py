@@ -14,16 +14,18 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from plugsky.core import frames
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky.engine.prompting.families.events import Event
 from plugsky.server.deps import Engine, EngineAnswer, Entry, Gateway, Outcome
 from plugsky.server.failures import too_late
 from plugsky.server.flights import Flight
 from plugsky.server.prompt import Prompt
+from plugsky.server.said import Said
 from plugsky.server.streams import Numbered, Streams
 
 GRACE_S: Final = 5.0
@@ -66,6 +68,14 @@ class Extent:
     max_tokens: Sequence[int]
     booked: int
     deadline: float
+
+
+class News(NamedTuple):
+    """An item of the answer with this number, and what it says, in no dialect's words."""
+
+    number: int
+    item: frames.StepItem
+    events: list[Event]
 
 
 class Settlement:
@@ -118,13 +128,15 @@ class Settlement:
 class Answer:
     """What the engine says to one request: :meth:`news` until every choice has its final, or :meth:`close`.
 
-    ``finishes`` are the ends of the choices, each None before it; a failure is raised from the iteration.
+    ``finishes`` are the ends of the choices, each None before it; a failure is raised from the iteration. ``said`` is
+    what each says, once it is submitted.
     """
 
     def __init__(self, gateway: Gateway, flight: Flight, ask: Ask, entry: Entry, extent: Extent) -> None:
         self.model = entry.model
         self.fingerprint = ""
         self.finishes: list[frames.Finish | None] = [None] * ask.answers
+        self.said: Sequence[Said] = ()
         self._gateway = gateway
         self._flight = flight
         self._ask = ask
@@ -150,6 +162,7 @@ class Answer:
             completion_tokens=sum(each.completion_tokens for each in used),
             cached_tokens=sum(each.cached_tokens for each in firsts),
             engine_us=sum(each.engine_us for each in used),
+            reasoning_tokens=self._reasoned,
         )
 
     async def submit(self, engine: Engine, prepared: Sequence[frames.Prepared]) -> None:
@@ -157,6 +170,8 @@ class Answer:
         try:
             self._flight.still_wanted()
             self.fingerprint = _fingerprint(engine.hello)
+            which = [number // self._ask.n for number in range(self._ask.answers)]
+            self.said = [Said(self._ask.prompts[number], prepared[number]) for number in which]
             self._streams = Streams([self._submitted(engine, prepared, number) for number in range(self._ask.answers)])
             self._flight.on_cancel(self._cancel)
             async with asyncio.timeout_at(self._deadline):
@@ -188,7 +203,7 @@ class Answer:
             prompt=self._ask.prompts[which].given(),
         )
 
-    async def news(self) -> AsyncIterator[Numbered]:
+    async def news(self) -> AsyncIterator[News]:
         """What the engine says, each item with the number of its choice. Ends settled."""
         while not self._over:
             number, item = await self._next()
@@ -196,13 +211,14 @@ class Answer:
                 self._made += len(item.ids)
                 self._flight.produced(len(item.ids), self._gateway.clock.monotonic_us())
             self._text_sha256[number].update(item.text.encode())
+            events = self.said[number].feed(item)
             if item.final is not None:
                 self.finishes[number] = item.final
             if self._over:
                 await self._end()
             elif self._booked < self._most and self._made >= self._booked - self._step // 4:
                 await self._top_up()
-            yield number, item
+            yield News(number, item, events)
 
     async def close(self) -> None:
         """End the request wherever it stands. Does nothing after its end."""
@@ -267,7 +283,13 @@ class Answer:
         """What arrived here: the count when the engine's own will not come. Nothing made, nothing billed."""
         if not self._made:
             return NOTHING
-        return frames.Usage(prompt_tokens=self._flight.prompt_tokens, completion_tokens=self._made)
+        return frames.Usage(
+            prompt_tokens=self._flight.prompt_tokens, completion_tokens=self._made, reasoning_tokens=self._reasoned
+        )
+
+    @property
+    def _reasoned(self) -> int:
+        return sum(said.reasoning_tokens for said in self.said)
 
     async def _settle(self, outcome: str, usage: frames.Usage) -> None:
         await self._settlement.close(outcome, usage, self._content(), self._let_go)

@@ -112,7 +112,7 @@ class _Shapes:
 
 
 async def _reply(exchange: Exchange, answer: Answer, shapes: _Shapes) -> None:
-    async for number, item in answer.news():
+    async for number, item, _ in answer.news():
         shapes.choices[number].feed(item)
         if item.final is not None:
             shapes.ended(number, item.final.stop)
@@ -121,7 +121,7 @@ async def _reply(exchange: Exchange, answer: Answer, shapes: _Shapes) -> None:
 
 async def _stream(exchange: Exchange, answer: Answer, shapes: _Shapes) -> None:
     await exchange.open_stream(keep_alive=b"")
-    async for number, item in answer.news():
+    async for number, item, _ in answer.news():
         event = shapes.chunk(number, shapes.choices[number].feed(item))
         if item.final is not None:
             shapes.ended(number, item.final.stop)

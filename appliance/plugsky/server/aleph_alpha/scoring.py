@@ -207,7 +207,7 @@ async def _scored(
     )
     known: list[list[frames.TokenLogprob]] = [[] for _ in prompts]
     async with answered(gateway, taken, ask) as (answer, _):
-        async for number, item in answer.news():
+        async for number, item, _ in answer.news():
             known[number] += item.prompt_logprobs
         return [each[-len(target.tokens) :] for each in known], answer.usage
 

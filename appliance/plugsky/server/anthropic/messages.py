@@ -34,7 +34,7 @@ class Messages:
     async def __call__(self, exchange: Exchange) -> None:
         _speak(exchange)
         async with answering(self._gateway, exchange, "anthropic.messages", parse) as taken:
-            message = Message(taken.job, taken.request, taken.prepared)
+            message = Message(taken.job, taken.request, taken.prepared, taken.answer.said[0])
             if taken.request.stream:
                 await _stream(exchange, taken.answer, message)
             else:
@@ -66,17 +66,17 @@ def _speak(exchange: Exchange) -> None:
 
 
 async def _whole(exchange: Exchange, answer: Answer, message: Message) -> None:
-    async for _, item in answer.news():
-        message.feed(item)
+    async for news in answer.news():
+        message.feed(news)
     await exchange.reply(200, msgspec.json.encode(message.whole(answer.usage)))
 
 
 async def _stream(exchange: Exchange, answer: Answer, message: Message) -> None:
     await exchange.open_stream()
     await exchange.write(_events([{"type": "message_start", "message": message.start()}, {"type": "ping"}]))
-    async for _, item in answer.news():
-        events = message.feed(item)
-        if item.final is not None:
+    async for news in answer.news():
+        events = message.feed(news)
+        if news.item.final is not None:
             await exchange.end_stream(_events([*events, *message.ended(answer.usage)]))
         elif events:
             await exchange.write(_events(events))

@@ -13,6 +13,7 @@ from plugsky.engine.prompting.families.events import ContentDelta, Event, Reason
 from plugsky.engine.prompting.families.json_scan import is_object
 from plugsky.server.anthropic.fields import MessagesRequest
 from plugsky.server.said import Said
+from plugsky.server.settlement import News
 
 Shape = dict[str, Any]
 _TEXT: dict[str, tuple[str, str]] = {
@@ -85,8 +86,8 @@ class Blocks:
 class Message:
     """One answer: feed it every item in their order, then ask for its whole, or take the events as they come."""
 
-    def __init__(self, job: str, request: MessagesRequest, prepared: frames.Prepared) -> None:
-        self._said = Said(request.prompt, prepared)
+    def __init__(self, job: str, request: MessagesRequest, prepared: frames.Prepared, said: Said) -> None:
+        self._said = said
         self._blocks = Blocks(shows_thinking=request.shows_thinking)
         self._finish: frames.Finish | None = None
         self._prompt_tokens = len(prepared.tokens)
@@ -104,12 +105,12 @@ class Message:
         """The message of a stream's first event: how much of its prompt was in the cache is known at its end."""
         return {**self._shape, "usage": _usage(frames.Usage(self._prompt_tokens, 0))}
 
-    def feed(self, item: frames.StepItem) -> list[Shape]:
+    def feed(self, news: News) -> list[Shape]:
         """The events that an item brings, perhaps none."""
-        events = [made for event in self._said.feed(item) for made in self._blocks.add(event)]
-        if item.final is None:
+        events = [made for event in news.events for made in self._blocks.add(event)]
+        if news.item.final is None:
             return events
-        self._finish = item.final
+        self._finish = news.item.final
         return [*events, *self._blocks.end()]
 
     def ended(self, used: frames.Usage) -> list[Shape]:

@@ -11,7 +11,7 @@ import msgspec
 
 from plugsky.core import frames
 from plugsky.server.openai.choices import Choice, logprob
-from plugsky.server.settlement import Answer
+from plugsky.server.settlement import Answer, News
 
 
 class ChatShapes:
@@ -40,11 +40,12 @@ class ChatShapes:
             self._event(number, {"role": "assistant", "content": ""}) for number in range(len(self.choices))
         )
 
-    def news(self, number: int, item: frames.StepItem) -> bytes:
-        """The events that an item of choice ``number`` makes, perhaps none."""
+    def news(self, news: News) -> bytes:
+        """The events that an item of a choice makes, perhaps none."""
+        number, item, said = news
         choice = self.choices[number]
         events = []
-        for delta in choice.feed(item):
+        for delta in choice.feed(item, said):
             if "content" in delta:
                 events.append({"content": delta["content"]})
             elif "reasoning_content" in delta:

@@ -43,17 +43,17 @@ class Chat:
         async with answering(self._gateway, exchange, "mistral.chat", parse_chat) as taken:
             request, answer = taken.request, taken.answer
             logprobs = request.params.top_logprobs is not None
-            choices = [Choice(request.prompt, taken.prepared, logprobs=logprobs) for _ in range(request.n)]
+            choices = [Choice(said, logprobs=logprobs) for said in answer.said]
             shapes = ChatShapes(taken.job, request.model, answer, choices, logprobs=logprobs)
             if not request.stream:
-                async for number, item in answer.news():
-                    choices[number].feed(item)
+                async for number, item, said in answer.news():
+                    choices[number].feed(item, said)
                 await exchange.reply(200, shapes.whole())
                 return
             await exchange.open_stream()
             await exchange.write(shapes.first())
-            async for number, item in answer.news():
-                events = shapes.news(number, item)
+            async for news in answer.news():
+                events = shapes.news(news)
                 if None not in answer.finishes:
                     await exchange.end_stream(events + DONE)
                 elif events:
@@ -86,7 +86,7 @@ class Fim:
                 shapes = FimShapes(taken.flight.job, request.model, answer)
                 if request.stream:
                     await exchange.open_stream()
-                async for _, item in answer.news():
+                async for _, item, _ in answer.news():
                     event = shapes.news(item)
                     if not request.stream:
                         continue

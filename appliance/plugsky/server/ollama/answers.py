@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from plugsky.core import frames
 from plugsky.core.clock import Clock
 from plugsky.engine.prompting.families.events import (
     ContentDelta,
@@ -22,7 +21,7 @@ from plugsky.engine.prompting.families.events import (
 from plugsky.server.answering import Answering
 from plugsky.server.ollama.fields import OllamaRequest
 from plugsky.server.openai.choices import logprob
-from plugsky.server.said import Said
+from plugsky.server.settlement import News
 
 Kind = Literal["chat", "generate"]
 _NS_PER_US: Final = 1000
@@ -37,19 +36,20 @@ class Lines:
         self._clock = clock
         self._began_us = clock.monotonic_us()
         self._first_us: int | None = None
-        self._said = Said(taken.request.prompt, taken.prepared)
+        (self._said,) = taken.answer.said
         self._calls: list[tuple[str, list[str]]] = []
         self._text: list[str] = []
         self._thought: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
 
-    def take(self, item: frames.StepItem) -> list[dict[str, Any]]:
+    def take(self, news: News) -> list[dict[str, Any]]:
         """What an item adds, as lines that are not the last."""
+        item = news.item
         if item.ids and self._first_us is None:
             self._first_us = self._clock.monotonic_us()
         known = [logprob(each) for each in item.logprobs] if self._taken.request.params.top_logprobs is not None else []
         self._logprobs += known
-        lines = [line for event in self._said.feed(item) if (line := self._line(event)) is not None]
+        lines = [line for event in news.events if (line := self._line(event)) is not None]
         if known and lines:
             lines[0]["logprobs"] = known
         if item.final is not None and self._said.end == "tool_calls":

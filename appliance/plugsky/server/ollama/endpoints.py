@@ -52,14 +52,14 @@ async def _answer(gateway: Gateway, exchange: Exchange, kind: Kind) -> None:
     async with answering(gateway, exchange, f"ollama.{kind}", read) as taken:
         lines = Lines(kind, taken, gateway.clock)
         if not taken.request.stream:
-            async for _, item in taken.answer.news():
-                lines.take(item)
+            async for news in taken.answer.news():
+                lines.take(news)
             await exchange.reply(200, msgspec.json.encode(lines.whole()))
             return
         await exchange.open_stream(_STREAM_HEADERS, keep_alive=b"")
-        async for _, item in taken.answer.news():
-            data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines.take(item))
-            if item.final is not None:
+        async for news in taken.answer.news():
+            data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines.take(news))
+            if news.item.final is not None:
                 await exchange.end_stream(data + msgspec.json.encode(lines.last()) + b"\n")
             elif data:
                 await exchange.write(data)

@@ -30,7 +30,7 @@ class ChatCompletions:
         async with answering(self._gateway, exchange, "chat.completions", reader(exchange, parse)) as taken:
             request = taken.request
             logprobs = request.params.top_logprobs is not None
-            choices = [Choice(request.prompt, taken.prepared, logprobs=logprobs) for _ in range(request.n)]
+            choices = [Choice(said, logprobs=logprobs) for said in taken.answer.said]
             shapes = Shapes(taken.job, request, taken.answer, choices)
             if request.stream:
                 await _stream(exchange, taken.answer, shapes)
@@ -39,16 +39,16 @@ class ChatCompletions:
 
 
 async def _whole(exchange: Exchange, answer: Answer, shapes: Shapes) -> None:
-    async for number, item in answer.news():
-        shapes.choices[number].feed(item)
+    async for number, item, events in answer.news():
+        shapes.choices[number].feed(item, events)
     await exchange.reply(200, shapes.completion())
 
 
 async def _stream(exchange: Exchange, answer: Answer, shapes: Shapes) -> None:
     await exchange.open_stream()
     await exchange.write(shapes.first())
-    async for number, item in answer.news():
-        events = shapes.news(number, item)
+    async for news in answer.news():
+        events = shapes.news(news)
         if None not in answer.finishes:
             await exchange.end_stream(events + shapes.used() + DONE)
         elif events:

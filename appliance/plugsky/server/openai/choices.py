@@ -4,6 +4,7 @@ Guarantee: the parts of a stream, joined, are those of the whole message.
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,6 @@ from plugsky.engine.prompting.families.events import (
     ToolArgumentsDelta,
     ToolCallBegin,
 )
-from plugsky.server.prompt import Prompt
 from plugsky.server.said import Said
 
 
@@ -63,9 +63,9 @@ class Message:
 class Choice:
     """One of the answers to a request. Feed it every item of its own, in their order."""
 
-    def __init__(self, prompt: Prompt, prepared: frames.Prepared, *, logprobs: bool) -> None:
+    def __init__(self, said: Said, *, logprobs: bool) -> None:
         self.message = Message()
-        self._said = Said(prompt, prepared)
+        self._said = said
         self._logprobs = logprobs
 
     @property
@@ -73,16 +73,11 @@ class Choice:
         """Why it ended; empty before that."""
         return self._said.end
 
-    @property
-    def reasoning_tokens(self) -> int:
-        """Its tokens that were reasoning."""
-        return self._said.reasoning_tokens
-
-    def feed(self, item: frames.StepItem) -> list[dict[str, Any]]:
+    def feed(self, item: frames.StepItem, events: Iterable[Event]) -> list[dict[str, Any]]:
         """The deltas that an item brings, perhaps none. With its final the reason of the end is known."""
         if self._logprobs:
             self.message.logprobs += map(logprob, item.logprobs)
-        return [self.message.add(event) for event in self._said.feed(item)]
+        return [self.message.add(event) for event in events]
 
 
 def logprob(known: frames.TokenLogprob) -> dict[str, Any]:

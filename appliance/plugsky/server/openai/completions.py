@@ -79,7 +79,7 @@ class Shapes:
                 tried = sorted(tried, key=lambda choice: -choice.sureness)[: self._request.n]
             best += tried
         choices = [self._choice(number, each.whole, each.finish_reason) for number, each in enumerate(best)]
-        return msgspec.json.encode({**self._common, "choices": choices, "usage": usage(self._answer.usage, 0)})
+        return msgspec.json.encode({**self._common, "choices": choices, "usage": usage(self._answer.usage)})
 
     def news(self, number: int, part: Part) -> bytes:
         """The event of a part of choice ``number``; none for a part that says nothing."""
@@ -90,7 +90,7 @@ class Shapes:
 
     def used(self) -> bytes:
         """The event with the usage, where it was asked for."""
-        return self._event([], usage(self._answer.usage, 0)) if self._request.include_usage else b""
+        return self._event([], usage(self._answer.usage)) if self._request.include_usage else b""
 
     def _choice(self, number: int, part: Part, reason: str) -> dict[str, Any]:
         logprobs = part.logprobs() if self._request.logprobs else None
@@ -104,14 +104,14 @@ class Shapes:
 
 
 async def _whole(exchange: Exchange, answer: Answer, shapes: Shapes) -> None:
-    async for number, item in answer.news():
+    async for number, item, _ in answer.news():
         shapes.choices[number].feed(item)
     await exchange.reply(200, shapes.completion())
 
 
 async def _stream(exchange: Exchange, answer: Answer, shapes: Shapes) -> None:
     await exchange.open_stream()
-    async for number, item in answer.news():
+    async for number, item, _ in answer.news():
         event = shapes.news(number, shapes.choices[number].feed(item))
         if None not in answer.finishes:
             await exchange.end_stream(event + shapes.used() + DONE)

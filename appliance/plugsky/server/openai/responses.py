@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from plugsky.core import frames
 from plugsky.core.errors import PlugskyError
 from plugsky.engine.prompting.families.events import Event
 from plugsky.server.answering import Answering, answering
@@ -20,7 +19,7 @@ from plugsky.server.openai.choices import logprob
 from plugsky.server.openai.errors import told
 from plugsky.server.openai.response_fields import RESPONSES, ResponseFields, ResponseRequest, parse
 from plugsky.server.openai.response_output import Output, flat
-from plugsky.server.said import Said
+from plugsky.server.settlement import News
 
 
 class Responses:
@@ -36,16 +35,16 @@ class Responses:
         async with answering(self._gateway, exchange, "responses", parse) as taken:
             response = Response(taken)
             if not taken.request.stream:
-                async for _, item in taken.answer.news():
-                    response.take(item)
+                async for news in taken.answer.news():
+                    response.take(news)
                 await exchange.reply(200, msgspec.json.encode(response.shape()))
                 return
             await exchange.open_stream()
             await exchange.write(response.events(response.begin()))
             try:
-                async for _, item in taken.answer.news():
-                    events = response.events(response.take(item))
-                    if item.final is not None:
+                async for news in taken.answer.news():
+                    events = response.events(response.take(news))
+                    if news.item.final is not None:
                         await exchange.end_stream(events)
                     elif events:
                         await exchange.write(events)
@@ -59,7 +58,7 @@ class Response:
 
     def __init__(self, taken: Answering[ResponseRequest]) -> None:
         self._taken = taken
-        self._said = Said(taken.request.prompt, taken.prepared)
+        (self._said,) = taken.answer.said
         self._output = Output(taken.job)
         self._created_at = int(time.time())
         self._logprobs: list[dict[str, Any]] = []
@@ -70,11 +69,12 @@ class Response:
         shape = self.shape("in_progress")
         return [{"type": "response.created", "response": shape}, {"type": "response.in_progress", "response": shape}]
 
-    def take(self, item: frames.StepItem) -> list[dict[str, Any]]:
+    def take(self, news: News) -> list[dict[str, Any]]:
         """Take in an item of the engine's answer; the events it makes."""
+        item = news.item
         if self._taken.request.params.top_logprobs is not None:
             self._logprobs += map(logprob, item.logprobs)
-        made = flat(self._say(event) for event in self._said.feed(item))
+        made = flat(self._say(event) for event in news.events)
         if item.final is not None:
             whole = self._said.end != "length"
             made += self._output.end(whole=whole)
@@ -130,6 +130,6 @@ class Response:
             "input_tokens": used.prompt_tokens,
             "input_tokens_details": {"cached_tokens": used.cached_tokens},
             "output_tokens": used.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": self._said.reasoning_tokens},
+            "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
             "total_tokens": used.prompt_tokens + used.completion_tokens,
         }

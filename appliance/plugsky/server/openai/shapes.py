@@ -9,7 +9,7 @@ import msgspec
 from plugsky.core import frames
 from plugsky.server.openai.choices import Choice, logprob
 from plugsky.server.openai.fields import ChatRequest
-from plugsky.server.settlement import Answer
+from plugsky.server.settlement import Answer, News
 
 _CONTENT: Final = b'"content":""'
 _INDEX: Final = b'"index":0'
@@ -56,10 +56,11 @@ class Shapes:
         delta = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(self._event([_choice(number, delta)]) for number in range(len(self.choices)))
 
-    def news(self, number: int, item: frames.StepItem) -> bytes:
-        """The events that an item of choice ``number`` makes, perhaps none."""
+    def news(self, news: News) -> bytes:
+        """The events that an item of a choice makes, perhaps none."""
+        number, item, said = news
         choice = self.choices[number]
-        deltas = choice.feed(item)
+        deltas = choice.feed(item, said)
         if not self._logprobs:
             events = [self._delta(number, delta) for delta in deltas]
         elif item.logprobs or deltas:
@@ -84,7 +85,7 @@ class Shapes:
         return self._before[number] + msgspec.json.encode(text) + self._after
 
     def _usage(self) -> dict[str, Any]:
-        return usage(self._answer.usage, sum(choice.reasoning_tokens for choice in self.choices))
+        return usage(self._answer.usage)
 
     def _event(self, choices: list[dict[str, Any]], used: dict[str, Any] | None = None) -> bytes:
         shape = {**self._common, "object": "chat.completion.chunk", "choices": choices}
@@ -97,12 +98,12 @@ def _choice(number: int, delta: dict[str, Any]) -> dict[str, Any]:
     return {"index": number, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
-def usage(used: frames.Usage, reasoning_tokens: int) -> dict[str, Any]:
+def usage(used: frames.Usage) -> dict[str, Any]:
     """The usage as the OpenAI dialect counts it."""
     return {
         "prompt_tokens": used.prompt_tokens,
         "completion_tokens": used.completion_tokens,
         "total_tokens": used.prompt_tokens + used.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
+        "completion_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
     }
