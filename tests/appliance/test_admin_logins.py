@@ -1,5 +1,7 @@
 """People at the Admin socket: who they are there, for how long, and what the trail says of it."""
 
+import asyncio
+import threading
 from base64 import b32decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,11 +18,12 @@ from appliance.admin_site import AdminSite
 from appliance.hand_clock import HandClock
 from appliance.test_admin_service import CALLS, run
 from plugsky.access import passwords
+from plugsky.access.logins import LoginRecord
 from plugsky.admin import sessions
 from plugsky.admin.api import NewLogin, SessionView
 from plugsky.admin.client import AdminClient
 from plugsky.admin.server import AdminServer
-from plugsky.admin.sessions import IDLE_S, LONGEST_S, Sessions
+from plugsky.admin.sessions import IDLE_S, LONGEST_S, Sessions, over
 from plugsky.admin.verb_table import SESSION, VERBS
 from plugsky.audit import trail
 from plugsky.core.errors import ErrorKind, PlugskyError
@@ -185,6 +188,47 @@ async def test_a_login_that_changed_has_to_begin_again(desk: Desk, change: str):
         assert await refused(client, "home") is None
 
 
+@pytest.mark.parametrize("change", ["login_remove", "login_reset"])
+async def test_who_logs_in_while_the_login_is_changed_does_not_slip_through(
+    desk: Desk, change: str, monkeypatch: pytest.MonkeyPatch
+):
+    alice = await desk.made("alice")
+    check, loop = desk.service.logins.check, asyncio.get_running_loop()
+
+    def checked_just_before(*given: str) -> LoginRecord:
+        found = check(*given)
+        asyncio.run_coroutine_threadsafe(getattr(desk.as_(Role.ADMIN), change)("alice"), loop).result()
+        return found
+
+    monkeypatch.setattr(desk.service.logins, "check", checked_just_before)
+    async with desk.at() as client:
+        with pytest.raises(PlugskyError) as told:
+            await client.login_begin("alice", alice.password, desk.code(alice))
+    assert told.value.kind is ErrorKind.UNAUTHENTICATED
+    assert desk.told("login.begin")[-1][3] == "unauthenticated"
+
+
+async def test_many_who_try_to_log_in_hold_up_nobody_else(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    wait = threading.Event()
+
+    def slow(*_given: str) -> LoginRecord:
+        wait.wait(30)
+        raise over()
+
+    monkeypatch.setattr(desk.service.logins, "check", slow)
+    async with desk.at() as client, desk.at() as other:
+        tries = [asyncio.ensure_future(client.login_begin("x", "y", "z")) for _ in range(12)]
+        await asyncio.sleep(0.2)
+        try:
+            async with asyncio.timeout(10):
+                assert await other.key_list()
+                assert (await other.home()).operator
+        finally:
+            wait.set()
+            ended = await asyncio.gather(*tries, return_exceptions=True)
+    assert {each.kind for each in ended if isinstance(each, PlugskyError)} == {ErrorKind.UNAUTHENTICATED}
+
+
 async def test_a_role_that_was_changed_counts_from_the_next_call_on(desk: Desk):
     session = await desk.begun(await desk.made("alice", "admin"))
     async with desk.at(session.token) as client:
@@ -234,7 +278,7 @@ async def test_whatever_is_no_session_is_refused_and_never_taken_for_none(desk: 
 def test_a_session_is_nothing_to_another_account():
     clock = HandClock()
     held = Sessions(clock)
-    token = held.begin(1000, "alice")
+    token = held.begin(1000, "alice", 0)
     with pytest.raises(PlugskyError) as told:
         held.name_of(1001, token)
     assert told.value.kind is ErrorKind.UNAUTHENTICATED
@@ -246,13 +290,13 @@ def test_sessions_are_bounded_and_forgotten_ones_make_room(monkeypatch: pytest.M
     monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
     clock = HandClock()
     held = Sessions(clock)
-    tokens = {held.begin(0, f"user{number}") for number in range(3)}
+    tokens = {held.begin(0, f"user{number}", 0) for number in range(3)}
     assert len(tokens) == 3
     with pytest.raises(PlugskyError) as told:
-        held.begin(0, "one-more")
+        held.begin(0, "one-more", 0)
     assert told.value.kind is ErrorKind.OVERLOADED
     clock.pass_(seconds=IDLE_S)
-    assert held.begin(0, "one-more")
+    assert held.begin(0, "one-more", 0)
 
 
 async def test_the_trail_tells_of_every_door_that_was_tried_and_of_no_secret(desk: Desk):

@@ -1,6 +1,7 @@
 """The verbs of logins: people begin and end sessions, and administrators say who may."""
 
 import asyncio
+from contextlib import nullcontext
 
 from plugsky.access.logins import LoginRecord
 from plugsky.admin import views
@@ -22,8 +23,10 @@ class LoginVerbs(Acting):
         await self._allow("login_begin", self._known(name))
         sessions = self._sessions()
         try:
-            login = await asyncio.to_thread(self._site.logins.check, name, password, code)
-            token = sessions.begin(self._operator.uid, login.name)
+            async with sessions.checking:
+                ended = sessions.ended(name)
+                login = await asyncio.to_thread(self._site.logins.check, name, password, code)
+            token = sessions.begin(self._operator.uid, login.name, ended)
         except PlugskyError as error:
             await self._record(events.LOGIN_BEGIN, self._known(name), error.kind.wire, {})
             raise
@@ -39,12 +42,14 @@ class LoginVerbs(Acting):
 
     async def login_password(self, name: str, password: str, code: str, new: str) -> LoginView:
         await self._allow("login_password", self._known(name))
+        checking = nullcontext() if self._site.sessions is None else self._site.sessions.checking
         try:
-            login = await self._witnessed(
-                lambda tell: self._site.logins.change_password(
-                    name, password, code, new, lambda changed: tell(self._event(events.LOGIN_PASSWORD, changed))
+            async with checking:
+                login = await self._witnessed(
+                    lambda tell: self._site.logins.change_password(
+                        name, password, code, new, lambda changed: tell(self._event(events.LOGIN_PASSWORD, changed))
+                    )
                 )
-            )
         except PlugskyError as error:
             if error.kind in (ErrorKind.UNAUTHENTICATED, ErrorKind.RATE_LIMITED):
                 await self._record(events.LOGIN_PASSWORD, self._known(name), error.kind.wire, {})

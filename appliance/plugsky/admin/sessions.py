@@ -4,8 +4,10 @@ A session is a random token; only its digest is kept, in memory, so that a resta
 that began it, ends after :data:`IDLE_S` without a call and :data:`LONGEST_S` after its beginning, and with its login.
 """
 
+import asyncio
 import hashlib
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +17,8 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 IDLE_S: Final = 15 * 60
 LONGEST_S: Final = 12 * 3600
 MAX_SESSIONS: Final = 256
+CHECKS_AT_ONCE: Final = 4
+"""Fewer than there are threads to work for everybody, so that many who try to log in hold up nobody else."""
 
 
 @dataclass
@@ -29,11 +33,24 @@ class Sessions:
     """The sessions of one site. Belongs to one thread, that of the event loop."""
 
     def __init__(self, clock: Clock) -> None:
+        self.checking = asyncio.Semaphore(CHECKS_AT_ONCE)
+        """Held while it is found out who somebody is."""
         self._clock = clock
         self._sessions: dict[bytes, _Session] = {}
+        self._ended: Counter[str] = Counter()
 
-    def begin(self, uid: int, name: str) -> str:
-        """The token of a new session. Raises OVERLOADED where there are too many."""
+    def ended(self, name: str) -> int:
+        """How often all sessions of a login were ended: to be asked before it is found out whose it is."""
+        return self._ended[name]
+
+    def begin(self, uid: int, name: str, ended: int) -> str:
+        """The token of a new session.
+
+        Raises UNAUTHENTICATED where all of the login's were ended since ``ended`` was asked, OVERLOADED where there are
+        too many.
+        """
+        if ended != self._ended[name]:
+            raise over()
         self._forget()
         if len(self._sessions) >= MAX_SESSIONS:
             raise PlugskyError(
@@ -66,7 +83,8 @@ class Sessions:
         return session.name
 
     def end_all(self, name: str) -> None:
-        """Ends every session of a login."""
+        """Ends every session of a login, also those that are being begun."""
+        self._ended[name] += 1
         self._sessions = {key: session for key, session in self._sessions.items() if session.name != name}
 
     def _forget(self) -> None:
