@@ -119,6 +119,12 @@ async def test_models_are_listed_shown_and_told_when_loaded(site):
     assert shown.modelinfo["context_length"] == 512
 
 
+@pytest.mark.parametrize(("name", "value"), [("verbose", True), ("adapter", "x")])
+async def test_what_cannot_be_shown_of_a_model_is_refused_by_name(site, name, value):
+    status, _, told = await site.post(json.dumps({"model": "vector-1b", name: value}).encode(), "/api/show")
+    assert (status, name in told.decode()) == (400, True)
+
+
 async def test_what_concerns_the_machine_is_reported(site):
     body = {
         "model": MODEL,

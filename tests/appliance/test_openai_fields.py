@@ -113,6 +113,9 @@ BAD_BODIES = {
     "NaN": b'{"model": "poet-1b", "temperature": NaN}',
     "NaN in an ignored field": b'{"model": "poet-1b", "metadata": {"x": NaN}, "messages": []}',
     "a number beyond floats": chat()[:-1] + b', "temperature": 1e999}',
+    "a number beyond floats in a refused field": chat()[:-1] + b', "functions": 1e999}',
+    "a number beyond 64 bits in a schema": chat()[:-1] + b', "tools": [{"type": "function", "function": {"name": "f", '
+    b'"parameters": {"minimum": -9223372036854775809}}}]}',
     "half of a surrogate pair": b'{"model": "poet-1b", "messages": [{"role":"user","content":"\\ud800"}]}',
     "bytes that are no UTF-8": b'{"model": "poet-1b", "messages": [{"role":"user","content":"\xff\xfe"}]}',
     "100,000 brackets": b'{"model": ' + b"[" * 50_000,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.server.admission import authenticate, resolve
 from plugsky.server.answering import answering
 from plugsky.server.deps import Gateway, ServedModel
@@ -96,10 +97,11 @@ class Running:
         await exchange.reply(200, msgspec.json.encode({"models": found}))
 
 
-class ShowFields(msgspec.Struct, frozen=True):
+class ShowFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which model is asked for."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
+    verbose: bool | None = None
 
 
 class Show:
@@ -115,6 +117,13 @@ class Show:
         gateway = self._gateway
         principal = await authenticate(gateway, exchange)
         asked = decode(await exchange.body(gateway.policy.limits.max_body_bytes), ShowFields)
+        if asked.verbose:
+            raise PlugskyError(
+                ErrorKind.UNSUPPORTED_FIELD,
+                "verbose is not supported here with this value",
+                why="a model's vocabulary is not told",
+                param="verbose",
+            )
         model = (await resolve(gateway, principal, asked.model)).model
         shape = {
             "license": model.licence,
