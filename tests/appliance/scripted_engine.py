@@ -13,6 +13,9 @@ from plugsky.engine.errors import context_exceeded
 
 DIGEST = "ab" * 32
 
+IMAGE_TOKENS = 4
+"""What each image of a prompt takes."""
+
 
 @dataclass
 class Script:
@@ -157,9 +160,10 @@ class ScriptedEngine:
             pieces = tuple(word.encode() for word in words) if frame.shown else ()
         else:
             tokens = tuple(range(sum(map(_words, frame.messages))))
-        wanted = len(tokens) + (frame.max_tokens or 1)
         if frame.images:
             self.images_of = self.instance
+            tokens += tuple(range(-1, -1 - IMAGE_TOKENS * len(frame.images), -1))
+        wanted = len(tokens) + (frame.max_tokens or 1)
         if script.refuse_prepare is not None:
             refused = script.refuse_prepare
             return frames.Failed(frame.rid, refused.kind, refused.what, refused.param)

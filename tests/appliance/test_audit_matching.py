@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from appliance.proven_site import ProvenSite
 from plugsky.admin.provenance import verify_trail
 from plugsky.audit import matching
-from plugsky.audit.events import request_done
+from plugsky.audit.events import DETAILS, request_done
 from plugsky.audit.matching import GROUPS, Compared, Matching
 from plugsky.audit.trail import Record
 
@@ -28,6 +28,7 @@ class Entry:
     cached_tokens: int = 0
     completion_tokens: int = 20
     reasoning_tokens: int = 0
+    image_tokens: int = 0
     engine_us: int = 5
     service_class: str = "interactive"
     state: str = "settled"
@@ -63,16 +64,19 @@ def test_the_same_requests_match_in_any_order(entries: list[Entry]):
     )
 
 
-def test_a_record_says_how_much_was_reasoning_where_something_was():
-    quiet, thinking = record(Entry("a")), record(Entry("b", reasoning_tokens=9))
-    assert ("reasoning_tokens" in quiet.fields, thinking.fields["reasoning_tokens"]) == (False, 9)
-    assert counted([quiet, thinking], [Entry("a"), Entry("b", reasoning_tokens=9)]).differing() == (frozenset(), 0)
-    assert counted([thinking], [Entry("b")]).differing() == (frozenset({group("b")}), 0)
+@pytest.mark.parametrize("detail", DETAILS)
+def test_a_record_says_how_much_was_reasoning_or_images_where_something_was(detail: str):
+    entry = replace(Entry("b"), **{detail: 9})
+    quiet, detailed = record(Entry("a")), record(entry)
+    assert (detail in quiet.fields, detailed.fields[detail]) == (False, 9)
+    assert counted([quiet, detailed], [Entry("a"), entry]).differing() == (frozenset(), 0)
+    assert counted([detailed], [Entry("b")]).differing() == (frozenset({group("b")}), 0)
 
 
 CHANGES = {
     "tokens": {"completion_tokens": 21},
     "reasoning": {"reasoning_tokens": 7},
+    "images": {"image_tokens": 7},
     "the tenant": {"tenant": "other"},
     "the outcome": {"outcome": "length"},
     "the model's digest": {"digest": "e" * 64},

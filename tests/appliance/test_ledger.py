@@ -187,7 +187,7 @@ def test_a_report_sums_settled_usage_by_tenant_key_and_model(books: Books):
     for job, tenant, model, usage in (
         ("a", "demo", "m1", Usage(1, 2, 1, 10)),
         ("b", "demo", "m1", Usage(10, 20, 0, 100)),
-        ("c", "demo", "m2", Usage(5, 5, 5, 50, 4)),
+        ("c", "demo", "m2", Usage(5, 5, 5, 50, 4, 3)),
         ("d", "other", "m1", Usage(7, 7, 0, 70)),
     ):
         books.reserve(job, tenant=tenant, model=model)
@@ -195,9 +195,9 @@ def test_a_report_sums_settled_usage_by_tenant_key_and_model(books: Books):
     books.reserve("open")
     report = books.ledger.report()
     assert report.lines == (
-        UsageLine("demo", "key-demo", "m1", 2, 11, 1, 22, 0, 110),
-        UsageLine("demo", "key-demo", "m2", 1, 5, 5, 5, 4, 50),
-        UsageLine("other", "key-other", "m1", 1, 7, 0, 7, 0, 70),
+        UsageLine("demo", "key-demo", "m1", 2, 11, 1, 22, 0, 0, 110),
+        UsageLine("demo", "key-demo", "m2", 1, 5, 5, 5, 4, 3, 50),
+        UsageLine("other", "key-other", "m1", 1, 7, 0, 7, 0, 0, 70),
     )
     assert report.open_reservations == 1
     assert books.ledger.report(tenant="other").lines == report.lines[2:]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from appliance.api_site import MODEL, ApiSite
+from appliance.scripted_engine import IMAGE_TOKENS
 from plugsky.core import frames
 from plugsky.server.openai.choices import Choice
 from plugsky.server.prompt import Prompt
@@ -142,6 +143,21 @@ async def test_a_call_of_a_tool_that_was_not_offered_is_text(site):
     answer = await site.ask()
     assert answer.choices[0].message.content == "".join(CALLING)
     assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_tokens_of_images_are_counted_apart(site):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}}
+    site.with_engine(keeps_images=True)
+    await site.client.chat.completions.create(
+        model=MODEL, n=2, messages=[{"role": "user", "content": [image, image]}], max_tokens=2
+    )
+    await site.ask()
+    seen, plain = site.rows()
+    assert (seen.image_tokens, plain.image_tokens) == (2 * IMAGE_TOKENS, 0)
+    assert seen.prompt_tokens >= seen.image_tokens
+    assert site.ledger.report().lines[0].image_tokens == 2 * IMAGE_TOKENS
+    told, untold = site.records("request.done")
+    assert (told.fields["image_tokens"], "image_tokens" in untold.fields) == (2 * IMAGE_TOKENS, False)
 
 
 async def test_reasoning_is_told_apart_and_counted(site):

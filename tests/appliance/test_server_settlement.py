@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from appliance.api_site import LIMITS, MODEL, ApiSite, until
-from appliance.scripted_engine import DIGEST
+from appliance.scripted_engine import DIGEST, IMAGE_TOKENS
 from plugsky.access.ledger_turn import Turn
 from plugsky.admin.recovery import recover
 from plugsky.audit import events
@@ -137,7 +137,8 @@ async def test_an_answer_about_an_image_goes_on_after_its_engine_died(site):
     asked = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]
     pieces, failure = await read(await site.client.chat.completions.create(model=MODEL, messages=asked, stream=True))
     assert (pieces, failure) == (["", "The ", "sea ", "is ", "wide.", None], None)
-    assert tokens(site.rows()[0]) == (4, 4, "stop")
+    assert tokens(site.rows()[0]) == (4 + IMAGE_TOKENS, 4, "stop")
+    assert site.rows()[0].image_tokens == IMAGE_TOKENS
 
 
 async def test_a_prompt_that_kills_the_engine_twice_alone_fails_is_billed_as_received_and_kept_out(site):

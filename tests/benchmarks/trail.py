@@ -41,7 +41,7 @@ SIGNED_EVERY = 4
 BATCH = 20_000
 EVERY_US = 250_000
 ENTRIES = insert(LedgerEntry.__table__)  # type: ignore[attr-defined]  # every mapped class has one
-NOT_TOLD = {"reserved_tokens": 600, "reasoning_tokens": 0, "image_tokens": 0, "price_list": ""}
+NOT_TOLD = {"reserved_tokens": 600, "price_list": ""}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SEARCHES = {
     "the newest hundred": ("", ""),
@@ -100,7 +100,7 @@ def _rows(requests: int, first: int, chance: random.Random, site: ProvenSite) ->
             job=f"{chance.getrandbits(128):032x}", tenant=f"tenant-{number % TENANTS}", key_id=site.key.record.id,
             end_user="", requested_model="gpt-4o", model=_model(number),
             digest="d" * 64, prompt_tokens=number % 900, cached_tokens=number % 90, completion_tokens=number % 300,
-            reasoning_tokens=0, engine_us=number % 5_000_000, service_class="interactive",
+            reasoning_tokens=0, image_tokens=0, engine_us=number % 5_000_000, service_class="interactive",
             state=LedgerState.SETTLED, outcome="stop",
             month=rfc3339(EPOCH + timedelta(microseconds=at))[:7], created_us=at - 2_000_000, settled_us=at,
             writer=site.gateway.name,

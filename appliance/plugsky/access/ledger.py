@@ -41,6 +41,7 @@ class UsageLine:
     cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    image_tokens: int
     engine_us: int
 
 
@@ -133,7 +134,14 @@ class Ledger:
     def report(self, since_us: int | None = None, until_us: int | None = None, tenant: str | None = None) -> UsageSum:
         """Settled usage with ``since_us <= settled < until_us``, summed by tenant, key and model, in that order."""
         group = (col(LedgerEntry.tenant), col(LedgerEntry.key_id), col(LedgerEntry.model))
-        counted = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "engine_us")
+        counted = (
+            "prompt_tokens",
+            "cached_tokens",
+            "completion_tokens",
+            "reasoning_tokens",
+            "image_tokens",
+            "engine_us",
+        )
         sums = (func.coalesce(func.sum(getattr(LedgerEntry, column)), 0) for column in counted)
         settled = [col(LedgerEntry.state) == LedgerState.SETTLED]
         still_open = [col(LedgerEntry.state) == LedgerState.RESERVED]

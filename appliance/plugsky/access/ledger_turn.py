@@ -48,6 +48,7 @@ class LedgerRow:
     cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    image_tokens: int
     engine_us: int
     service_class: str
     state: str
@@ -98,6 +99,7 @@ _CLOSE: Final = (
                 "cached_tokens",
                 "completion_tokens",
                 "reasoning_tokens",
+                "image_tokens",
                 "engine_us",
                 "state",
                 "outcome",
@@ -227,6 +229,7 @@ class Turn:
             "cached_tokens": usage.cached_tokens,
             "completion_tokens": usage.completion_tokens,
             "reasoning_tokens": usage.reasoning_tokens,
+            "image_tokens": usage.image_tokens,
             "engine_us": usage.engine_us,
             "state": state,
             "outcome": outcome,
@@ -246,7 +249,8 @@ def _conflict(job: str, why: str) -> PlugskyError:
 
 
 def _counts(row: LedgerRow) -> Usage:
-    return Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens, row.engine_us, row.reasoning_tokens)
+    details = (row.engine_us, row.reasoning_tokens, row.image_tokens)
+    return Usage(row.prompt_tokens, row.completion_tokens, row.cached_tokens, *details)
 
 
 def _row(entry: Any) -> LedgerRow:

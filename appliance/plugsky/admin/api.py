@@ -245,6 +245,7 @@ class UsageRow(_Value, frozen=True):
     cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    image_tokens: int
     engine_us: int
 
 

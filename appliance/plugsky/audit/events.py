@@ -57,8 +57,8 @@ _HEALTH: Final = {True: "ok", False: "unhealthy"}
 HEAD_PREFIX: Final = "head:"
 TIMES: Final = ("created_us", "settled_us", "month")
 COUNTS: Final = ("prompt_tokens", "cached_tokens", "completion_tokens", "engine_us")
-REASONING: Final = "reasoning_tokens"
-"""How many of the completion's tokens were reasoning; a record says it where there were any."""
+DETAILS: Final = ("reasoning_tokens", "image_tokens")
+"""How many of the completion's tokens were reasoning, and of the prompt's images; a record says it where some were."""
 
 
 class Event(NamedTuple):
@@ -94,6 +94,8 @@ class ClosedEntry(Protocol):
     def completion_tokens(self) -> int: ...
     @property
     def reasoning_tokens(self) -> int: ...
+    @property
+    def image_tokens(self) -> int: ...
     @property
     def engine_us(self) -> int: ...
     @property
@@ -165,8 +167,9 @@ def request_done(entry: ClosedEntry, extra: Mapping[str, Fact] | None = None) ->
     fields: dict[str, Fact] = dict(extra or {})
     for name in ("tenant", "key_id", "requested_model", "model", "digest", *COUNTS, "service_class", "state", *TIMES):
         fields[name] = getattr(entry, name)
-    if entry.reasoning_tokens:
-        fields[REASONING] = entry.reasoning_tokens
+    for name in DETAILS:
+        if tokens := getattr(entry, name):
+            fields[name] = tokens
     return Event(REQUEST, f"key:{entry.key_id}", entry.job, entry.outcome, fields)
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Final
 
-from plugsky.audit.events import COUNTS, REASONING, TIMES, ClosedEntry
+from plugsky.audit.events import COUNTS, DETAILS, TIMES, ClosedEntry
 from plugsky.audit.trail import Record
 from plugsky.core.clock import rfc3339
 from plugsky_bundles.errors import printable
@@ -36,10 +36,10 @@ COMPARED: Final = (
     "service_class",
     "state",
     *TIMES,
-    REASONING,
+    *DETAILS,
 )
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_ABSENT: Final = tuple(0 if name == REASONING else None for name in COMPARED)
+_ABSENT: Final = tuple(0 if name in DETAILS else None for name in COMPARED)
 """What a record says of each by saying nothing."""
 _of_entry = attrgetter("job", "outcome", *COMPARED)
 

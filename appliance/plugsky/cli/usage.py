@@ -36,7 +36,7 @@ def report(
         tell_json("plugsky.usage.report/1", msgspec.to_builtins(usage))
         return
     table(
-        ("tenant", "key", "model", "requests", "prompt", "cached", "completion", "reasoning", "engine ms"),
+        ("tenant", "key", "model", "requests", "prompt", "cached", "completion", "reasoning", "images", "engine ms"),
         [
             (
                 row.tenant,
@@ -47,6 +47,7 @@ def report(
                 row.cached_tokens,
                 row.completion_tokens,
                 row.reasoning_tokens,
+                row.image_tokens,
                 round(row.engine_us / 1000),
             )
             for row in usage.rows

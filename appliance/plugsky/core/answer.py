@@ -10,7 +10,8 @@ FinishReason = Literal["stop", "length", "cancelled", "deadline"]
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a request consumed, counted by the engine. ``engine_us`` is its share of measured compute time.
 
-    How many of the completion's tokens were reasoning, the gateway tells, which reads them as the model's family does.
+    How many of the completion's tokens were reasoning, the gateway tells, which reads them as the model's family does;
+    and how many of the prompt's were images.
     """
 
     prompt_tokens: int
@@ -18,6 +19,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: int = 0
     engine_us: int = 0
     reasoning_tokens: int = 0
+    image_tokens: int = 0
 
 
 class Finish(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -149,6 +149,7 @@ class Answer:
         self._guard: asyncio.Timeout | None = None
         self._streams: Streams | None = None
         self._made = 0
+        self._seen = 0
         self._text_sha256 = [hashlib.sha256() for _ in range(ask.answers)]
         self._refusal: PlugskyError | None = None
 
@@ -163,6 +164,7 @@ class Answer:
             cached_tokens=sum(each.cached_tokens for each in firsts),
             engine_us=sum(each.engine_us for each in used),
             reasoning_tokens=self._reasoned,
+            image_tokens=self._seen,
         )
 
     async def submit(self, engine: Engine, prepared: Sequence[frames.Prepared]) -> None:
@@ -170,6 +172,7 @@ class Answer:
         try:
             self._flight.still_wanted()
             self.fingerprint = _fingerprint(engine.hello)
+            self._seen = sum(token < 0 for each in prepared for token in each.tokens)
             which = [number // self._ask.n for number in range(self._ask.answers)]
             self.said = [Said(self._ask.prompts[number], prepared[number]) for number in which]
             self._streams = Streams([self._submitted(engine, prepared, number) for number in range(self._ask.answers)])
@@ -284,7 +287,10 @@ class Answer:
         if not self._made:
             return NOTHING
         return frames.Usage(
-            prompt_tokens=self._flight.prompt_tokens, completion_tokens=self._made, reasoning_tokens=self._reasoned
+            prompt_tokens=self._flight.prompt_tokens,
+            completion_tokens=self._made,
+            reasoning_tokens=self._reasoned,
+            image_tokens=self._seen,
         )
 
     @property
