@@ -24,6 +24,7 @@ from plugsky_bundles import keys
 from plugsky_bundles.atomic import write_file
 from plugsky_bundles.errors import BadThreshold, EnrolmentLocked, EnrolmentRefused, NotFound
 from plugsky_bundles.key_cards import KeyCard, check_name
+from plugsky_bundles.sharing import file_mode
 from plugsky_bundles.strict_json import encode, malformed, parse_object
 from plugsky_bundles.times import parse_stamp, stamp
 
@@ -171,7 +172,7 @@ def load(directory: Path, name: str = ENROLLED) -> Enrolled:
 
 def save(directory: Path, enrolled: Enrolled, name: str = ENROLLED) -> None:
     """Put the list into `directory`, replacing what was there in one step."""
-    write_file(directory / name, enrolled.to_json(), mode=0o600)
+    write_file(directory / name, enrolled.to_json(), mode=file_mode(directory))
 
 
 def _read(keyid: str, entry: Any, what: str) -> EnrolledKey:

@@ -1,15 +1,17 @@
 """Serves calls over a Unix socket: the Admin service's socket, and the gateway's control socket.
 
-Guarantees: the socket lies in a private directory, has mode 0660, and is removed when the server closes; who calls is
-taken from the kernel, never from the frames. A connection runs at most :data:`MAX_CALLS`
-calls at once; an ``abort`` or the end of the connection cancels what it had asked for. A peer that does not read is
-given :data:`PATIENCE_S` and then cut; bytes that are no frame end the connection. A failure answers with its kind and
-words; one that was not foreseen answers ``internal`` and is logged by its place, never by words that might be content.
+Guarantees: a socket that it binds lies in a private directory, has mode 0660, and is removed when the server closes;
+one that it is handed stays; who calls is taken from the kernel, never from the frames. A connection runs at most
+:data:`MAX_CALLS` calls at once; an ``abort`` or the end of the connection cancels what it had asked for. A peer that
+does not read is given :data:`PATIENCE_S` and then cut; bytes that are no frame end the connection. A failure answers
+with its kind and words; one that was not foreseen answers ``internal`` and is logged by its place, never by words that
+might be content.
 """
 
 import asyncio
 import logging
 import socket
+import sys
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
@@ -36,6 +38,8 @@ MAX_CALLS: Final = 32
 MAX_CONNECTIONS: Final = 64
 PATIENCE_S: Final = 30.0
 _CHUNK: Final = 64 * 1024
+_KEEPING: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Python 3.13 would remove the socket's file, which is this module's business or systemd's."""
 _log = logging.getLogger(__name__)
 
 Answer = Awaitable[Any] | AsyncGenerator[Any]
@@ -44,7 +48,7 @@ Answering = Callable[[int, str, Mapping[str, Any]], Answer]
 
 
 class CallServer:
-    """Answers calls on one Unix socket, which it binds and removes, until closed."""
+    """Answers calls on one Unix socket, until closed."""
 
     def __init__(self, answer: Answering) -> None:
         self._answer = answer
@@ -52,12 +56,17 @@ class CallServer:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def start(self, path: Path) -> None:
-        """Binds ``path`` and begins to accept. Raises as :func:`plugsky.core.listeners.bind_unix`."""
-        self._server = await asyncio.start_unix_server(self._accepted, sock=self._bind(path))
+    async def start(self, path: Path, listener: socket.socket | None = None) -> None:
+        """Begins to accept on ``listener``, or on ``path``, which it then binds and removes.
+
+        Raises as :func:`plugsky.core.listeners.bind_unix`.
+        """
+        if listener is not None:
+            listener.setblocking(False)
+        self._server = await asyncio.start_unix_server(self._accepted, sock=listener or self._bind(path), **_KEEPING)
 
     async def close(self) -> None:
-        """Stops accepting, removes the socket, cancels every call and closes every connection."""
+        """Stops accepting, removes the socket that it bound, cancels every call and closes every connection."""
         if self._server is not None:
             self._server.close()
         self._remove_socket()
@@ -71,7 +80,7 @@ class CallServer:
         return listener
 
     def _remove_socket(self) -> None:
-        """Here and not left to asyncio, which does it from Python 3.13 on; one that a successor put there stays."""
+        """One that a successor put there stays."""
         if self._bound is not None:
             path, inode = self._bound
             with suppress(FileNotFoundError):

@@ -7,6 +7,7 @@ other call is answered; a stream ends with its session.
 """
 
 import pwd
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -39,9 +40,9 @@ class AdminServer:
         self._owner = service.paths.root.stat().st_uid
         self._calls = CallServer(self._answer)
 
-    async def start(self) -> None:
-        """Listens on the site's Admin socket. Raises CONFLICT when another process does."""
-        await self._calls.start(self._service.paths.admin_socket)
+    async def start(self, listener: socket.socket | None = None) -> None:
+        """Serves ``listener``, or binds the site's Admin socket. Raises CONFLICT when another process listens there."""
+        await self._calls.start(self._service.paths.admin_socket, listener)
 
     async def close(self) -> None:
         """Ends every call and connection, and removes the socket."""
@@ -84,3 +85,14 @@ class AdminServer:
                 if self._service.sessions is not None:
                     self._service.sessions.name_of(uid, session, using=False)
                 yield item
+
+
+def check_somebody_can_log_in(service: AdminService) -> None:
+    """Raises CONFLICT for a site that lets nobody administer it: logins are required, and no administrator has one."""
+    if not any(login.role is Role.ADMIN for login in service.logins.list()):
+        raise PlugskyError(
+            ErrorKind.CONFLICT,
+            "Nobody could administer this site.",
+            why='logins = "required", and no login has the role admin',
+            next="plugsky login add NAME admin",
+        )

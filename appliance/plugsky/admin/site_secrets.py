@@ -21,6 +21,7 @@ from plugsky.core.paths import SitePaths
 from plugsky.fleet import site_trust
 from plugsky.state import RESTORE, ApiKey, open_database
 from plugsky.state.secrets import read_secret
+from plugsky_bundles.sharing import is_open_to_others
 
 RESTORE_TRUST: Final = "restore the trust/ directory from the backup, then: plugsky audit verify"
 REVISIONS: Final = "alembic_version"
@@ -56,20 +57,22 @@ def _exposed(paths: SitePaths) -> Iterator[Finding]:
     for folder in (paths.state, paths.trust):
         if not folder.exists():
             continue
+        whole = folder.lstat()
         for path in (folder, *sorted(folder.iterdir())):
             try:
                 status = path.lstat()
             except FileNotFoundError:  # a journal of the database, gone meanwhile
                 continue
             name, mode = shlex.quote(str(path)), stat.S_IMODE(status.st_mode)
+            shared = bool(whole.st_mode & stat.S_ISGID) and status.st_gid == whole.st_gid
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 text = f"{path} is neither a file nor a directory"
                 yield Finding("secrets", "failed", text, f"find out who put it there, then: rm {name}")
-            elif status.st_uid != owner:
+            elif status.st_uid != owner and not (shared and path != folder):
                 text = f"{path} belongs to user {status.st_uid}, the site to user {owner}"
                 yield Finding("secrets", "failed", text, f"find out why, then: chown {owner} {name}")
-            elif mode & 0o077:
-                right = "700" if path.is_dir() else "600"
+            elif is_open_to_others(status, whole):
+                right = ("770" if shared else "700") if path.is_dir() else ("660" if shared else "600")
                 text = f"{path} is open to others ({mode:03o})"
                 yield Finding("secrets", "failed", text, f"find out who had access, then: chmod {right} {name}")
 

@@ -23,6 +23,7 @@ from plugsky.audit.chain_files import ChainFiles, Known, Written, milliseconds
 from plugsky.audit.query import Query, words_in
 from plugsky.audit.trail import Record, chain_names, records
 from plugsky.core.errors import ErrorKind, PlugskyError
+from plugsky_bundles.sharing import open_private
 
 INDEX: Final = "index.db"
 GROUP: Final = 10_000
@@ -106,7 +107,7 @@ def _without_index(audit: Path, query: Query, *, oldest_first: bool) -> Iterator
 def _opened(audit: Path) -> Iterator[sqlite3.Connection]:
     path = audit / INDEX
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        os.close(open_private(path, os.O_RDWR | os.O_NOFOLLOW))
     except OSError as error:
         raise sqlite3.OperationalError(error.strerror) from error
     with closing(sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)) as index:

@@ -31,6 +31,7 @@ NOUNS: Final = {
     "bundle": "Build, seal, inspect, verify and install bundles.",
     "generation": "List, activate and remove the generations of the site.",
     "custody": "Record and review who had a bundle in hand.",
+    "host": "Set up, check and change the hosts of the site.",
     "serve": "Run the site: gateway, engines and administration.",
     "model": "Show, export, approve, import and remove models of the site.",
     "tenant": "Set what tenants may use, and list them.",
@@ -47,6 +48,7 @@ NOUNS: Final = {
     "help": "Exit codes, errors, environment variables and the command reference.",
     "engine": "Run one engine process (used by serve and by systemd).",
     "gateway": "Run one gateway process (used by serve and by systemd).",
+    "admin": "Run the Admin process of a host (used by systemd).",
 }
 
 

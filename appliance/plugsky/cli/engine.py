@@ -5,20 +5,17 @@ from typing import Annotated
 
 import typer
 
-from plugsky.cli.options import ParentOption
+from plugsky.cli.engine_specs import engine_spec
+from plugsky.cli.options import ParentOption, RootOption, existing_site
 from plugsky.cli.process_log import log_to_stderr
 from plugsky.core import settings
 from plugsky.core.listeners import inherited_listener
 from plugsky.core.settings import AUTO, KvType, Numa
 from plugsky.engine.serving import process
 from plugsky.engine.spec import AdapterSpec, EngineSpec, Mode, ProjectorSpec
+from plugsky.models import catalogue
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Run one engine process.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keep ``run`` a command of its own."""
 
 
 @app.command()
@@ -63,6 +60,26 @@ def run(
         model_id, model_file, digest, mode, ctx, threads, kv_type, layers, numa, batch, adapters, eye, taken
     )
     raise typer.Exit(process.run(spec, inherited_listener(), exit_with_parent, idle_exit or None))
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="The id of a model of the site.")],
+    root: RootOption = None,
+) -> None:
+    """Serve a model of the installed site, by its settings, on the Unix socket handed over as descriptor 3.
+
+    Its systemd unit runs this. The sockets beside its own tell how many engines share the cores.
+
+    Example: systemd-socket-activate -l /run/plugsky/engines/m.sock plugsky engine serve m
+    """
+    chosen = settings.load({"root": root}).values
+    log_to_stderr(chosen.log_format)
+    listener = inherited_listener()
+    entry = catalogue.find(existing_site(root), model)
+    engines = len(list(Path(listener.getsockname()).parent.glob("*.sock")))
+    spec = engine_spec(entry, chosen, engines)
+    raise typer.Exit(process.run(spec, listener, None, chosen.idle_exit or None))
 
 
 def _adapters(texts: list[str]) -> tuple[AdapterSpec, ...]:

@@ -9,7 +9,7 @@ from plugsky.cli.process_log import log_to_stderr
 from plugsky.cli.tls import tls_files
 from plugsky.core import settings
 from plugsky.core.errors import ExitCode
-from plugsky.core.listeners import inherited_listener
+from plugsky.core.listeners import inherited_listeners
 from plugsky.core.policy import EffectivePolicy
 from plugsky.core.processes import die_with_parent
 from plugsky.server import gateway
@@ -34,6 +34,8 @@ def run(
 ) -> None:
     """Serve the site's API on the socket handed over as descriptor 3.
 
+    A second one, named `control` as the first is named `api`, is where Admin asks for the requests in flight.
+
     Example: systemd-socket-activate -l 127.0.0.1:8080 plugsky gateway run --root /srv/site
     """
     if exit_with_parent is not None and not die_with_parent(exit_with_parent):
@@ -41,4 +43,5 @@ def run(
     chosen = settings.load().values
     log_to_stderr(chosen.log_format)
     tls = tls_files(chosen)
-    gateway.run(existing_site(root), inherited_listener(), EffectivePolicy(), generation, context, tls)
+    listener, control = inherited_listeners("api", "control")
+    gateway.run(existing_site(root), listener, EffectivePolicy(), generation, context, tls, control)

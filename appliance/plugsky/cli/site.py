@@ -23,9 +23,9 @@ from typing import Final, TypeVar
 from plugsky.admin.assembly import admin_service
 from plugsky.admin.facts import FilesOfSite
 from plugsky.admin.gateway_client import GatewayClient
-from plugsky.admin.server import AdminServer
-from plugsky.admin.service import AdminService
+from plugsky.admin.server import AdminServer, check_somebody_can_log_in
 from plugsky.audit.events import Fact
+from plugsky.cli.engine_specs import engine_spec
 from plugsky.cli.gateway_keeper import GatewayKeeper
 from plugsky.core.clock import SystemClock
 from plugsky.core.commands import command_line
@@ -33,7 +33,6 @@ from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.listeners import authority, is_listened_on, listen
 from plugsky.core.paths import SitePaths
 from plugsky.core.policy import EffectivePolicy
-from plugsky.core.principal import Role
 from plugsky.core.settings import Settings
 from plugsky.engine.life.leases import granted_cores, lend_cores
 from plugsky.engine.life.rooms import Rooms
@@ -62,7 +61,9 @@ class Site:
         self._generation = generations.current(paths)
         self._facts = FilesOfSite(paths, self._clock, self._generation)
         self._rooms = Rooms()
-        self._engines = {spec.model_id: self._supervisor(spec) for spec in self._specs()}
+        entries = self._facts.models()
+        specs = (engine_spec(entry, settings, len(entries)) for entry in entries)
+        self._engines = {spec.model_id: self._supervisor(spec) for spec in specs}
         self._stopping = asyncio.Event()
         self._interrupted = False
 
@@ -122,7 +123,7 @@ class Site:
 
         required = self._settings.logins == "required"
         if required:
-            _check_somebody_can_log_in(service)
+            check_somebody_can_log_in(service)
         server = AdminServer(service, login_required=required)
         await server.start()
         stack.push_async_callback(server.close)
@@ -173,26 +174,6 @@ class Site:
         self._interrupted = number == signal.SIGINT
         self._stopping.set()
 
-    def _specs(self) -> list[EngineSpec]:
-        """One engine per model; each begins with as many cores as it has when all are busy."""
-        entries = self._facts.models()
-        threads = max(1, granted_cores(self._settings.threads) // max(1, len(entries)))
-        return [
-            EngineSpec(
-                entry.id,
-                entry.path,
-                entry.sha256,
-                entry.mode,
-                n_ctx=min(self._settings.context, entry.context),
-                threads=threads,
-                kv_type=self._settings.kv_type,
-                gpu_layers=self._settings.gpu_layers,
-                numa=self._settings.numa,
-                batch=self._settings.batch,
-            )
-            for entry in entries
-        ]
-
     def _supervisor(self, spec: EngineSpec) -> EngineSupervisor:
         self._paths.logs.mkdir(mode=0o750, exist_ok=True)
         return EngineSupervisor(
@@ -221,13 +202,3 @@ class Site:
                 why="beyond loopback, keys and prompts would travel unencrypted",
                 next="set tls_certificate and tls_key, or listen on 127.0.0.1 and let ssh -L carry it further",
             )
-
-
-def _check_somebody_can_log_in(service: AdminService) -> None:
-    if not any(login.role is Role.ADMIN for login in service.logins.list()):
-        raise PlugskyError(
-            ErrorKind.CONFLICT,
-            "Nobody could administer this site.",
-            why='logins = "required", and no login has the role admin',
-            next="plugsky login add NAME admin",
-        )

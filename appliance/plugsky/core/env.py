@@ -120,8 +120,10 @@ COLORTERM: Final = Variable("COLORTERM", "`truecolor` when the terminal shows 24
 SSH_TTY: Final = Variable("SSH_TTY", "Set by sshd; the console then redraws less often.")
 
 LISTEN_FDS: Final = Variable("LISTEN_FDS", "How many listening sockets systemd or the supervisor passes, from 3 on.")
+LISTEN_FDNAMES: Final = Variable("LISTEN_FDNAMES", "The names of those sockets, with colons between them.")
 LISTEN_PID: Final = Variable("LISTEN_PID", "The process those sockets are meant for.")
 NOTIFY_SOCKET: Final = Variable("NOTIFY_SOCKET", "Where systemd hears from a service that it is ready and alive.")
+EVENTS: Final = Variable("PLUGSKY_EVENTS", "The descriptor on which a run of a playbook tells what it does.")
 GOMP_SPINCOUNT: Final = Variable("GOMP_SPINCOUNT", "How long an engine's idle worker threads spin. Default: 3000.")
 
 ALL: Final = tuple(value for value in dict(globals()).values() if isinstance(value, Variable))
@@ -131,7 +133,7 @@ def for_child(listeners: int = 0, environ: Mapping[str, str] | None = None) -> d
     """The environment of a process we start: ours without secrets, with ``listeners`` sockets from descriptor 3 on."""
     source = os.environ if environ is None else environ
     kept_back = {variable.name for variable in ALL if variable.secret}
-    kept_back |= {LISTEN_FDS.name, LISTEN_PID.name, NOTIFY_SOCKET.name}
+    kept_back |= {LISTEN_FDS.name, LISTEN_FDNAMES.name, LISTEN_PID.name, NOTIFY_SOCKET.name}
     kept_back.add("GGML_BACKEND_PATH")  # ggml would load code from anywhere
     child = {name: value for name, value in source.items() if name not in kept_back}
     if listeners:

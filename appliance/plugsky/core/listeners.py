@@ -1,8 +1,9 @@
 """Listening sockets: those a process is handed, those it binds, and the directory where those of a site lie.
 
 *Handed over*, by systemd's protocol (sd_listen_fds(3)): a child cannot tell whether systemd or ``plugsky serve``
-started it. Either way its one listening socket is descriptor 3 and ``LISTEN_FDS`` is 1; ``LISTEN_PID``, where set, must
-name the process, so that a grandchild does not take it.
+started it. Either way its listening sockets begin at descriptor 3 and ``LISTEN_FDS`` counts them; where they are
+several, ``LISTEN_FDNAMES`` says which is which. ``LISTEN_PID``, where set, must name the process, so that a grandchild
+does not take them.
 
 *Bound*: a Unix socket lies in a directory that nobody but its owner or root can write in, has mode 0660, replaces one
 that nobody listens on any more, and never takes the place of a living one or of a file that is no socket.
@@ -25,29 +26,52 @@ BACKLOG: Final = 1024
 
 
 def inherited_listener() -> socket.socket:
-    """The listening socket that this process was handed. Raises BAD_REQUEST when there is none."""
-    count, pid = env.LISTEN_FDS.read(), env.LISTEN_PID.read()
-    if count != "1" or (pid is not None and pid != str(os.getpid())):
-        raise PlugskyError(
-            ErrorKind.BAD_REQUEST,
-            "This process was handed no listening socket.",
-            why="it is started by plugsky serve or by a systemd socket unit, not by hand",
-            next="plugsky serve --root DIR",
-        )
+    """The listening socket that this process was handed. Raises BAD_REQUEST when there is none, or several."""
+    return _taken(FIRST, _handed(1))
+
+
+def inherited_listeners(first: str, second: str) -> tuple[socket.socket, socket.socket | None]:
+    """The listening sockets of these two names that this process was handed, the second where it was.
+
+    The only one that a process is handed is the first, whatever its name. Raises BAD_REQUEST when that is not there.
+    """
+    count = _handed(2)
+    if count == 1:
+        return _taken(FIRST, count), None
+    names = (env.LISTEN_FDNAMES.read() or "").split(":")
+    if sorted(names) != sorted((first, second)):
+        raise _not_handed(f"The sockets that this process was handed are not {first} and {second}.")
+    one, other = (_taken(FIRST + names.index(name), count) for name in (first, second))
+    return one, other
+
+
+def _handed(most: int) -> int:
+    """How many sockets this process was handed."""
+    count, pid = env.LISTEN_FDS.read() or "", env.LISTEN_PID.read()
+    if pid not in (None, str(os.getpid())) or count not in map(str, range(1, most + 1)):
+        raise _not_handed("This process was handed no listening socket.")
+    return int(count)
+
+
+def _taken(descriptor: int, count: int) -> socket.socket:
     try:
-        listener = socket.socket(fileno=FIRST)
+        listener = socket.socket(fileno=descriptor)
         listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:
         listens = 0
     if not listens:
-        raise PlugskyError(
-            ErrorKind.BAD_REQUEST,
-            "Descriptor 3 is no listening socket.",
-            why="LISTEN_FDS promises one",
-            next="plugsky serve --root DIR",
-        )
-    os.set_inheritable(FIRST, False)
+        raise _not_handed(f"Descriptor {descriptor} is no listening socket, and LISTEN_FDS promises {count}.")
+    os.set_inheritable(descriptor, False)
     return listener
+
+
+def _not_handed(what: str) -> PlugskyError:
+    return PlugskyError(
+        ErrorKind.BAD_REQUEST,
+        what,
+        why="it is started by plugsky serve or by a systemd socket unit, not by hand",
+        next="plugsky serve --root DIR",
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

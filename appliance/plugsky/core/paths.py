@@ -15,6 +15,7 @@ from plugsky.core import env
 
 SYSTEM_ROOT: Final = Path("/var/lib/plugsky")
 SYSTEM_RUN: Final = Path("/run/plugsky")
+SYSTEM_LOG: Final = Path("/var/log/plugsky")
 MAX_SOCKET_PATH: Final = 107
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _IN_CHECKOUT: Final = {

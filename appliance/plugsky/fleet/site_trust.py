@@ -13,6 +13,7 @@ from plugsky.core.paths import SitePaths
 from plugsky_bundles.atomic import out_of_space, write_file
 from plugsky_bundles.format import MAX_ROOT
 from plugsky_bundles.metadata import key_names, read_metadata
+from plugsky_bundles.sharing import file_mode
 from plugsky_bundles.state import MAX_STATE, TrustState
 from plugsky_bundles.walk import fingerprint
 
@@ -33,8 +34,9 @@ def save(paths: SitePaths, state: TrustState) -> None:
         before = load(paths)
         if before is not None and before.root != state.root:
             _former(paths).mkdir(mode=0o700, exist_ok=True)
-            write_file(_former(paths) / f"{fingerprint(before.root)}.json", before.root, mode=0o600)
-        write_file(paths.trust_state, state.to_json(), mode=0o600)
+            former = _former(paths) / f"{fingerprint(before.root)}.json"
+            write_file(former, before.root, mode=file_mode(former.parent))
+        write_file(paths.trust_state, state.to_json(), mode=file_mode(paths.trust))
 
 
 def roots(paths: SitePaths) -> list[bytes]:

@@ -97,6 +97,8 @@ def models(paths: SitePaths, generation: int | None = None) -> tuple[ModelEntry,
         folder = paths.generations / str(generation) if generation else paths.root / paths.current.readlink()
     except FileNotFoundError:
         return ()
+    except OSError:  # no link: the namespace of an engine's unit holds what it may see of the current generation
+        folder = paths.current
     return tuple(_read(path) for path in sorted(folder.glob(f"models/*/{ENTRY}")))
 
 

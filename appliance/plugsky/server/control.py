@@ -1,6 +1,6 @@
 """The gateway's control socket: live requests, traffic, cancel. Admin is its peer (``plugsky.admin.gateway_client``).
 
-Only root and the gateway's own user are answered; who calls is the kernel's word.
+Only root, the gateway's own user and, on a host, Admin's are answered; who calls is the kernel's word.
 """
 
 import os
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from plugsky.admin.call_server import Answering
+from plugsky.core import host_users
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.server.flights import Flights
 
@@ -17,8 +18,10 @@ from plugsky.server.flights import Flights
 def verbs(flights: Flights) -> Answering:
     """What the control socket answers over these flights."""
 
+    answered = {0, os.geteuid(), *host_users.uids(host_users.ADMIN)}
+
     async def answer(uid: int, verb: str, args: Mapping[str, Any]) -> Any:
-        if uid not in {0, os.geteuid()}:
+        if uid not in answered:
             raise PlugskyError(ErrorKind.FORBIDDEN, "the gateway's control socket answers its own site only")
         if verb == "requests":
             return msgspec.to_builtins(flights.requests())

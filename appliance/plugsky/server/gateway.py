@@ -61,9 +61,11 @@ def run(
     generation: int | None = None,
     context: int | None = None,
     tls_files: TlsFiles | None = None,
+    control_listener: socket.socket | None = None,
 ) -> None:
     """Serve the site's API on ``listener`` until told to stop, with the models of ``generation`` or the current one.
 
+    Admin asks for live requests on ``control_listener``, or on the site's control socket, which is then bound here.
     ``context`` is how many tokens an engine is given at most; until an engine says so itself, clients are told that.
     Raises :class:`PlugskyError` when it cannot begin.
     """
@@ -71,7 +73,7 @@ def run(
     tls = None if tls_files is None else Tls(tls_files)
     check_listener(listener, policy, encrypted=tls is not None)
     models = {entry.id: _served(entry, context) for entry in catalogue.models(paths, generation)}
-    asyncio.run(_run(paths, listener, policy, models, tls))
+    asyncio.run(_run(paths, listener, policy, models, tls, control_listener))
 
 
 def _served(entry: ModelEntry, context: int | None) -> ServedModel:
@@ -105,6 +107,7 @@ async def _run(
     policy: EffectivePolicy,
     models: Mapping[str, ServedModel],
     tls: Tls | None,
+    control_listener: socket.socket | None,
 ) -> None:
     clock = SystemClock()
     loop = asyncio.get_running_loop()
@@ -128,7 +131,7 @@ async def _run(
         storage = Storage(*await asyncio.to_thread(_stored, database, paths, clock, policy), audit)
         gateway.storage = storage
         calls = CallServer(control.verbs(gateway.flights))
-        await calls.start(paths.gateway_socket)
+        await calls.start(paths.gateway_socket, control_listener)
         stack.push_async_callback(calls.close)
         server = HttpServer(gateway, tls)
         loop.add_signal_handler(signal.SIGHUP, _reload, tls)

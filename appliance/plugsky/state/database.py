@@ -1,12 +1,13 @@
 """The connection to the site's database, and how a transaction begins.
 
-Guarantees: a database that was opened has this release's schema (or a later one, which is additive). On SQLite the
-file is 0600, journalled ahead (WAL), durable at every commit (``synchronous=FULL``: what the audit trail names is never
-missing from the ledger after a power cut), checks foreign keys, and waits for another writer instead of failing. A
-writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``), so that it never learns halfway that
-it may not write. PostgreSQL is opened by URL through the same code and with the same promises: a writing transaction of
-any process takes one advisory lock first, a reading one sees one moment (REPEATABLE READ). Its password is libpq's
-business (a ``.pgpass`` file, or the peer of a Unix socket) and never in the URL.
+Guarantees: a database that was opened has this release's schema (or a later one, which is additive). On SQLite the file
+is the site's alone (:mod:`plugsky_bundles.sharing`), journalled ahead (WAL), durable at every commit
+(``synchronous=FULL``: what the audit trail names is never missing from the ledger after a power cut), checks foreign
+keys, and waits for another writer instead of failing. A writing transaction takes the write lock when it begins
+(``BEGIN IMMEDIATE``), so that it never learns halfway that it may not write. PostgreSQL is opened by URL through the
+same code and with the same promises: a writing transaction of any process takes one advisory lock first, a reading one
+sees one moment (REPEATABLE READ). Its password is libpq's business (a ``.pgpass`` file, or the peer of a Unix socket)
+and never in the URL.
 
 A database begins once: where none is, or an empty one, the caller is asked first whether this site may have none.
 
@@ -29,6 +30,7 @@ from sqlalchemy.orm import Session
 
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.state.migrate import TAKE_TURN, held, migrate
+from plugsky_bundles.sharing import open_private
 
 BUSY_TIMEOUT_MS: Final = 10_000
 CONNECT_S: Final = 5
@@ -125,14 +127,14 @@ def _unusable(why: str) -> PlugskyError:
 
 
 def _make_private_file(path: Path, lock: Path, beginning: Callable[[], None]) -> None:
-    """An empty file of mode 0600 where none is; SQLite gives its journal files the mode of the database."""
+    """An empty file of the site where none is; SQLite gives its journal files the mode of the database."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             with held(lock):
                 if not path.exists():  # else another process has begun it meanwhile, and maybe used it
                     beginning()
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                os.close(open_private(path, os.O_RDWR))
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         raise PlugskyError(

@@ -15,6 +15,8 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+from plugsky_bundles.sharing import open_private
+
 HEAD: Final = "0006"
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 TAKE_TURN: Final = text(f"SELECT pg_advisory_xact_lock({0x706C7567736B79})")
@@ -63,7 +65,7 @@ def _upgrade(connection: Connection, beginning: Callable[[], None]) -> None:
 @contextmanager
 def held(lock: Path) -> Iterator[None]:
     """The lock under which a database is made and migrated, in this process alone."""
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = open_private(lock, os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Secrets of the site that are made once and kept as files of mode 0600.
+"""Secrets of the site that are made once and kept as files of the site's own (:mod:`plugsky_bundles.sharing`).
 
 :func:`read_or_make` is safe against two processes that start at once and against a cut at any moment: the secret is
 written and synced under another name and then linked to its own, which only one process can do and which never shows
@@ -15,6 +15,7 @@ from typing import Final
 
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky_bundles.atomic import sync_directory
+from plugsky_bundles.sharing import file_mode, is_open_to_others
 
 MAX_SECRET: Final = 64 * 1024
 
@@ -33,12 +34,13 @@ def read_secret(path: Path) -> bytes | None:
             next="run the command as the owner of the site",
         ) from error
     with os.fdopen(handle, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if mode & 0o077:
+        status = os.fstat(file.fileno())
+        if is_open_to_others(status, path.parent.stat()):
+            mode = stat.S_IMODE(status.st_mode)
             raise PlugskyError(
                 ErrorKind.FORBIDDEN,
                 f"the secret {path} is open to others",
-                why=f"its mode is {mode:04o}; only its owner may read it",
+                why=f"its mode is {mode:04o}; only the site may read it",
                 next=f"find out who had access, then: chmod 600 {path}",
             )
         return file.read(MAX_SECRET)
@@ -51,6 +53,7 @@ def read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:
         return present
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:  # mkstemp: mode 0600
+        os.fchmod(file.fileno(), file_mode(path.parent))
         file.write(make())
         file.flush()
         os.fsync(file.fileno())

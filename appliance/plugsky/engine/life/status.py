@@ -1,7 +1,9 @@
 """How one engine stands, in numbers for people: what its supervisor tells the rest of the site."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
+from plugsky.core import frames
 from plugsky.engine.life.lifecycle import State
 
 
@@ -20,3 +22,15 @@ class EngineStatus:
     rss_bytes: int = 0
     restarts: int = 0
     problem: str = ""
+
+    def with_stats(self, stats: frames.StatsReply) -> Self:
+        """The same with the figures that the engine gave."""
+        return replace(
+            self,
+            running=stats.running,
+            waiting=stats.waiting,
+            kv_used=stats.kv_used,
+            kv_cells=stats.kv_cells,
+            tokens_per_s=stats.tokens_per_s,
+            rss_bytes=stats.rss_bytes,
+        )

@@ -137,7 +137,7 @@ class EngineSupervisor:
             restarts=life.restarts,
             problem=life.problem,
         )
-        return status if stats is None else _with_stats(status, stats)
+        return status if stats is None else status.with_stats(stats)
 
     @property
     def pid(self) -> int:
@@ -349,15 +349,3 @@ def engine_command(spec: EngineSpec, idle_s: int = 0) -> tuple[str, ...]:
         options |= {"--projector": str(spec.projector.file), "--projector-digest": spec.projector.digest}
     pairs = [*options.items(), *(("--adapter", str(adapter)) for adapter in spec.adapters)]
     return (sys.executable, "-m", "plugsky", "engine", "run", *(word for pair in pairs for word in pair))
-
-
-def _with_stats(status: EngineStatus, stats: frames.StatsReply) -> EngineStatus:
-    return replace(
-        status,
-        running=stats.running,
-        waiting=stats.waiting,
-        kv_used=stats.kv_used,
-        kv_cells=stats.kv_cells,
-        tokens_per_s=stats.tokens_per_s,
-        rss_bytes=stats.rss_bytes,
-    )
