@@ -48,7 +48,7 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result: Any) -> None:
         self._result(result, "changed" if result._result.get("changed") else "ok")
 
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         self._result(result, "ignored" if ignore_errors else "failed")
 
     def v2_runner_on_unreachable(self, result: Any) -> None:

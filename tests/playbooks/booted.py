@@ -1,9 +1,9 @@
 """Booted hosts without a network: a minimal Debian with systemd in a container, a stick, and SSH over a private link.
 
-A host is a real root file system of Debian's signed packages, booted by systemd-nspawn in namespaces of its own. The only
-link leads to the machine of the test, and there is no route behind it. The bundle is bound read-only, as a stick would
-be. ``IPAddressDeny`` and ``DevicePolicy`` are enforced inside, which takes the unified cgroup hierarchy and the right to
-load BPF programs.
+A host is a real root file system of Debian's signed packages, booted by systemd-nspawn in namespaces of its own. The
+only link leads to the machine of the test, and there is no route behind it. The bundle is bound read-only, as a stick
+would be. ``IPAddressDeny`` and ``DevicePolicy`` are enforced inside, which takes the unified cgroup hierarchy and the
+right to load BPF programs.
 
 What a container does not show is listed in :data:`NOT_COVERED`, and the tests print it.
 """
@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 NOT_COVERED: Final = (
     "limits of memory and tasks",
@@ -113,7 +113,7 @@ class BootedHost:
             self._process = None
             subprocess.run(["ip", "link", "delete", f"ve-{self.name}"], capture_output=True, check=False)
 
-    def __enter__(self) -> "BootedHost":
+    def __enter__(self) -> Self:
         self.boot()
         return self
 

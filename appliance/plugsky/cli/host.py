@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -137,7 +137,7 @@ def _tell(outcome: Outcome) -> None:
     say(f"Ansible's own words: {outcome.log}")
 
 
-def _as_json(outcome: Outcome) -> Mapping[str, object]:
+def _as_json(outcome: Outcome) -> dict[str, object]:
     return {
         "hosts": {name: asdict(host) for name, host in sorted(outcome.recap.items())},
         "tasks": [asdict(task) for task in outcome.ended],
@@ -160,11 +160,10 @@ def _failed(verb: str, wish: Wish, outcome: Outcome) -> PlugskyError:
     more = f"; and {others} more" if others else ""
     kind = ErrorKind.UNREACHABLE if first.state == "unreachable" else ErrorKind.INTERNAL
     again = ("--inventory", wish.inventory) if wish.inventory is not None else ()
+    what = "could not be reached" if first.state == "unreachable" else f"failed: {first.task}"
     return PlugskyError(
         kind,
-        f"{first.host} could not be reached."
-        if first.state == "unreachable"
-        else f"{first.host}: {first.task}: failed.",
+        f"{first.host} {what}.",
         why=f"{' '.join(first.message.split())}{more}",
         next=f"read {outcome.log}; then again: {command_line('host', verb, *again)}",
     )

@@ -146,7 +146,7 @@ def _started(wish: Wish, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], I
         os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640), "wb") as out,
     ):
         try:
-            process = subprocess.Popen(  # noqa: S603 - a list of words, no shell
+            process = subprocess.Popen(
                 wish.command(),
                 env=_environment(wish, home, writing),
                 stdin=subprocess.DEVNULL,
