@@ -11,7 +11,7 @@ Streams carry states, of which the newest is the one that counts.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -43,10 +43,11 @@ Unreachable = Callable[[str], PlugskyError]
 class CallClient:
     """A connection to one call server. Belongs to one event loop."""
 
-    def __init__(self, path: Path, unreachable: Unreachable, owner: int | None = None) -> None:
+    def __init__(self, path: Path, unreachable: Unreachable, served_by: Iterable[int] = ()) -> None:
+        """``served_by`` are the uids that may serve there beside root and this process's own."""
         self._path = path
         self._unreachable = unreachable
-        self._trusted = {0, os.geteuid()} | ({owner} if owner is not None else set())
+        self._trusted = {0, os.geteuid(), *served_by}
         self._connecting = asyncio.Lock()
         self._wire: _Wire | None = None
         self._next = 0

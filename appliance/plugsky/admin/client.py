@@ -5,7 +5,7 @@ raised. When nobody listens, UNREACHABLE says which command starts the site; the
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -31,6 +31,7 @@ from plugsky.admin.api import (
 )
 from plugsky.admin.call_client import CallClient
 from plugsky.admin.verb_table import SESSION
+from plugsky.core import host_users
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
 from plugsky.core.paths import SitePaths
@@ -53,11 +54,10 @@ class AdminClient:
                 next=command_line("serve", "--root", root),
             )
 
-        try:
-            owner = root.stat().st_uid
-        except OSError:
-            owner = None
-        self._calls = CallClient(socket, unreachable, owner)
+        served_by = host_users.uids(host_users.ADMIN)
+        with suppress(OSError):
+            served_by |= {root.stat().st_uid}
+        self._calls = CallClient(socket, unreachable, served_by)
         self._session = {} if session is None else {SESSION: session}
 
     @classmethod

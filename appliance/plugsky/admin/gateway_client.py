@@ -7,6 +7,7 @@ import msgspec
 
 from plugsky.admin.api import RequestView, Traffic
 from plugsky.admin.call_client import CallClient
+from plugsky.core import host_users
 from plugsky.core.errors import ErrorKind, PlugskyError
 
 
@@ -14,7 +15,7 @@ class GatewayClient:
     """A :class:`~plugsky.admin.ports.GatewayControl` over the gateway's control socket."""
 
     def __init__(self, socket: Path) -> None:
-        self._calls = CallClient(socket, _unreachable)
+        self._calls = CallClient(socket, _unreachable, host_users.uids(host_users.GATEWAY))
 
     async def requests(self) -> tuple[RequestView, ...]:
         value: Any = await self._calls.call("requests", {})

@@ -1,0 +1,122 @@
+"""A sysadmin with a bare Debian, a stick and a paper: from no Python to a signed, billed, audited answer.
+
+The host is booted, with systemd and without a network; its only visitor comes by SSH. The tests are one story, in
+order, and what a container cannot show is said at its end.
+"""
+
+import pytest
+
+from playbooks.booted import NOT_COVERED, BootedHost
+
+pytestmark = pytest.mark.journey
+PLUGSKY = "/var/lib/plugsky/current/venv/bin/plugsky"
+MODEL = "smollm2-135m-instruct"
+ENGINE = f"plugsky-engine@{MODEL}.service"
+MAX_TASKS = 100
+"""Module tasks a host (docs/runbooks/install.md)."""
+ASK = """
+import json, sys, urllib.request
+asked = {"model": sys.argv[2], "messages": [{"role": "user", "content": "Say a word."}], "max_tokens": 8}
+headers = {"Authorization": "Bearer " + sys.argv[1], "Content-Type": "application/json"}
+request = urllib.request.Request("http://127.0.0.1:8080/v1/chat/completions", json.dumps(asked).encode(), headers)
+print(urllib.request.urlopen(request, timeout=120).read().decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def host(base, stick, tmp_path_factory):
+    with BootedHost(base, tmp_path_factory.mktemp("hosts"), 1, stick) as host:
+        (host.root / "root/ask.py").write_text(ASK)
+        yield host
+
+
+@pytest.fixture(scope="module")
+def key(host):
+    return host.json(f"{PLUGSKY} key create --tenant demo --json")["secret"]
+
+
+def ask(host, key):
+    """The answer to a short question, by the API, on the host itself."""
+    return host.json(f"python3 /root/ask.py {key} {MODEL}")
+
+
+def installed(host, *options):
+    """What `plugsky host install` tells of its run."""
+    return host.json(f"{PLUGSKY} host install --json --progress none {' '.join(options)}")
+
+
+def changes(host):
+    """What a look at everything that could change finds: names, owners, modes, sizes, and when it was written."""
+    places = "/etc /usr /var/lib/plugsky /var/lib/systemd /run/plugsky"
+    listing = host.run(f"find {places} -printf '%p %u:%g %m %s %T@\\n' 2>/dev/null || true")
+    return {line for line in listing.splitlines() if "/__pycache__" not in line}
+
+
+def units(host, *properties, name):
+    text = host.run(f"systemctl show --property={','.join(properties)} {name}")
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def test_the_host_is_bare_and_has_no_way_out(host):
+    assert host.ssh("command -v python3", check=False).returncode == 127
+    assert host.run("ip route show default") == ""
+    assert host.run("systemctl is-system-running").strip() == "running"
+
+
+def test_the_paper_is_compared_before_anything_runs(host, paper):
+    assert host.run("sha256sum /media/stick/install.sh").split()[0] == paper[1]
+
+
+def test_install_sh_reaches_the_first_generation(host, paper):
+    said = host.run(f"sh /media/stick/install.sh --pin {paper[0]} --yes")
+    assert "generation 1 of /var/lib/plugsky is now current" in said
+
+
+def test_preflight_finds_the_host_fit_and_changes_nothing(host):
+    before = changes(host)
+    recap = host.json(f"{PLUGSKY} host preflight --json --progress none")["hosts"]["localhost"]
+    assert (recap["changed"], recap["failed"]) == (0, 0)
+    assert changes(host) == before
+
+
+def test_a_check_foresees_changes_and_makes_none(host):
+    before = changes(host)
+    recap = installed(host, "--check")["hosts"]["localhost"]
+    assert recap["changed"] > 0
+    assert changes(host) == before
+
+
+def test_installing_sets_up_the_site_within_its_number_of_tasks(host):
+    told = installed(host)
+    recap = told["hosts"]["localhost"]
+    assert recap["failed"] == 0
+    assert len(told["tasks"]) <= MAX_TASKS
+    assert {task["state"] for task in told["tasks"]} <= {"ok", "changed", "skipped"}
+    log = host.run(f"cat {told['log']}")
+    assert "PLAY RECAP" in log
+
+
+def test_the_first_token_comes_through_the_api(host, key):
+    assert units(host, "ActiveState", name=ENGINE)["ActiveState"] == "inactive"
+    answer = ask(host, key)
+    assert answer["usage"]["completion_tokens"] >= 1
+    assert answer["model"] == MODEL
+    assert units(host, "ActiveState", name=ENGINE)["ActiveState"] == "active"
+
+
+def test_it_is_billed_and_written_down_by_processes_that_share_one_site(host, key):
+    ask(host, key)
+    rows = host.json(f"{PLUGSKY} usage report --json")["rows"]
+    assert rows[0]["tenant"] == "demo"
+    assert rows[0]["requests"] >= 2
+    host.run(f"{PLUGSKY} audit verify")
+
+
+def test_verify_and_the_doctor_find_nothing_wrong(host):
+    assert host.json(f"{PLUGSKY} host verify --json --progress none")["hosts"]["localhost"]["failed"] == 0
+    host.run(f"{PLUGSKY} doctor")
+
+
+def test_installing_again_changes_nothing_and_a_check_foresees_nothing(host):
+    assert installed(host)["hosts"]["localhost"]["changed"] == 0
+    assert installed(host, "--check")["hosts"]["localhost"]["changed"] == 0
