@@ -6,7 +6,7 @@ order, and what a container cannot show is said at its end.
 
 import pytest
 
-from playbooks.booted import NOT_COVERED, BootedHost
+from playbooks.booted import BootedHost
 
 pytestmark = pytest.mark.journey
 PLUGSKY = "/var/lib/plugsky/current/venv/bin/plugsky"
@@ -120,3 +120,44 @@ def test_verify_and_the_doctor_find_nothing_wrong(host):
 def test_installing_again_changes_nothing_and_a_check_foresees_nothing(host):
     assert installed(host)["hosts"]["localhost"]["changed"] == 0
     assert installed(host, "--check")["hosts"]["localhost"]["changed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"), [(ENGINE, 1.0), ("plugsky-gateway.service", 1.5), ("plugsky-admin.service", 1.5)]
+)
+def test_a_process_is_exposed_no_more_than_it_must_be(host, unit, most):
+    said = host.run(f"systemd-analyze security --no-pager {unit}")
+    assert float(said.rpartition("Overall exposure level for ")[2].split(": ")[1].split()[0]) <= most
+
+
+def test_an_engine_sees_its_own_model_and_no_network(host, key):
+    ask(host, key)
+    pid = units(host, "MainPID", name=ENGINE)["MainPID"]
+    assert host.run(f"nsenter -t {pid} -m ls /var/lib/plugsky /var/lib/plugsky/current/models").split() == [
+        "/var/lib/plugsky:",
+        "current",
+        "/var/lib/plugsky/current/models:",
+        MODEL,
+    ]
+    assert host.run(f"nsenter -t {pid} -n ip -brief link").split()[0::3] == ["lo"]
+    assert host.ssh(f"nsenter -t {pid} -m touch /var/lib/plugsky/current/models/{MODEL}/x", check=False).returncode == 1
+
+
+def test_six_crashes_of_an_engine_do_not_kill_its_socket(host, key):
+    for _ in range(6):
+        ask(host, key)
+        host.run(f"systemctl kill --signal=KILL {ENGINE}")
+    assert ask(host, key)["usage"]["completion_tokens"] >= 1
+    assert units(host, "ActiveState", name=ENGINE.replace(".service", ".socket"))["ActiveState"] == "active"
+
+
+def test_a_gateway_that_is_killed_comes_back_on_the_same_socket(host, key):
+    host.run("systemctl kill --signal=KILL plugsky-gateway.service")
+    assert ask(host, key)["usage"]["completion_tokens"] >= 1
+
+
+def test_it_serves_again_after_the_plug_was_pulled(host, key):
+    host.power_off()
+    host.boot()
+    assert ask(host, key)["usage"]["completion_tokens"] >= 1
+    host.run(f"{PLUGSKY} audit verify")
