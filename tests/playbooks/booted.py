@@ -105,10 +105,12 @@ class BootedHost:
         return json.loads(self.run(command))
 
     def power_off(self) -> None:
-        """Pull the plug: every process of it is killed."""
+        """Pull the plug: every process of it is killed. Those of a PID namespace end with its first (namespaces(7))."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+            for pid in (*map(int, children), self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
             subprocess.run(["ip", "link", "delete", f"ve-{self.name}"], capture_output=True, check=False)

@@ -174,6 +174,7 @@ def _environment(wish: Wish, home: str, events: int) -> dict[str, str]:
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_PYTHON_INTERPRETER": INTERPRETER,
         "LC_ALL": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
         env.EVENTS.name: str(events),
     }
 

@@ -23,7 +23,7 @@ from plugsky_bundles.errors import InstallError
 from plugsky_bundles.progress import Progress, ProgressEvent
 
 NOT_COMPILED: Final = (
-    r"/site-packages/(.*/(tests?|testing)|ansible|ansible_test|pip|numpy/(f2py|distutils)|pydantic/v1|llama_cpp/server"
+    r"/site-packages/(.*/(tests?|testing)|ansible/(modules|galaxy)|ansible_test|pip|numpy/(f2py|distutils)|pydantic/v1|llama_cpp/server"
     r"|sqlalchemy/dialects/(mssql|mysql|oracle))/"
 )
 POLL_SECONDS: Final = 0.2
