@@ -42,6 +42,35 @@ def test_a_child_takes_the_socket_it_was_handed():
         assert done.stdout.strip() == str(listener.getsockname()[1]), done.stderr
 
 
+@pytest.mark.parametrize("names", ["api:control", "control:api"])
+def test_a_child_that_is_handed_two_sockets_knows_them_by_name(names):
+    code = "from plugsky.core.listeners import inherited_listeners as take; "
+    code += "print([s.getsockname()[1] for s in take('api', 'control')])"
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        by_name = dict(zip(names.split(":"), (first, second), strict=True))
+        done = subprocess.run(
+            ["bash", "-c", f'exec "$0" -c "$1" 3<&{first.fileno()} 4<&{second.fileno()}', sys.executable, code],
+            env={**os.environ, "LISTEN_FDS": "2", "LISTEN_FDNAMES": names},
+            pass_fds=[first.fileno(), second.fileno()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        ports = [by_name[name].getsockname()[1] for name in ("api", "control")]
+        assert done.stdout.strip() == str(ports), done.stderr
+
+
+@pytest.mark.parametrize("names", [{}, {"LISTEN_FDNAMES": "api"}, {"LISTEN_FDNAMES": "api:other"}])
+def test_two_sockets_without_the_expected_names_are_refused(monkeypatch, names):
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    monkeypatch.delenv("LISTEN_PID", raising=False)
+    monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(PlugskyError, match="api and control"):
+        listeners.inherited_listeners("api", "control")
+
+
 @pytest.mark.parametrize(
     "environment",
     [

@@ -58,12 +58,13 @@ def base(mirror):
 
 @pytest.fixture(scope="session")
 def operator(desk):
-    """Runs a command of the operator, who has keys; gives what it prints."""
+    """Runs a command of the operator, who has keys, from this tree or another; gives what it prints."""
     own = {"PLUGSKY_TRUST": str(desk / "trust"), "PLUGSKY_PASSPHRASE": "correct horse battery staple"}
 
-    def run(*command) -> bytes:
+    def run(*command, tree: Path = ROOT) -> bytes:
         words = [sys.executable, "-m", "plugsky", *map(str, command)]
-        done = subprocess.run(words, env={**os.environ, **own}, capture_output=True, check=False)
+        rooms = {"PYTHONPATH": os.pathsep.join(str(tree / room) for room in ("appliance", "bundles", "tui"))}
+        done = subprocess.run(words, env={**os.environ, **own, **rooms}, capture_output=True, check=False, cwd=tree)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
@@ -72,8 +73,29 @@ def operator(desk):
 
 
 @pytest.fixture(scope="session")
-def stick(desk, operator, mirror):
-    """The sealed bundle: the demo for Debian 12, with the packages that a bare host lacks as Debian has them today."""
+def media(desk):
+    """What is bound into hosts, read-only: the directory with the bundles."""
+    (desk / "media").mkdir()
+    return desk / "media"
+
+
+@pytest.fixture(scope="session")
+def publish(operator, recipe, media):
+    """Builds, signs and seals the next version of the bundle; gives its path."""
+
+    def make(*options, tree: Path = ROOT) -> Path:
+        built = operator("bundle", "build", recipe, "--out", media, "--json", *options, tree=tree)
+        bundle = Path(json.loads(built)["path"])
+        operator("trust", "sign", bundle)
+        operator("bundle", "seal", bundle)
+        return bundle
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def recipe(desk, mirror):
+    """The demo for Debian 12, with the packages that a bare host lacks as Debian has them today."""
     recipe = desk / "host.toml"
     text = (ROOT / "bundles/recipes/demo.toml").read_text().replace("../locks", str(ROOT / "bundles/locks"))
     recipe.write_text(text + PARTS)
@@ -81,10 +103,13 @@ def stick(desk, operator, mirror):
         renewal.renew(load(recipe), mirror.cache.root, now=datetime.now(UTC), progress=silent)
     except SourceError as error:
         pytest.skip(f"Debian's packages cannot be obtained: {error}")
-    bundle = Path(json.loads(operator("bundle", "build", recipe, "--out", desk / "media", "--json"))["path"])
-    operator("trust", "sign", bundle)
-    operator("bundle", "seal", bundle)
-    return bundle
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def stick(publish):
+    """The first sealed bundle."""
+    return publish()
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,16 @@ The host is booted, with systemd and without a network; its only visitor comes b
 order, and what a container cannot show is said at its end.
 """
 
+import shutil
+import time
+from pathlib import Path
+
 import pytest
 
 from playbooks.booted import BootedHost
 
 pytestmark = pytest.mark.journey
+ROOT = Path(__file__).parents[2]
 PLUGSKY = "/var/lib/plugsky/current/venv/bin/plugsky"
 MODEL = "smollm2-135m-instruct"
 ENGINE = f"plugsky-engine@{MODEL}.service"
@@ -24,8 +29,8 @@ print(urllib.request.urlopen(request, timeout=120).read().decode())
 
 
 @pytest.fixture(scope="module")
-def host(base, stick, tmp_path_factory):
-    with BootedHost(base, tmp_path_factory.mktemp("hosts"), 1, stick) as host:
+def host(base, media, stick, tmp_path_factory):
+    with BootedHost(base, tmp_path_factory.mktemp("hosts"), 1, media) as host:
         (host.root / "root/ask.py").write_text(ASK)
         yield host
 
@@ -63,12 +68,12 @@ def test_the_host_is_bare_and_has_no_way_out(host):
     assert host.run("systemctl is-system-running").strip() == "running"
 
 
-def test_the_paper_is_compared_before_anything_runs(host, paper):
-    assert host.run("sha256sum /media/stick/install.sh").split()[0] == paper[1]
+def test_the_paper_is_compared_before_anything_runs(host, stick, paper):
+    assert host.run(f"sha256sum /media/stick/{stick.name}/install.sh").split()[0] == paper[1]
 
 
-def test_install_sh_reaches_the_first_generation(host, paper):
-    said = host.run(f"sh /media/stick/install.sh --pin {paper[0]} --yes")
+def test_install_sh_reaches_the_first_generation(host, stick, paper):
+    said = host.run(f"sh /media/stick/{stick.name}/install.sh --pin {paper[0]} --yes")
     assert "generation 1 of /var/lib/plugsky is now current" in said
 
 
@@ -161,3 +166,95 @@ def test_it_serves_again_after_the_plug_was_pulled(host, key):
     host.boot()
     assert ask(host, key)["usage"]["completion_tokens"] >= 1
     host.run(f"{PLUGSKY} audit verify")
+
+
+def current(host):
+    return int(host.run("readlink /var/lib/plugsky/current").strip().rpartition("/")[2])
+
+
+def trial(host):
+    """The state of the switch that is on trial; empty where there is none."""
+    return host.run("sed -n s/^state=//p /var/lib/plugsky/trial 2>/dev/null || true").strip()
+
+
+def settled(host):
+    """Wait until no switch is under way; the generation that is current then."""
+    deadline = time.monotonic() + 60
+    while trial(host) == "switching":
+        assert time.monotonic() < deadline, host.run("journalctl --no-pager --unit plugsky-guard")
+        time.sleep(0.5)
+    return current(host)
+
+
+@pytest.fixture(scope="module")
+def delta(host, stick, publish, tmp_path_factory):
+    """The second version, for sites that have the first: it leaves out what their receipt says they hold."""
+    receipt = next((host.root / "var/lib/plugsky/returns").rglob("*.receipt.json"))
+    carried = shutil.copy(receipt, tmp_path_factory.mktemp("returns"))
+    return publish("--since", carried)
+
+
+def test_the_site_is_upgraded_from_a_delta_and_what_did_not_change_is_not_copied(host, key, stick, delta):
+    assert size_of(delta) < size_of(stick) / 10
+    host.run(f"{PLUGSKY} bundle install /media/stick/{delta.name} --yes --progress none")
+    assert (current(host), trial(host)) == (2, "probation")
+    assert ask(host, key)["usage"]["completion_tokens"] >= 1
+    store = host.run("stat -c %h /var/lib/plugsky/generations/1/models/*/*.gguf").split()
+    assert store == ["3"], "the model is one file: in the store and in both generations"
+
+
+def test_going_back_takes_seconds_and_leaves_what_was_billed(host, key):
+    before = host.json(f"{PLUGSKY} usage report --json")["rows"][0]["requests"]
+    began = time.monotonic()
+    host.run(f"{PLUGSKY} host rollback --progress none")
+    took = time.monotonic() - began
+    assert (current(host), trial(host)) == (1, "probation")
+    assert took < 60, "a bound for a machine that does much else; docs/benchmarks.md has the figure"
+    assert ask(host, key)["usage"]["completion_tokens"] >= 1
+    assert host.json(f"{PLUGSKY} usage report --json")["rows"][0]["requests"] == before + 1
+    host.run(f"{PLUGSKY} audit verify")
+
+
+@pytest.mark.parametrize("step", ["trial", "apply", "answer", "probation"])
+def test_a_switch_that_is_killed_at_any_step_leaves_a_host_that_serves(host, key, step):
+    before = current(host)
+    to = 3 - before
+    command = f"{PLUGSKY} generation activate {to} --progress plain"
+    watching = (
+        f"while read -r stage _; do echo $stage; [ $stage != {step} ] || pkill -9 -f '[g]eneration activate'; done"
+    )
+    assert step in host.run(f"{command} 2>&1 | {watching}").split()
+    found = settled(host)
+    assert found == (to if step == "probation" else before)
+    assert ask(host, key)["usage"]["completion_tokens"] >= 1
+    host.run(f"{PLUGSKY} audit verify")
+    if found != 1:
+        host.run(f"{PLUGSKY} host rollback --to 1 --progress none")
+
+
+@pytest.fixture(scope="module")
+def broken(host, delta, publish, tmp_path_factory):
+    """A third version, whose gateway's unit is wrong: what was signed is not always what works."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("appliance", "bundles", "tui", "playbooks", "docs"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    unit = tree / "playbooks/roles/appliance/files/units/gateway.service"
+    unit.write_text(unit.read_text().replace("plugsky gateway run", "plugsky gateway walk"))
+    return publish(tree=tree)
+
+
+def test_a_generation_that_does_not_answer_is_taken_back_and_the_trail_says_so(host, key, broken):
+    done = host.ssh(f"{PLUGSKY} bundle install /media/stick/{broken.name} --yes --progress none", check=False)
+    assert done.returncode == 1
+    assert "so generation 1 is back" in done.stderr
+    assert (current(host), trial(host)) == (1, "")
+    assert ask(host, key)["usage"]["completion_tokens"] >= 1
+    records = host.json(f"{PLUGSKY} audit search --action bundle.install --json")["records"]
+    assert records[0]["outcome"] == "unhealthy"
+    host.run(f"{PLUGSKY} audit verify")
+
+
+def size_of(bundle):
+    return sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file())

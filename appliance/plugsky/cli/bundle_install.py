@@ -10,6 +10,7 @@ import typer
 
 from plugsky.audit import AuditLog
 from plugsky.cli.actor import actor
+from plugsky.cli.around import around_of
 from plugsky.cli.bundle_options import MediaArgument, PinOption, asking, identity, mendable
 from plugsky.cli.generation import tell_health
 from plugsky.cli.options import RootOption, YesFlag, path, site
@@ -77,7 +78,14 @@ def install(
     check_still_valid(verified, datetime.now(UTC))
     with mendable(media, pin, None, root):
         generation = installation.install(
-            verified, plan, paths, lambda: _trail(paths), actor(), approvals=approvals, progress=shown
+            verified,
+            plan,
+            paths,
+            lambda: _trail(paths),
+            actor(),
+            approvals=approvals,
+            progress=shown,
+            around=(switched := around_of(paths, shown)),
         )
     if as_json:
         done = {"installed": not plan.installed, "activated": plan.activates, "repaired": plan.repairs}
@@ -89,7 +97,8 @@ def install(
     tell(f"generation {generation.number} of {paths.root} is now current")
     if (verdict := health.kept(generation.path)) is not None:
         tell_health(verdict)
-    say(f"next: {shlex.join([str(generation.command), 'serve', '--root', str(paths.root)])}")
+    following = ["doctor"] if switched else ["serve"]
+    say(f"next: {shlex.join([str(generation.command), *following, '--root', str(paths.root)])}")
 
 
 def _trail(paths: SitePaths) -> AuditLog:

@@ -7,6 +7,7 @@ import typer
 
 from plugsky.audit import AuditLog
 from plugsky.cli.actor import actor
+from plugsky.cli.around import around_of
 from plugsky.cli.options import RootOption, YesFlag, existing_site, site
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, table, tell, tell_json
 from plugsky.core.clock import SystemClock
@@ -71,14 +72,16 @@ def activate(
 ) -> None:
     """Make a kept generation the current one, once it has passed its health check.
 
-    What was revoked since is refused; expiry does not matter. A site that is running goes on with what it has until it
-    is started again.
+    What was revoked since is refused; expiry does not matter. On a host that `plugsky host install` set up, the
+    processes follow and have to answer, else everything is as it was. A site that `plugsky serve` runs goes on with
+    what it has until it is started again.
 
     Example: plugsky generation activate 2 --root /srv/plugsky
     """
     paths = site(root)
+    shown = progress(progress_style)
     generation, verdict = switching.activate(
-        paths, number, lambda: trail(paths), actor(), progress=progress(progress_style)
+        paths, number, lambda: trail(paths), actor(), progress=shown, around=around_of(paths, shown)
     )
     if as_json:
         health = verdict.to_json() if verdict else None

@@ -9,13 +9,17 @@ from typing import Annotated, Final
 
 import typer
 
-from plugsky.cli.options import path
+from plugsky.cli.actor import actor
+from plugsky.cli.around import around_of
+from plugsky.cli.generation import trail
+from plugsky.cli.options import existing_site, path
 from plugsky.cli.output import JsonFlag, ProgressFlag, ProgressStyle, progress, say, table, tell, tell_json
 from plugsky.core import settings
 from plugsky.core.clock import SystemClock
 from plugsky.core.commands import command_line
 from plugsky.core.errors import ErrorKind, PlugskyError
-from plugsky.core.paths import SYSTEM_LOG, data_directory
+from plugsky.core.paths import SYSTEM_LOG, SYSTEM_ROOT, SitePaths, data_directory
+from plugsky.fleet import generations, switching
 from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.playbook_run import Outcome, RunEvent, TaskBegun, Wish, run
 from plugsky_bundles.progress import Progress, ProgressEvent
@@ -83,6 +87,56 @@ def verify(
     Example: plugsky host verify
     """
     _run("verify", Wish(_playbook("verify"), inventory, limit), progress_style, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        int | None, typer.Option("--to", min=1, metavar="N", help="The generation. Default: the one before.")
+    ] = None,
+    progress_style: ProgressFlag = ProgressStyle.AUTO,
+    as_json: JsonFlag = False,
+) -> None:
+    """Go back to a kept generation on this host, within seconds; the database stays as it is.
+
+    What was revoked since is refused. The processes follow and have to answer, else everything is as it was.
+
+    Example: plugsky host rollback
+    """
+    paths = existing_site(SYSTEM_ROOT)
+    shown = progress(progress_style)
+    around = around_of(paths, shown)
+    if around is None:
+        raise PlugskyError(
+            ErrorKind.NOT_FOUND,
+            "This host is not set up yet.",
+            why=f"no units serve {paths.root}",
+            next=command_line("host", "install"),
+        )
+    current = generations.current_number(paths)
+    number = to or _before(paths, current)
+    _, verdict = switching.activate(
+        paths, number, lambda: trail(paths), actor(), progress=shown, around=around, known_good=True
+    )
+    if as_json:
+        tell_json("plugsky.host.rollback/1", {"generation": number, "was": current, "switched": verdict is not None})
+    elif verdict is None:
+        tell(f"generation {number} is current already; nothing was changed.")
+    else:
+        tell(f"generation {number} of {paths.root} is current again, and answers; {current} is kept")
+
+
+def _before(paths: SitePaths, current: int | None) -> int:
+    """The newest complete generation older than the current one."""
+    older = [one.number for one in generations.complete(paths) if current is not None and one.number < current]
+    if not older:
+        raise PlugskyError(
+            ErrorKind.NOT_FOUND,
+            "There is no generation to go back to.",
+            why="none that is older than the current one is kept",
+            next=command_line("generation", "list"),
+        )
+    return older[-1]
 
 
 def _playbook(name: str) -> Path:

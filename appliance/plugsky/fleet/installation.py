@@ -30,7 +30,7 @@ from plugsky.fleet.generations import Generation
 from plugsky.fleet.health import Verdict
 from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.lock import site_lock
-from plugsky.fleet.switching import Trail
+from plugsky.fleet.switching import Around, Trail
 from plugsky_bundles import transfer
 from plugsky_bundles.approval import Approval
 from plugsky_bundles.errors import SiteChanged, TrustLost, UntrustedRoot
@@ -116,6 +116,7 @@ def install(
     *,
     approvals: Sequence[Approval] = (),
     progress: Progress = silent,
+    around: Around | None = None,
 ) -> Generation:
     """Carry out exactly ``plan`` and make its generation the current one.
 
@@ -138,9 +139,8 @@ def install(
             site_custody.complete(paths, verified, generation.number, datetime.now(UTC))
             return generation
         revocations = verified.state.revocations
-        switching.switch(
-            paths, generation, revocations, trail, partial(_event, generation, actor, approved_by), progress=progress
-        )
+        record = partial(_event, generation, actor, approved_by)
+        switching.switch(paths, generation, revocations, trail, record, progress=progress, around=around)
         site_custody.installed(paths, verified, generation.number, datetime.now(UTC))
         return generation
 

@@ -6,18 +6,22 @@
 3. the trail has a record of the switch, signed and on disk, before anything changes for users (fail-closed);
 4. ``current`` moves to it, in one step.
 
+On a host that serves, more happens just before and just after the last step (:class:`Around`).
+
 The caller holds the site's lock through all of it. A generation that fails its check stays where it is, inactive and
 marked, the trail says so too, and the one before it stays current.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
 
 from plugsky.audit import AuditLog, events
 from plugsky.audit.events import Event
 from plugsky.core.paths import SitePaths
 from plugsky.fleet import generations, health, site_trust
 from plugsky.fleet.generations import Generation
-from plugsky.fleet.health import Verdict
+from plugsky.fleet.health import ModelHealth, Verdict
 from plugsky.fleet.interruption import sigterm_interrupts
 from plugsky.fleet.lock import site_lock
 from plugsky_bundles.errors import HealthCheckFailed, InstallError, NotFound
@@ -30,6 +34,16 @@ Record = Callable[[Verdict], Event]
 """The event of a switch, given how the check came out."""
 
 
+class Around(Protocol):
+    """What a host does around the step in which ``current`` moves."""
+
+    def before(self, generation: Generation, /) -> None: ...
+
+    def after(self, generation: Generation, revocations: Revocations, /) -> None:
+        """Raises HealthCheckFailed, and then what was current is so again."""
+        ...
+
+
 def switch(
     paths: SitePaths,
     generation: Generation,
@@ -39,25 +53,46 @@ def switch(
     *,
     settle: Callable[[], None] | None = None,
     progress: Progress = silent,
+    around: Around | None = None,
+    known_good: bool = False,
 ) -> tuple[Generation, Verdict]:
     """Make ``generation`` the current one, in the order above. Raises Revoked or HealthCheckFailed.
 
     ``settle`` does what else must last before the record of a switch; it is not called for one that does not come.
+    The last verdict on one that is ``known_good``, since it ran here, is taken as it is; a host sees what it answers.
     """
     generation.refuse_revoked(paths.store, revocations)
-    verdict = health.check(paths, generation, progress=progress)
-    health.keep(generation.path, verdict)
+    verdict = health.kept(generation.path) if known_good else None
+    if verdict is None or verdict.failed:
+        verdict = health.check(paths, generation, progress=progress)
+        health.keep(generation.path, verdict)
     if settle is not None and not verdict.failed:
         settle()
+    if around is not None and not verdict.failed:
+        around.before(generation)
     with trail() as log:
         log.record(*record(verdict))
-    if verdict.failed:
-        raise _unhealthy(paths, generation, verdict)
-    return generations.activate(paths, generation.number, revocations=revocations), verdict
+        if verdict.failed:
+            raise _unhealthy(paths, generation, verdict)
+        activated = generations.activate(paths, generation.number, revocations=revocations)
+        if around is not None:
+            try:
+                around.after(activated, revocations)
+            except HealthCheckFailed as error:
+                log.record(*record(replace(verdict, models={"host": ModelHealth("failed", error.why)})))
+                raise
+    return activated, verdict
 
 
 def activate(
-    paths: SitePaths, number: int, trail: Trail, actor: str, *, progress: Progress = silent
+    paths: SitePaths,
+    number: int,
+    trail: Trail,
+    actor: str,
+    *,
+    progress: Progress = silent,
+    around: Around | None = None,
+    known_good: bool = False,
 ) -> tuple[Generation, Verdict | None]:
     """Switch the site to the kept generation ``number``, by the site's own list of what is revoked.
 
@@ -99,7 +134,16 @@ def activate(
                 healthy=not verdict.failed,
             )
 
-        return switch(paths, generation, believed.revocations, trail, record, progress=progress)
+        return switch(
+            paths,
+            generation,
+            believed.revocations,
+            trail,
+            record,
+            progress=progress,
+            around=around,
+            known_good=known_good,
+        )
 
 
 def _unhealthy(paths: SitePaths, generation: Generation, verdict: Verdict) -> HealthCheckFailed:
