@@ -27,11 +27,25 @@ request = urllib.request.Request("http://127.0.0.1:8080/v1/chat/completions", js
 print(urllib.request.urlopen(request, timeout=120).read().decode())
 """
 
+KILL_AT = """
+step=$1
+shift
+rm -f /root/told
+mkfifo /root/told
+"$@" >/root/told 2>&1 &
+while read -r stage _; do
+  echo "$stage"
+  [ "$stage" != "$step" ] || kill -9 $!
+done </root/told
+"""
+"""Runs a command, and kills it when a line of its progress begins with that word."""
+
 
 @pytest.fixture(scope="module")
 def host(base, media, stick, tmp_path_factory):
     with BootedHost(base, tmp_path_factory.mktemp("hosts"), 1, media) as host:
         (host.root / "root/ask.py").write_text(ASK)
+        (host.root / "root/kill_at.sh").write_text(KILL_AT)
         yield host
 
 
@@ -187,11 +201,14 @@ def settled(host):
 
 
 @pytest.fixture(scope="module")
-def delta(host, stick, publish, tmp_path_factory):
-    """The second version, for sites that have the first: it leaves out what their receipt says they hold."""
-    receipt = next((host.root / "var/lib/plugsky/returns").rglob("*.receipt.json"))
-    carried = shutil.copy(receipt, tmp_path_factory.mktemp("returns"))
-    return publish("--since", carried)
+def delta(host, stick, operator, publish, tmp_path_factory):
+    """The second version, for this site, whose key was enrolled: it leaves out what its receipt says it holds."""
+    host.run(f"mkdir -p /root/carried && {PLUGSKY} bundle receipt --out /root/carried")
+    made = host.json(f"{PLUGSKY} trust card --name riyadh --out /root/carried --json")
+    carried = Path(shutil.copytree(host.root / "root/carried", tmp_path_factory.mktemp("carried") / "returns"))
+    card = next(carried.glob("*.card.json"))
+    operator("trust", "enrol", card, "--role", "site", "--fingerprint", made["fingerprint"])
+    return publish("--since", next(carried.rglob("*.receipt.json")))
 
 
 def test_the_site_is_upgraded_from_a_delta_and_what_did_not_change_is_not_copied(host, key, stick, delta):
@@ -219,11 +236,7 @@ def test_going_back_takes_seconds_and_leaves_what_was_billed(host, key):
 def test_a_switch_that_is_killed_at_any_step_leaves_a_host_that_serves(host, key, step):
     before = current(host)
     to = 3 - before
-    command = f"{PLUGSKY} generation activate {to} --progress plain"
-    watching = (
-        f"while read -r stage _; do echo $stage; [ $stage != {step} ] || pkill -9 -f '[g]eneration activate'; done"
-    )
-    assert step in host.run(f"{command} 2>&1 | {watching}").split()
+    assert step in host.run(f"sh /root/kill_at.sh {step} {PLUGSKY} generation activate {to} --progress plain").split()
     found = settled(host)
     assert found == (to if step == "probation" else before)
     assert ask(host, key)["usage"]["completion_tokens"] >= 1
